@@ -1,0 +1,143 @@
+"""Checks at the door: each failure names the argument, what came, what is accepted, what to do."""
+
+from __future__ import annotations
+
+import difflib
+import math
+from collections.abc import Iterable
+
+import torch
+from torch import Tensor
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """Return a hint with the known name nearest to a wrong one.
+
+    Args:
+        name: What the user wrote.
+        known: The accepted names.
+
+    Returns:
+        `"; did you mean 'x'?"`, or an empty string when nothing is near.
+    """
+    match = difflib.get_close_matches(str(name), list(known), n=1, cutoff=0.5)
+    return f"; did you mean {match[0]!r}?" if match else ""
+
+
+def one_of(argument: str, value: object, known: Iterable[str]) -> str:
+    """Check that a name is one of the accepted ones.
+
+    Args:
+        argument: Name of the argument, for the message.
+        value: What came.
+        known: The accepted names.
+
+    Returns:
+        The value.
+
+    Raises:
+        ValueError: If the value is not accepted.
+    """
+    names = list(known)
+    if not isinstance(value, str) or value not in names:
+        raise ValueError(
+            f"{argument} = {value!r} is not known; accepted: {', '.join(names)}"
+            f"{nearest(str(value), names)}"
+        )
+    return value
+
+
+def positive_int(argument: str, value: object, *, minimum: int = 1) -> int:
+    """Check that a count is a whole number of at least `minimum`.
+
+    Args:
+        argument: Name of the argument, for the message.
+        value: What came.
+        minimum: Smallest accepted number.
+
+    Returns:
+        The value.
+
+    Raises:
+        ValueError: If it is anything else.
+    """
+    if isinstance(value, bool) or not isinstance(value, int) or value < minimum:
+        raise ValueError(f"{argument} = {value!r} must be a whole number of at least {minimum}")
+    return value
+
+
+def positive_float(argument: str, value: object) -> float:
+    """Check that a number is finite and above zero.
+
+    Args:
+        argument: Name of the argument, for the message.
+        value: What came.
+
+    Returns:
+        The value as a float.
+
+    Raises:
+        ValueError: If it is anything else.
+    """
+    good = isinstance(value, int | float) and not isinstance(value, bool)
+    if not good or not math.isfinite(value) or value <= 0:  # type: ignore[arg-type, operator]
+        raise ValueError(f"{argument} = {value!r} must be a finite number above 0")
+    return float(value)  # type: ignore[arg-type]
+
+
+def finite_tensor(argument: str, value: object) -> Tensor:
+    """Check that something is a non-empty tensor without NaN or infinity.
+
+    Args:
+        argument: Name of the argument, for the message.
+        value: What came.
+
+    Returns:
+        The tensor.
+
+    Raises:
+        ValueError: If it is no tensor, empty, or not finite.
+    """
+    if not isinstance(value, Tensor):
+        raise ValueError(f"{argument} is a {type(value).__name__}; pass a torch.Tensor")
+    if value.numel() == 0:
+        raise ValueError(f"{argument} is empty (shape {tuple(value.shape)}); pass at least one row")
+    if value.is_floating_point() and not bool(torch.isfinite(value).all()):
+        bad = int((~torch.isfinite(value)).reshape(len(value), -1).any(1).sum())
+        raise ValueError(
+            f"{argument} holds NaN or infinity in {bad} of {len(value)} rows; clean the data first"
+        )
+    return value
+
+
+def resolve_device(device: str | torch.device) -> torch.device:
+    """Turn `auto`, `cpu`, `cuda` or `cuda:N` into a device that is there.
+
+    Args:
+        device: The wanted device; `auto` takes CUDA where there is a GPU, else the CPU.
+
+    Returns:
+        The device.
+
+    Raises:
+        ValueError: If the device is unknown or not on this machine.
+    """
+    name = str(device)
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    kind = name.split(":")[0]
+    one_of("device", kind, ["auto", "cpu", "cuda"])
+    try:
+        resolved = torch.device(name)
+    except RuntimeError as error:
+        raise ValueError(
+            f"device = {name!r} is not known; accepted: auto, cpu, cuda, cuda:N"
+        ) from error
+    if resolved.type == "cuda":
+        count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+        if (resolved.index or 0) >= count:
+            raise ValueError(
+                f"device = {name!r} is not on this machine ({count} CUDA devices found); "
+                "use device=auto or cpu"
+            )
+    return resolved

@@ -1,0 +1,309 @@
+"""The recipe: one tree of frozen records that says everything a run depends on.
+
+A recipe is checked when it is built, so a wrong one dies before any data is read. YAML files are
+read strictly: an unknown key, a wrong type or a value out of range is an error with its dotted
+path. Bundled recipes are the files under `benchmarks/recipes/`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, Strict, ValidationError, model_validator
+
+from capacity.checks import nearest
+
+PositiveInt = Annotated[int, Field(ge=1)]
+PositiveFloat = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Fraction = Annotated[float, Field(gt=0, lt=1)]
+Decay = Annotated[float, Field(ge=0, lt=1)]
+# YAML has lists only; the numbers inside stay strictly typed.
+Sizes = Annotated[tuple[PositiveInt, ...], Strict(False)]
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", strict=True, use_attribute_docstrings=True
+    )
+
+
+class TaskStream(_Section):
+    """Which sequence of tasks is learned."""
+
+    dataset: Literal["digits", "mnist", "cifar10", "cifar100", "custom"] = "digits"
+    """`digits` ships with scikit-learn; `custom` marks tasks handed over through the Python API."""
+    scenario: Literal["split", "permuted", "rotated"] = "split"
+    """Disjoint classes, permuted pixels, or rotated images."""
+    experiences: PositiveInt = 5
+    """Number of tasks."""
+    heads: bool = False
+    """One head per task (task-incremental) instead of one head for all (class-incremental)."""
+    max_angle: Annotated[float, Field(gt=0, le=360)] = 90.0
+    """Angle of the last task, degrees (`rotated` only); the first task is not rotated."""
+    test_fraction: Fraction = 0.2
+    """Share of the samples held out for testing (`digits` only; the others bring a test set)."""
+    samples: PositiveInt | None = None
+    """At most this many training samples per task; None takes all."""
+    seed: Annotated[int, Field(ge=0)] = 0
+    """Seed of the split, the permutations and the subsample."""
+    root: str | None = None
+    """Where the downloaded data sets lie; None takes Avalanche's default."""
+
+    @model_validator(mode="after")
+    def _heads_need_split(self) -> TaskStream:
+        if self.heads and self.scenario != "split":
+            raise ValueError(
+                f"heads = True goes with scenario = 'split' only, not {self.scenario!r}: "
+                "the tasks of the other scenarios share their classes"
+            )
+        return self
+
+
+class Model(_Section):
+    """Which network learns."""
+
+    kind: Literal["mlp", "cnn", "custom"] = "mlp"
+    """`custom` marks a model handed over through the Python API."""
+    hidden: Sizes = (64,)
+    """Widths of the hidden layers (`mlp`), or channels of the convolutions (`cnn`)."""
+    activation: Literal["relu", "tanh", "gelu"] = "relu"
+    """Nonlinearity after every hidden layer."""
+
+
+class Training(_Section):
+    """How each task is learned. The optimiser state starts anew with each task."""
+
+    optimizer: Literal["sgd", "momentum", "adam"] = "sgd"
+    """Plain SGD, SGD with heavy-ball momentum, or Adam; as `torch.optim` defines them."""
+    lr: PositiveFloat = 0.1
+    """Learning rate at the start of a task."""
+    schedule: Literal["constant", "cosine"] = "constant"
+    """Learning rate over a task: constant, or cosine to 0."""
+    epochs: PositiveInt = 10
+    """Passes over the task's training data."""
+    batch_size: PositiveInt = 64
+    """Samples per step; a task smaller than this trains on full batches."""
+    momentum: Decay = 0.9
+    """Momentum coefficient (`momentum` only)."""
+    betas: Annotated[tuple[Decay, Decay], Strict(False)] = (0.9, 0.999)
+    """Decay of the first and second moments (`adam` only)."""
+    eps: PositiveFloat = 1e-8
+    """Added to the denominator (`adam` only)."""
+
+    def steps(self, samples: int) -> int:
+        """Count the optimiser steps of one task.
+
+        Args:
+            samples: Training samples of the task.
+
+        Returns:
+            Number of steps.
+        """
+        return self.epochs * math.ceil(samples / self.batch_size)
+
+    def learning_rates(self, samples: int) -> list[float]:
+        """List the learning rate of every step of one task.
+
+        Args:
+            samples: Training samples of the task.
+
+        Returns:
+            One rate per step.
+        """
+        steps = self.steps(samples)
+        if self.schedule == "cosine":
+            return [self.lr * 0.5 * (1 + math.cos(math.pi * k / steps)) for k in range(steps)]
+        return [self.lr] * steps
+
+
+class Measure(_Section):
+    """What is measured beside accuracy and loss. Nothing here changes the training."""
+
+    forecast: bool = True
+    """Forecast the forgetting of every earlier task before each task."""
+    transport: bool = True
+    """Track J_t of replica 0; off, R_A takes J_t = 1."""
+    tangents: PositiveInt = 16
+    """Tangents K pushed forward together through every training step."""
+    log_volume_probes: Annotated[int, Field(ge=2)] = 4
+    """Random probes per step for log|det J_t|; at least 2, to know the error."""
+    log_volume_nodes: PositiveInt = 3
+    """Lanczos nodes per probe for log|det J_t|."""
+    top_values: PositiveInt = 10
+    """Largest singular values of J_t to resolve."""
+    sweeps: PositiveInt = 8
+    """Most forward-and-adjoint passes over a task's trajectory for its spectrum."""
+    capacity_probes: Annotated[int, Field(ge=2)] = 4
+    """Random probes for log det in R_A; at least 2, to know the error."""
+    capacity_nodes: PositiveInt = 6
+    """Lanczos nodes per probe for log det in R_A."""
+    eps: Annotated[tuple[PositiveFloat, ...], Strict(False)] = (0.1,)
+    """Scales of R_A = 1/2 log det(1 + eps^-2 J' P_A J); the first is the headline."""
+    tolerance: PositiveFloat | None = None
+    """Allowed rise of A's loss, nats; None derives it from the noise of A's own loss."""
+    displacement: PositiveFloat | None = None
+    """Scale of a single direction's displacement; None derives it from the training of A."""
+    curvature_samples: PositiveInt = 512
+    """Most samples of a task behind its curvature."""
+
+
+class Recipe(_Section):
+    """Everything a run depends on, apart from the device."""
+
+    name: Annotated[str, Field(min_length=1)]
+    """Name of the run; what `capacity recipes ls` lists."""
+    description: str = ""
+    """One line for people."""
+    tasks: TaskStream = TaskStream()
+    model: Model = Model()
+    training: Training = Training()
+    measure: Measure = Measure()
+    replicas: PositiveInt = 8
+    """Networks trained side by side, with their own initialisation and data order."""
+    seed: Annotated[int, Field(ge=0)] = 0
+    """Root of every random stream of the run."""
+
+    def to_yaml(self) -> str:
+        """Write the recipe out in full, defaults included.
+
+        Returns:
+            YAML that `load` reads back to an equal recipe.
+        """
+        return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+
+
+def _line(error: ValidationError, source: str) -> str:
+    """Say the first thing wrong with a recipe in one line, and how many more there are."""
+    first, *others = error.errors()
+    path = ".".join(str(part) for part in first["loc"]) or "recipe"
+    if first["type"] == "extra_forbidden":
+        section: type[BaseModel] = Recipe
+        for part in first["loc"][:-1]:
+            field = section.model_fields.get(str(part))
+            if field is None or not isinstance(field.annotation, type):
+                break
+            section = field.annotation
+        names = list(section.model_fields)
+        said = f"is not a field{nearest(str(first['loc'][-1]), names)}; accepted: {', '.join(names)}"
+        text = f"{path} {said}"
+    elif first["type"] == "missing":
+        text = f"{path} is missing"
+    elif first["type"] == "value_error":
+        text = f"{path}: {first['ctx']['error']}"
+    else:
+        text = f"{path} = {first['input']!r}: {first['msg'][0].lower()}{first['msg'][1:]}"
+    more = f" (and {len(others)} more)" if others else ""
+    return f"{source}: {text}{more}"
+
+
+def build(fields: Mapping[str, Any], *, source: str = "recipe") -> Recipe:
+    """Build a recipe from plain data.
+
+    Args:
+        fields: Nested fields, as YAML gives them.
+        source: Where they come from, for the message.
+
+    Returns:
+        The checked recipe.
+
+    Raises:
+        ValueError: If a field is unknown, missing, of the wrong type or out of range; the message
+            is one line with the field's dotted path, what came and what is accepted.
+    """
+    try:
+        return Recipe.model_validate(dict(fields))
+    except ValidationError as error:
+        raise ValueError(_line(error, source)) from None
+
+
+def recipe_folder() -> Path:
+    """Find the bundled recipes.
+
+    Returns:
+        The folder inside an installed package, or `benchmarks/recipes` of a checkout.
+    """
+    here = Path(__file__).resolve().parent
+    installed = here / "recipes"
+    return installed if installed.is_dir() else here.parent / "benchmarks" / "recipes"
+
+
+def recipe_names() -> list[str]:
+    """List the bundled recipes.
+
+    Returns:
+        Names, sorted.
+    """
+    return sorted(path.stem for path in recipe_folder().glob("*.yaml"))
+
+
+def recipe_path(name: str | Path) -> Path:
+    """Find a recipe by its bundled name or its path.
+
+    Args:
+        name: A bundled recipe's name, or the path of a YAML file.
+
+    Returns:
+        Path of an existing file.
+
+    Raises:
+        ValueError: If there is neither; the message names the nearest recipe.
+    """
+    path = Path(name)
+    if path.suffix in {".yaml", ".yml"}:
+        if path.is_file():
+            return path
+        raise ValueError(f"recipe = {str(name)!r}: there is no such file")
+    names = recipe_names()
+    if str(name) not in names:
+        raise ValueError(
+            f"recipe = {str(name)!r} is not known{nearest(str(name), names)}; accepted: "
+            f"{', '.join(names)}, or the path of a .yaml file"
+        )
+    return recipe_folder() / f"{name}.yaml"
+
+
+def load(name: str | Path, overrides: Sequence[str] = ()) -> Recipe:
+    """Read a recipe and apply dotted overrides.
+
+    Args:
+        name: A bundled recipe's name, or the path of a YAML file.
+        overrides: Items such as `training.lr=0.05`; the right side is read as YAML.
+
+    Returns:
+        The checked recipe.
+
+    Raises:
+        ValueError: If the recipe does not exist, is not a YAML mapping, or a field is wrong.
+    """
+    path = recipe_path(name)
+    try:
+        fields = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        reason = " ".join(str(error).split())
+        raise ValueError(f"{path.name}: not readable as YAML: {reason}") from None
+    if not isinstance(fields, dict):
+        raise ValueError(f"{path.name}: a recipe is a mapping of fields, not {type(fields).__name__}")
+    for item in overrides:
+        _override(fields, item)
+    return build(fields, source=path.name)
+
+
+def _override(fields: dict[str, Any], item: str) -> None:
+    key, equals, text = item.partition("=")
+    parts = key.strip().split(".")
+    if not equals or not all(parts):
+        raise ValueError(f"override {item!r} is not understood; write FIELD=VALUE, as training.lr=0.05")
+    try:
+        value = yaml.safe_load(text)
+    except yaml.YAMLError:
+        raise ValueError(f"override {item!r}: {text!r} is not readable as YAML") from None
+    section = fields
+    for part in parts[:-1]:
+        section = section.setdefault(part, {})
+        if not isinstance(section, dict):
+            raise ValueError(f"override {item!r}: {part!r} is a value, not a section")
+    section[parts[-1]] = value

@@ -1,0 +1,142 @@
+"""A network as a function of one flat vector: the point theta that training moves."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+
+from capacity.tasks.task import Task
+
+_STATEFUL = (nn.modules.batchnorm._BatchNorm, nn.modules.instancenorm._InstanceNorm)
+_RANDOM = (nn.modules.dropout._DropoutNd, nn.RReLU)
+
+
+class FlatModel:
+    """A module seen as a pure function of its trainable parameters, flattened.
+
+    theta lists the parameters with `requires_grad`, in `named_parameters` order (theory, section
+    1); everything else (frozen parameters, buffers) is held fixed. The module itself is copied and
+    never changed.
+
+    Attributes:
+        names: Parameter names, in order.
+        shapes: Their shapes, in order.
+        sizes: Their numbers of elements, in order.
+        size: P, the length of theta.
+    """
+
+    def __init__(self, module: nn.Module) -> None:
+        if not isinstance(module, nn.Module):
+            raise ValueError(f"model is a {type(module).__name__}; pass a torch.nn.Module")
+        module = copy.deepcopy(module)
+        for name, part in module.named_modules():
+            where = f"model layer {name or '(root)'!r} ({type(part).__name__})"
+            if isinstance(part, _STATEFUL) and part.training and part.track_running_stats:
+                raise ValueError(
+                    f"{where} updates running statistics while it trains, so a step is no function "
+                    "of theta alone; call .eval() on the layer to fix its statistics, or use "
+                    "GroupNorm or LayerNorm"
+                )
+            if isinstance(part, _RANDOM) and part.training and getattr(part, "p", 1.0) > 0:
+                raise ValueError(
+                    f"{where} draws a new random mask at each call, so a step is no function of "
+                    "theta alone; set its p to 0 or call .eval() on the layer"
+                )
+        trainable = {n: p for n, p in module.named_parameters() if p.requires_grad}
+        if not trainable:
+            raise ValueError(
+                "model has no trainable parameters; set requires_grad=True on those to train"
+            )
+        dtypes = {p.dtype for p in trainable.values()}
+        if len(dtypes) > 1:
+            raise ValueError(
+                f"model has trainable parameters of dtypes {sorted(map(str, dtypes))}; "
+                "convert them to one, as with model.float()"
+            )
+        self._module = module
+        self._fixed = {
+            **{n: p.detach() for n, p in module.named_parameters() if not p.requires_grad},
+            **{n: b.detach() for n, b in module.named_buffers()},
+        }
+        self.names = tuple(trainable)
+        self.shapes = tuple(p.shape for p in trainable.values())
+        self.sizes = tuple(p.numel() for p in trainable.values())
+        self.size = sum(self.sizes)
+
+    def initial(self) -> Tensor:
+        """Read theta from the module as it was handed over.
+
+        Returns:
+            theta (P,), detached.
+        """
+        return flatten(self._module)
+
+    def to(self, device: torch.device) -> FlatModel:
+        """Move the fixed tensors and the module's copy to a device.
+
+        Args:
+            device: Where to.
+
+        Returns:
+            This model.
+        """
+        self._module.to(device)
+        self._fixed = {n: t.to(device) for n, t in self._fixed.items()}
+        return self
+
+    def unflatten(self, theta: Tensor) -> dict[str, Tensor]:
+        """Split theta into named parameters.
+
+        Args:
+            theta: Parameters (P,).
+
+        Returns:
+            Views of theta by parameter name.
+        """
+        parts = theta.split(self.sizes)
+        named = zip(self.names, self.shapes, parts, strict=True)
+        return {name: part.view(shape) for name, shape, part in named}
+
+    def outputs(self, theta: Tensor, x: Tensor) -> Tensor:
+        """Run the network.
+
+        Args:
+            theta: Parameters (P,).
+            x: Inputs (n, ...).
+
+        Returns:
+            Outputs (n, n_outputs).
+        """
+        return functional_call(self._module, {**self.unflatten(theta), **self._fixed}, (x,))
+
+    def loss(self, task: Task) -> Callable[[Tensor, Tensor, Tensor], Tensor]:
+        """Bind a task's loss to this network.
+
+        Args:
+            task: The task.
+
+        Returns:
+            A pure function of (theta (P,), x (n, ...), y (n, ...)) that gives the mean loss.
+        """
+
+        def loss(theta: Tensor, x: Tensor, y: Tensor) -> Tensor:
+            return task.loss_of(self.outputs(theta, x), y)
+
+        return loss
+
+
+def flatten(module: nn.Module) -> Tensor:
+    """Concatenate a module's trainable parameters.
+
+    Args:
+        module: Any module with trainable parameters.
+
+    Returns:
+        theta (P,), detached, in `named_parameters` order.
+    """
+    parts = [p.detach().reshape(-1) for p in module.parameters() if p.requires_grad]
+    return torch.cat(parts)

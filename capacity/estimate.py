@@ -1,0 +1,157 @@
+"""The record that every estimator returns: a value with its uncertainty, status and price."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from enum import StrEnum
+from typing import Any
+
+from scipy import stats
+
+
+class Status(StrEnum):
+    """What a reader may conclude from an estimate."""
+
+    OK = "ok"
+    """The value stands, within its standard error."""
+    UNCALIBRATED = "uncalibrated"
+    """The value stands; its interval covers only part of what is unknown (the note says which)."""
+    NOT_RESOLVED = "not_resolved"
+    """The method cannot see the quantity at this effort; the value, if any, is a one-sided bound."""
+    NOT_CONVERGED = "not_converged"
+    """An iterative method stopped at its limit; the note says what is missing."""
+    NOT_DEFINED = "not_defined"
+    """The quantity does not exist here (the note says why); there is no value."""
+    DIVERGED = "diverged"
+    """The training that should have been measured produced non-finite numbers."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Estimate:
+    """A number that knows how sure it is.
+
+    Attributes:
+        value: The estimate, or None where the status says that there is none.
+        stderr: Standard error of the value; None when it is exact or unknown.
+        status: What may be concluded (see `Status`).
+        interval: Lower and upper end at `level`, or None.
+        level: Nominal coverage of `interval`.
+        n: Number of replicas, probes or samples behind the standard error.
+        cost: Price in gradient evaluations (one batch, one network); 0 when negligible.
+        note: One plain sentence for the reader of a report; empty when nothing needs saying.
+    """
+
+    value: float | None
+    stderr: float | None = None
+    status: Status = Status.OK
+    interval: tuple[float, float] | None = None
+    level: float = 0.9
+    n: int | None = None
+    cost: float = 0.0
+    note: str = ""
+
+    def __post_init__(self) -> None:
+        for name in ("value", "stderr"):
+            number = getattr(self, name)
+            if number is not None and not math.isfinite(number):
+                object.__setattr__(self, name, None)
+                if name == "value" and self.status is Status.OK:
+                    object.__setattr__(self, "status", Status.DIVERGED)
+
+    @property
+    def resolved(self) -> bool:
+        """Whether the value may be read as the quantity itself."""
+        return self.value is not None and self.status in {Status.OK, Status.UNCALIBRATED}
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain JSON types; `from_dict` is the inverse.
+
+        Returns:
+            A dictionary with one entry per attribute.
+        """
+        record = asdict(self)
+        record["status"] = str(self.status)
+        record["interval"] = None if self.interval is None else list(self.interval)
+        return record
+
+    @classmethod
+    def from_dict(cls, record: dict[str, Any]) -> Estimate:
+        """Rebuild an estimate from `to_dict`'s output.
+
+        Args:
+            record: A dictionary as `to_dict` makes it.
+
+        Returns:
+            The same estimate.
+        """
+        interval = record["interval"]
+        return cls(
+            **{
+                **record,
+                "status": Status(record["status"]),
+                "interval": None if interval is None else tuple(interval),
+            }
+        )
+
+
+def not_defined(note: str) -> Estimate:
+    """Return the estimate of something that does not exist here.
+
+    Args:
+        note: Why it does not exist, and what is reported instead.
+
+    Returns:
+        An estimate without a value.
+    """
+    return Estimate(value=None, status=Status.NOT_DEFINED, note=note)
+
+
+def from_samples(
+    samples: Sequence[float],
+    *,
+    level: float = 0.9,
+    status: Status = Status.OK,
+    cost: float = 0.0,
+    note: str = "",
+    predict: bool = False,
+) -> Estimate:
+    """Mean of independent samples with a Student-t interval.
+
+    Args:
+        samples: Independent values (replicas, seeds, probes). Non-finite ones are left out of the
+            mean, counted in the note, and turn the status into `diverged` when none remains.
+        level: Nominal coverage of the interval.
+        status: Status of the result when at least one sample is finite.
+        cost: Price to record.
+        note: Sentence to record.
+        predict: Give the interval for one further sample instead of the mean.
+
+    Returns:
+        The mean, its standard error (None for one sample) and its interval.
+    """
+    finite = [float(s) for s in samples if math.isfinite(s)]
+    lost = len(samples) - len(finite)
+    if lost:
+        note = f"{note} {lost} of {len(samples)} replicas are not finite and left out.".strip()
+    if not finite:
+        return Estimate(value=None, status=Status.DIVERGED, n=0, cost=cost, note=note)
+    n = len(finite)
+    mean = math.fsum(finite) / n
+    if n == 1:
+        return Estimate(value=mean, status=status, n=1, cost=cost, note=note)
+    spread = math.sqrt(math.fsum((s - mean) ** 2 for s in finite) / (n - 1))
+    stderr = spread / math.sqrt(n)
+    width = spread * math.sqrt(1 + 1 / n) if predict else stderr
+    half = float(stats.t.ppf(0.5 + level / 2, n - 1)) * width
+    return Estimate(
+        value=mean,
+        stderr=stderr,
+        status=status,
+        interval=(mean - half, mean + half),
+        level=level,
+        n=n,
+        cost=cost,
+        note=note,
+    )

@@ -1,0 +1,265 @@
+"""What is learned: one task is data, the outputs it uses, a loss and a score."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from capacity.checks import finite_tensor, one_of
+
+LossFunction = Callable[[Tensor, Tensor], Tensor]
+"""Maps outputs (n, C) and targets (n, ...) to the mean loss, a scalar."""
+
+
+def _half_mse(outputs: Tensor, targets: Tensor) -> Tensor:
+    return 0.5 * (outputs - targets.reshape(outputs.shape)).square().sum(-1).mean()
+
+
+LOSSES: dict[str, LossFunction] = {"cross_entropy": F.cross_entropy, "mse": _half_mse}
+"""Losses by name; `mse` is 1/2 the squared distance of the output vector, averaged over samples."""
+
+
+@dataclass(frozen=True)
+class Split:
+    """Inputs and targets of one split of a task.
+
+    Attributes:
+        x: Inputs (n, ...).
+        y: Targets: class indices (n,) of integer type, or values (n, ...) for regression.
+    """
+
+    x: Tensor
+    y: Tensor
+
+    def __len__(self) -> int:
+        return len(self.x)
+
+    def to(self, device: torch.device) -> Split:
+        """Copy to a device.
+
+        Args:
+            device: Where to.
+
+        Returns:
+            The split there.
+        """
+        return Split(self.x.to(device), self.y.to(device))
+
+    def first(self, count: int) -> Split:
+        """Take at most `count` samples, spread evenly over the split.
+
+        Args:
+            count: Most samples to keep.
+
+        Returns:
+            A split of min(n, count) samples in their order.
+        """
+        if len(self) <= count:
+            return self
+        index = torch.linspace(0, len(self) - 1, count, device=self.x.device).round().long()
+        return Split(self.x[index], self.y[index])
+
+
+@dataclass(frozen=True, kw_only=True)
+class Task:
+    """One task of a sequence.
+
+    Attributes:
+        name: For people; unique in a sequence.
+        train: Training split. Targets of a classification count within `outputs` (see there).
+        test: Held-out split.
+        outputs: Indices of the model outputs that this task reads, or None for all of them. A head
+            per task is a block of outputs per task; target c then means output `outputs[c]`.
+        loss: Name of a loss (`cross_entropy`, `mse`), or a function of (outputs, targets) that
+            returns the mean over samples.
+        classes: Labels as the data set names them, for people; empty for regression.
+    """
+
+    name: str
+    train: Split
+    test: Split
+    outputs: tuple[int, ...] | None = None
+    loss: str | LossFunction = "cross_entropy"
+    classes: tuple[int, ...] = field(default=())
+
+    def __post_init__(self) -> None:
+        if isinstance(self.loss, str):
+            one_of("loss", self.loss, LOSSES)
+        elif not callable(self.loss):
+            raise ValueError(
+                f"loss = {self.loss!r} must be one of {', '.join(LOSSES)} or a function of "
+                "(outputs, targets)"
+            )
+        for part, split in (("train", self.train), ("test", self.test)):
+            where = f"task {self.name!r}, {part}"
+            finite_tensor(f"{where} inputs", split.x)
+            finite_tensor(f"{where} targets", split.y)
+            if len(split.x) != len(split.y):
+                raise ValueError(
+                    f"{where}: {len(split.x)} inputs but {len(split.y)} targets; "
+                    "they must pair up"
+                )
+            if self.classifies and (split.y.is_floating_point() or split.y.dim() != 1):
+                raise ValueError(
+                    f"{where} targets have dtype {split.y.dtype} and shape {tuple(split.y.shape)}; "
+                    "cross_entropy takes class indices: an integer tensor (n,)"
+                )
+        if self.train.x.shape[1:] != self.test.x.shape[1:]:
+            raise ValueError(
+                f"task {self.name!r}: train inputs have shape {tuple(self.train.x.shape[1:])}, "
+                f"test inputs {tuple(self.test.x.shape[1:])}; they must agree"
+            )
+
+    @property
+    def classifies(self) -> bool:
+        """Whether targets are class indices, so that accuracy is defined."""
+        return self.loss == "cross_entropy" or (
+            not isinstance(self.loss, str) and not self.train.y.is_floating_point()
+        )
+
+    def select(self, outputs: Tensor) -> Tensor:
+        """Keep the outputs that this task reads.
+
+        Args:
+            outputs: Model outputs (..., n_outputs).
+
+        Returns:
+            The task's outputs (..., C).
+        """
+        if self.outputs is None:
+            return outputs
+        first, last = self.outputs[0], self.outputs[-1]
+        if self.outputs == tuple(range(first, last + 1)):
+            return outputs[..., first : last + 1]
+        return outputs[..., list(self.outputs)]
+
+    def loss_of(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        """Mean loss of model outputs.
+
+        Args:
+            outputs: All model outputs (n, n_outputs).
+            targets: Targets (n, ...).
+
+        Returns:
+            A scalar, in the loss's own unit (nats for cross-entropy).
+        """
+        loss = LOSSES[self.loss] if isinstance(self.loss, str) else self.loss
+        return loss(self.select(outputs), targets)
+
+    def accuracy_of(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        """Share of samples whose largest output is their target.
+
+        Args:
+            outputs: All model outputs (n, n_outputs).
+            targets: Class indices (n,).
+
+        Returns:
+            A scalar in [0, 1]; NaN where accuracy is not defined (regression).
+        """
+        if not self.classifies:
+            return outputs.new_full((), torch.nan)
+        return (self.select(outputs).argmax(-1) == targets).to(outputs.dtype).mean()
+
+    def check_outputs(self, n_outputs: int) -> None:
+        """Check that the model has the outputs that this task needs.
+
+        Args:
+            n_outputs: Width of the model's output.
+
+        Raises:
+            ValueError: If an output or a label lies outside the head.
+        """
+        if self.outputs is not None and max(self.outputs) >= n_outputs:
+            raise ValueError(
+                f"task {self.name!r} reads output {max(self.outputs)}, but the model has "
+                f"{n_outputs} outputs; give it at least {max(self.outputs) + 1}"
+            )
+        if not self.classifies:
+            return
+        width = n_outputs if self.outputs is None else len(self.outputs)
+        for part, split in (("train", self.train), ("test", self.test)):
+            low, high = int(split.y.min()), int(split.y.max())
+            if low < 0 or high >= width:
+                raise ValueError(
+                    f"task {self.name!r}, {part}: labels run from {low} to {high}, but the head "
+                    f"has {width} outputs; accepted: 0 to {width - 1}"
+                )
+
+    def to(self, device: torch.device) -> Task:
+        """Copy to a device.
+
+        Args:
+            device: Where to.
+
+        Returns:
+            The task there.
+        """
+        return replace(self, train=self.train.to(device), test=self.test.to(device))
+
+
+@dataclass(frozen=True, kw_only=True)
+class TaskSequence:
+    """Tasks in the order in which they are learned.
+
+    Attributes:
+        name: For people.
+        tasks: At least one task; all with one input shape.
+        n_outputs: Width that a model's output needs.
+    """
+
+    name: str
+    tasks: tuple[Task, ...]
+    n_outputs: int
+
+    def __post_init__(self) -> None:
+        if not self.tasks:
+            raise ValueError(f"tasks of {self.name!r} is empty; a sequence needs at least one task")
+        shapes = {tuple(task.train.x.shape[1:]) for task in self.tasks}
+        if len(shapes) > 1:
+            raise ValueError(
+                f"tasks of {self.name!r} have inputs of shapes {sorted(shapes)}; one model needs "
+                "one shape: pad, crop or flatten them alike"
+            )
+        names = [task.name for task in self.tasks]
+        if len(set(names)) < len(names):
+            raise ValueError(f"tasks of {self.name!r} have names {names}; each must be unique")
+        for task in self.tasks:
+            task.check_outputs(self.n_outputs)
+
+    def __len__(self) -> int:
+        return len(self.tasks)
+
+    def __getitem__(self, index: int) -> Task:
+        return self.tasks[index]
+
+    @property
+    def input_shape(self) -> tuple[int, ...]:
+        """Shape of one input."""
+        return tuple(self.tasks[0].train.x.shape[1:])
+
+    def to(self, device: torch.device) -> TaskSequence:
+        """Copy to a device.
+
+        Args:
+            device: Where to.
+
+        Returns:
+            The sequence there.
+        """
+        return replace(self, tasks=tuple(task.to(device) for task in self.tasks))
+
+
+def n_classes(splits: Sequence[Split]) -> int:
+    """Count the classes that a shared head needs for some splits.
+
+    Args:
+        splits: Classification splits.
+
+    Returns:
+        The largest label plus one.
+    """
+    return 1 + max(int(split.y.max()) for split in splits)
