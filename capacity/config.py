@@ -50,6 +50,8 @@ class TaskStream(_Section):
     """At most this many training samples per task; None takes all."""
     seed: Annotated[int, Field(ge=0)] = 0
     """Seed of the split, the permutations and the subsample."""
+    fingerprint: str | None = None
+    """Digest of the tasks and the initial parameters (`custom` only), set by `capacity.run`."""
     root: str | None = None
     """Where the downloaded data sets lie; None takes Avalanche's default."""
 

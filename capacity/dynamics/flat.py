@@ -75,6 +75,19 @@ class FlatModel:
         """
         return flatten(self._module)
 
+    def describe(self) -> str:
+        """Name the architecture in one line.
+
+        Returns:
+            The layers that have parameters, with their parameter shapes.
+        """
+        layers = [
+            f"{type(part).__name__}({'x'.join(str(n) for n in next(part.parameters()).shape)})"
+            for part in self._module.modules()
+            if not any(part.children()) and any(True for _ in part.parameters(recurse=False))
+        ]
+        return f"{type(self._module).__name__}: " + ", ".join(layers)
+
     def to(self, device: torch.device) -> FlatModel:
         """Move the fixed tensors and the module's copy to a device.
 

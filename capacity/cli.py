@@ -1,0 +1,132 @@
+"""The command line: arguments in, exit code out. All work is done elsewhere."""
+
+from __future__ import annotations
+
+import argparse
+import signal
+import sys
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from types import FrameType
+
+USER_ERROR = 2
+INTERRUPTED = 130
+
+
+def parser() -> argparse.ArgumentParser:
+    """Build the argument parser.
+
+    Returns:
+        The parser of `capacity`.
+    """
+    top = argparse.ArgumentParser(
+        prog="capacity",
+        description="How much will a network forget, why, and what would it cost to avoid that?",
+    )
+    commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
+
+    run = commands.add_parser("run", help="learn a sequence of tasks, forecast, measure, report")
+    run.add_argument("recipe", help="name of a bundled recipe, or a .yaml file")
+    run.add_argument(
+        "overrides", nargs="*", metavar="FIELD=VALUE", help="as training.lr=0.05 replicas=4"
+    )
+    run.add_argument("--out", type=Path, metavar="DIR", help="run directory (default: runs/...)")
+    run.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N (default: auto)")
+    run.add_argument("--quiet", action="store_true", help="show no progress")
+
+    report = commands.add_parser("report", help="write the report of a run")
+    report.add_argument("run", type=Path, metavar="RUN", help="run directory")
+    report.add_argument("-o", "--output", type=Path, metavar="FILE", help="default: RUN/report.html")
+
+    recipes = commands.add_parser("recipes", help="list or copy the bundled recipes")
+    actions = recipes.add_subparsers(dest="action", required=True, metavar="ACTION")
+    actions.add_parser("ls", help="list them")
+    copy = actions.add_parser("cp", help="copy one here, to change it")
+    copy.add_argument("name", help="name of a bundled recipe")
+    copy.add_argument("target", nargs="?", type=Path, help="file to write (default: NAME.yaml)")
+
+    validate = commands.add_parser("validate", help="check a recipe without running it")
+    validate.add_argument("recipe", help="name of a bundled recipe, or a .yaml file")
+    validate.add_argument("overrides", nargs="*", metavar="FIELD=VALUE")
+    return top
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command.
+
+    Args:
+        arguments: Command-line arguments; None takes those of the process.
+
+    Returns:
+        0 when it worked, 1 when the run diverged, 2 for a mistake of the user, 130 when it was
+        interrupted.
+    """
+    parsed = parser().parse_args(arguments)
+    # `kill` ends a run the way Ctrl-C does: with a readable run directory.
+    signal.signal(signal.SIGTERM, _interrupt)
+    # What our dependencies deprecate is no news to somebody who looks at a progress bar.
+    warnings.simplefilter("ignore")
+    command = {"run": _run, "report": _report, "recipes": _recipes, "validate": _validate}
+    try:
+        return command[parsed.command](parsed)
+    except ValueError as error:
+        print(f"capacity: {' '.join(str(error).split())}", file=sys.stderr)
+        return USER_ERROR
+    except KeyboardInterrupt:
+        print("capacity: interrupted; what was measured is kept", file=sys.stderr)
+        return INTERRUPTED
+
+
+def _run(parsed: argparse.Namespace) -> int:
+    from capacity import config
+
+    recipe = config.load(parsed.recipe, parsed.overrides)
+    from capacity.runs.run import run  # torch takes seconds to import; a wrong recipe should not
+
+    made = run(recipe, out=parsed.out, device=parsed.device, quiet=parsed.quiet)
+    print(made.path / "report.html")
+    return 1 if made.status == "diverged" else 0
+
+
+def _report(parsed: argparse.Namespace) -> int:
+    from capacity.runs.run import open_run
+
+    print(open_run(parsed.run).report(parsed.output))
+    return 0
+
+
+def _recipes(parsed: argparse.Namespace) -> int:
+    from capacity import config
+
+    if parsed.action == "ls":
+        names = config.recipe_names()
+        width = max(map(len, names), default=0)
+        for name in names:
+            print(f"{name:<{width}}  {config.load(name).description}")
+        return 0
+    source = config.recipe_path(parsed.name)
+    target = parsed.target or Path(source.name)
+    if target.exists():
+        raise ValueError(f"target = {str(target)!r} exists; name another file")
+    try:
+        target.write_bytes(source.read_bytes())
+    except OSError as error:
+        raise ValueError(f"target = {str(target)!r} cannot be written ({error.strerror})") from None
+    print(target)
+    return 0
+
+
+def _validate(parsed: argparse.Namespace) -> int:
+    from capacity import config
+
+    print(config.load(parsed.recipe, parsed.overrides).to_yaml(), end="")
+    return 0
+
+
+def _interrupt(signum: int, frame: FrameType | None) -> None:
+    raise KeyboardInterrupt
+
+
+if __name__ == "__main__":
+    sys.exit(main())

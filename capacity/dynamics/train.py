@@ -1,0 +1,142 @@
+"""The training loop: R replicas of one network, moved together by one update map."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple, Protocol
+
+import torch
+from torch import Tensor
+from torch.func import grad_and_value, vmap
+
+from capacity.config import Training
+from capacity.dynamics.batches import DataOrder
+from capacity.dynamics.flat import FlatModel
+from capacity.dynamics.updates import State, UpdateMap, from_training
+from capacity.tasks.task import Task
+
+
+class Step(NamedTuple):
+    """What an observer sees of one training step. Tensors are shared: never write to them.
+
+    Attributes:
+        count: Steps taken in this phase, this one included.
+        lr: Learning rate of the step.
+        before: Optimiser state before the step; tensors (R, P), theta first.
+        after: Optimiser state after it.
+        gradient: Gradient of the batch loss at `before` (R, P).
+        loss: Batch loss at `before` (R,).
+        x: Inputs of the batch (R, b, ...).
+        y: Targets of the batch (R, b, ...).
+    """
+
+    count: int
+    lr: float
+    before: State
+    after: State
+    gradient: Tensor
+    loss: Tensor
+    x: Tensor
+    y: Tensor
+
+
+class Observer(Protocol):
+    """Something that watches training without touching it."""
+
+    def observe(self, step: Step) -> None:
+        """See one step.
+
+        Args:
+            step: The step, after it was taken.
+        """
+
+
+@dataclass(frozen=True)
+class Divergence:
+    """Where a training stopped being finite.
+
+    Attributes:
+        step: Step of the phase (from 1) whose loss, or whose result, was not finite.
+        replicas: Indices of the replicas concerned.
+    """
+
+    step: int
+    replicas: tuple[int, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Phase:
+    """The outcome of learning one task.
+
+    Attributes:
+        theta: Parameters (R, P) at the end; where it diverged, before the step that did.
+        steps: Steps taken.
+        learning_time: T, the sum of the learning rates.
+        diverged: Where it stopped being finite, or None.
+    """
+
+    theta: Tensor
+    steps: int
+    learning_time: float
+    diverged: Divergence | None
+
+
+def train(
+    model: FlatModel,
+    theta: Tensor,
+    task: Task,
+    training: Training,
+    order: DataOrder,
+    *,
+    observers: Sequence[Observer] = (),
+    on_epoch: Callable[[int, int, float, Tensor], None] | None = None,
+    update: UpdateMap | None = None,
+) -> Phase:
+    """Learn one task with every replica, from a fresh optimiser state.
+
+    Observers see every step and cannot change it: a watched training is the same, bit for bit, as
+    an unwatched one.
+
+    Args:
+        model: The network.
+        theta: Parameters of the replicas (R, P) at the start.
+        task: The task, on theta's device.
+        training: Learning rates, epochs and batch size.
+        order: Which samples each step of each replica sees.
+        observers: Called after every step.
+        on_epoch: Called after every epoch with (epoch from 1, steps so far, T so far, theta).
+        update: Update map; None takes the one that `training` names.
+
+    Returns:
+        The phase. A non-finite loss ends it early, with `diverged` set.
+    """
+    update = from_training(training) if update is None else update
+    gradients = vmap(grad_and_value(model.loss(task)))
+    rates = training.learning_rates(len(task.train))
+    x_all, y_all = task.train.x, task.train.y
+    state, count, time = update.init(theta), 0, 0.0
+
+    for epoch, batches in enumerate(order.epoch_batches(theta.device), start=1):
+        for index in batches:
+            x, y = x_all[index], y_all[index]
+            gradient, loss = gradients(state[0], x, y)
+            lr = rates[count]
+            after = update.step(state, gradient, lr, count + 1)
+            # A finite theta has a finite norm in float64 only: sums of squares overflow earlier.
+            finite = torch.isfinite(loss) & torch.isfinite(after[0]).all(-1)
+            if not bool(finite.all()):
+                lost = tuple(torch.nonzero(~finite).flatten().tolist())
+                return Phase(
+                    theta=state[0],
+                    steps=count,
+                    learning_time=time,
+                    diverged=Divergence(count + 1, lost),
+                )
+            count, time = count + 1, time + lr
+            for observer in observers:
+                observer.observe(Step(count, lr, state, after, gradient, loss, x, y))
+            state = after
+        if on_epoch is not None:
+            on_epoch(epoch, count, time, state[0])
+    return Phase(theta=state[0], steps=count, learning_time=time, diverged=None)

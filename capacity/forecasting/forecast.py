@@ -1,0 +1,257 @@
+"""Forecast how much an old task is forgotten, before the new task is trained."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from capacity.checks import positive_int, resolve_device
+from capacity.config import Training
+from capacity.dynamics.batches import DataOrder
+from capacity.dynamics.evaluate import Score
+from capacity.dynamics.flat import FlatModel
+from capacity.estimate import Estimate, Status, from_samples, not_defined
+from capacity.forecasting.linearized import cost_ratio, linearized_scores, simulate
+from capacity.tasks.streams import as_task
+from capacity.tasks.task import Task
+
+INTERVAL_NOTE = (
+    "The interval covers data order and, over replicas, initialisation; the error of the "
+    "linearisation is not in it."
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Forgetting:
+    """Forgetting of one old task: forecast, or measured; positive means forgotten.
+
+    Attributes:
+        accuracy_drop: Accuracy before the new task minus after it, in [-1, 1].
+        loss_increase: Loss after the new task minus before it.
+    """
+
+    accuracy_drop: Estimate
+    loss_increase: Estimate
+
+    def to_dict(self) -> dict[str, object]:
+        """Return plain JSON types.
+
+        Returns:
+            The two estimates.
+        """
+        return {
+            "accuracy_drop": self.accuracy_drop.to_dict(),
+            "loss_increase": self.loss_increase.to_dict(),
+        }
+
+
+@dataclass(frozen=True, kw_only=True)
+class Forecast:
+    """What learning a new task is forecast to do.
+
+    Attributes:
+        old: Forecast forgetting of every old task, in the order given.
+        new_accuracy: Accuracy on the new task's test split after training on it.
+        new_loss: Loss on the new task's test split after training on it.
+        cost_ratio: Operations of the forecast for one network and data order over those of the
+            training that it forecasts.
+    """
+
+    old: tuple[Forgetting, ...]
+    new_accuracy: Estimate
+    new_loss: Estimate
+    cost_ratio: Estimate
+
+    @property
+    def accuracy_drop(self) -> Estimate:
+        """Forecast drop of the first (or only) old task's accuracy."""
+        return self.old[0].accuracy_drop
+
+    @property
+    def loss_increase(self) -> Estimate:
+        """Forecast rise of the first (or only) old task's loss."""
+        return self.old[0].loss_increase
+
+
+def change(
+    task: Task, before: Score, after: Score, *, status: Status, note: str = "", predict: bool
+) -> Forgetting:
+    """Turn scores before and after into forgetting, over replicas.
+
+    Args:
+        task: The old task.
+        before: Its scores before the new task was learned.
+        after: Its scores afterwards, forecast or measured.
+        status: Status of the estimates.
+        note: Note of the estimates.
+        predict: Give intervals for one further replica instead of the mean.
+
+    Returns:
+        The forgetting.
+    """
+    loss = (after.loss - before.loss).tolist()
+    drop = (before.accuracy - after.accuracy).tolist()
+    return Forgetting(
+        accuracy_drop=from_samples(drop, status=status, note=note, predict=predict)
+        if task.classifies
+        else NO_ACCURACY,
+        loss_increase=from_samples(loss, status=status, note=note, predict=predict),
+    )
+
+
+NO_ACCURACY = not_defined("Accuracy is not defined for regression; read the loss.")
+
+
+def forecast_replicas(
+    model: FlatModel,
+    theta: Tensor,
+    old: tuple[Task, ...],
+    new: Task,
+    training: Training,
+    order: DataOrder,
+) -> Forecast:
+    """Forecast for replicas that are already flat, each with its own data order.
+
+    Args:
+        model: The network.
+        theta: Parameters of the replicas at the end of the old tasks (R, P).
+        old: The old tasks.
+        new: The new task.
+        training: The new task's planned training.
+        order: Data order of the simulation.
+
+    Returns:
+        The forecast, with spread over replicas and data orders.
+    """
+    delta, _ = simulate(model, theta, new, training, order)
+
+    forgetting = []
+    for task in old:
+        before, after = linearized_scores(model, theta, delta, task, task.test)
+        forgetting.append(
+            change(
+                task, before, after, status=Status.UNCALIBRATED, note=INTERVAL_NOTE, predict=True
+            )
+        )
+    _, reached = linearized_scores(model, theta, delta, new, new.test)
+    settings = {"status": Status.UNCALIBRATED, "note": INTERVAL_NOTE, "predict": True}
+    batch = min(training.batch_size, len(new.train))
+    ratio = cost_ratio(model, theta[0], new, batch)
+    return Forecast(
+        old=tuple(forgetting),
+        new_accuracy=from_samples(reached.accuracy.tolist(), **settings)  # type: ignore[arg-type]
+        if new.classifies
+        else NO_ACCURACY,
+        new_loss=from_samples(reached.loss.tolist(), **settings),  # type: ignore[arg-type]
+        cost_ratio=Estimate(
+            value=ratio,
+            cost=ratio * training.steps(len(new.train)),
+            note="Counted floating-point operations, per network and data order.",
+        ),
+    )
+
+
+def forecast(
+    model: nn.Module,
+    *,
+    old: object,
+    new: object,
+    training: Training | None = None,
+    orders: int = 8,
+    seed: int = 0,
+    device: str | torch.device = "auto",
+) -> Forecast:
+    """Forecast how much a network forgets when it learns a new task.
+
+    The network is linearised where it stands and the new task's own training is simulated on the
+    linearisation, once for each of several data orders (theory, section 4). Nothing is trained and
+    the model is not changed.
+
+    Args:
+        model: The network as it is after the old task; only `requires_grad` parameters count.
+        old: The old task, or a list of them: a `Task`, an `(x, y)` pair of tensors, a pair of such
+            pairs (train, test), a `Dataset`, a `DataLoader`, or an Avalanche experience.
+        new: The new task, in one of the same forms.
+        training: How the new task will be trained; None takes the defaults of `Training`.
+        orders: Data orders to simulate; their spread gives the interval.
+        seed: Seed of the simulated data orders.
+        device: Where to compute: auto, cpu, cuda or cuda:N.
+
+    Returns:
+        The forecast. Its intervals carry the status `uncalibrated`: they know the data order but
+        not the linearisation error.
+
+    Raises:
+        ValueError: If the model, a task, the training or the device cannot be used; the message
+            says which and why.
+
+    Example:
+        >>> import torch, capacity
+        >>> model = torch.nn.Linear(4, 2)
+        >>> x, y = torch.randn(32, 4), torch.randint(2, (32,))
+        >>> made = capacity.forecast(model, old=(x, y), new=(x, 1 - y))
+        >>> made.loss_increase.value > 0
+        True
+    """
+    training = Training() if training is None else training
+    if not isinstance(training, Training):
+        raise ValueError(
+            f"training is a {type(training).__name__}; pass capacity.Training(lr=..., epochs=...)"
+        )
+    positive_int("orders", orders)
+    where = resolve_device(device)
+    flat = FlatModel(model)
+    old_tasks = _old_tasks(old)
+    new_task = as_task(new, name="new")
+    shape = new_task.train.x.shape[1:]
+    for task in old_tasks:
+        if task.train.x.shape[1:] != shape:
+            raise ValueError(
+                f"old: task {task.name!r} has inputs of shape {tuple(task.train.x.shape[1:])}, the "
+                f"new task {tuple(shape)}; one model needs one shape"
+            )
+    theta = flat.initial()
+    try:
+        with torch.no_grad():
+            n_outputs = flat.outputs(theta, new_task.train.x[:1].to(theta.device)).shape[-1]
+    except RuntimeError as error:
+        raise ValueError(
+            f"model does not take inputs of shape {tuple(shape)}: {error}"
+        ) from error
+    for task in (*old_tasks, new_task):
+        task.check_outputs(n_outputs)
+
+    flat.to(where)
+    new_task = new_task.to(where)
+    order = DataOrder(
+        samples=len(new_task.train),
+        batch_size=training.batch_size,
+        epochs=training.epochs,
+        replicas=orders,
+        seed=seed,
+        path=("forecast",),
+    )
+    return forecast_replicas(
+        flat,
+        theta.to(where).expand(orders, -1).contiguous(),
+        tuple(task.to(where) for task in old_tasks),
+        new_task,
+        training,
+        order,
+    )
+
+
+def _old_tasks(old: object) -> tuple[Task, ...]:
+    # A pair of tensors is one task; a list or tuple of anything else is several.
+    several = isinstance(old, list | tuple) and not (
+        len(old) == 2
+        and all(isinstance(part, torch.Tensor | tuple) for part in old)
+    )
+    if not several:
+        return (as_task(old, name="old"),)
+    assert isinstance(old, list | tuple)
+    if not old:
+        raise ValueError("old is empty; pass at least one old task")
+    return tuple(as_task(task, name=f"old {i}") for i, task in enumerate(old))

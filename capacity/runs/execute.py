@@ -1,0 +1,398 @@
+"""One run from the first task to the last: forecast, train, measure, write."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from capacity.config import Recipe
+from capacity.dynamics.batches import DataOrder
+from capacity.dynamics.evaluate import Score, evaluate
+from capacity.dynamics.flat import FlatModel
+from capacity.dynamics.seeds import stream, stream_seed
+from capacity.dynamics.train import Divergence, train
+from capacity.dynamics.updates import from_training
+from capacity.estimate import Status, from_samples
+from capacity.forecasting.baselines import new_task_loss, path_bound
+from capacity.forecasting.forecast import NO_ACCURACY, Forecast, change, forecast_replicas
+from capacity.runs import summary
+from capacity.runs.directory import RunDirectory
+from capacity.runs.observe import PhaseTransport
+from capacity.runs.progress import Progress
+from capacity.compatibility.transition import CapacityRecord, assess
+from capacity.tasks.task import Task, TaskSequence
+from capacity.thermo.path import PathCost, PathObserver
+from capacity.transport.jacobian import TrainingJacobian
+
+SCHEMA_VERSION = 1
+
+
+class Execution:
+    """Carries one run through its tasks and keeps `result.json` current.
+
+    Every random stream is named after what it is for, so a measurement that is switched off
+    changes no other number.
+    """
+
+    def __init__(
+        self,
+        recipe: Recipe,
+        sequence: TaskSequence,
+        new_model: Callable[[int], nn.Module],
+        directory: RunDirectory,
+        device: torch.device,
+        progress: Progress,
+    ) -> None:
+        self._recipe, self._directory, self._progress = recipe, directory, progress
+        self._tasks = sequence.to(device)
+        seeds = [stream_seed(recipe.seed, "init", r) for r in range(recipe.replicas)]
+        models = [FlatModel(new_model(seed)) for seed in seeds]
+        self._model = models[0].to(device)
+        self._theta = torch.stack([model.initial() for model in models]).to(device)
+        _check_head(self._model, self._theta[0], self._tasks)
+        self._update = from_training(recipe.training)
+        self._scores: list[list[Score]] = []
+        self._zero: list[Score] = []
+        self._forecasts: dict[int, Forecast] = {}
+        self._capacities: dict[int, CapacityRecord] = {}
+        self._controls: dict[int, dict[str, Any]] = {}
+        self._costs: dict[int, PathCost] = {}
+        self._transports: dict[int, PhaseTransport] = {}
+        self._states = ["not_started"] * len(self._tasks)
+        self._diverged: dict[int, Divergence] = {}
+        self._steps, self._time = 0, 0.0
+        self._displacement = 0.0
+
+    def run(self) -> str:
+        """Do everything.
+
+        Returns:
+            The final state: finished or diverged.
+
+        Raises:
+            KeyboardInterrupt: If it was interrupted; what was measured is in `result.json`.
+        """
+        state = "running"
+        try:
+            self._directory.write_tensors("checkpoints/initial.safetensors", {"theta": self._theta})
+            self._zero = self._evaluate_all()
+            for i in range(len(self._tasks)):
+                self._before(i)
+                self._learn(i)
+                if i in self._diverged:
+                    state = "diverged"
+                    break
+                self._after(i)
+                self._directory.write_json("result.json", self.result("running"))
+            else:
+                state = "finished"
+        except KeyboardInterrupt:
+            state = "interrupted"
+            self._states = ["interrupted" if s == "training" else s for s in self._states]
+            raise
+        finally:
+            self._progress.close()
+            if state != "running":
+                self._directory.write_json("result.json", self.result(state))
+                self._directory.compact_metrics()
+        return state
+
+    def _before(self, i: int) -> None:
+        """Forecast what learning task i will do, and measure the room that is left for it."""
+        if i == 0:
+            return
+        recipe, task = self._recipe, self._tasks[i]
+        old = self._tasks.tasks[:i]
+        if recipe.measure.forecast:
+            self._progress.start(f"task {i + 1}/{len(self._tasks)} forecast", 1)
+            with self._directory.timed("forecast"):
+                self._forecasts[i] = forecast_replicas(
+                    self._model,
+                    self._theta,
+                    old,
+                    task,
+                    recipe.training,
+                    self._order(i, "forecast"),
+                )
+                self._controls[i] = {
+                    "new_task_loss": new_task_loss(self._model, self._theta, task).to_dict(),
+                    "path_bound": path_bound(
+                        self._model, self._theta, task, recipe.training
+                    ).to_dict(),
+                }
+        self._progress.start(f"task {i + 1}/{len(self._tasks)} capacity", 1)
+        with self._directory.timed("capacity"):
+            jacobian = (
+                TrainingJacobian([self._transports[k].trajectory for k in range(i)])
+                if recipe.measure.transport
+                else None
+            )
+            self._capacities[i] = assess(
+                self._model,
+                self._theta[0],
+                old,
+                task,
+                jacobian,
+                recipe.measure,
+                displacement=self._displacement,
+                generator=stream(recipe.seed, "capacity", i, device=self._theta.device),
+            )
+
+    def _learn(self, i: int) -> None:
+        """Train every replica on task i, watched."""
+        recipe, task = self._recipe, self._tasks[i]
+        label = f"task {i + 1}/{len(self._tasks)} train"
+        self._progress.start(label, recipe.training.epochs)
+        self._states[i] = "training"
+        path = PathObserver()
+        observers: list[Any] = [path]
+        if recipe.measure.transport:
+            self._transports[i] = PhaseTransport(
+                self._model,
+                task,
+                self._update,
+                recipe.measure,
+                stream(recipe.seed, "tangents", i, device=self._theta.device),
+            )
+            observers.append(self._transports[i])
+        start, first = self._theta, self._steps
+        before = evaluate(self._model, start, task, task.train)
+        time = self._time
+        rates = recipe.training.learning_rates(len(task.train))
+        self._write_epoch(i, 0, first, time, rates[0], before, self._latest())
+
+        def on_epoch(epoch: int, steps: int, learned: float, theta: Tensor) -> None:
+            train_score = evaluate(self._model, theta, task, task.train)
+            tests = [evaluate(self._model, theta, t, t.test) for t in self._tasks.tasks]
+            rate = rates[steps - 1]
+            self._write_epoch(i, epoch, first + steps, time + learned, rate, train_score, tests)
+            self._progress.advance(f"loss {float(train_score.loss.mean()):.3f}")
+
+        with self._directory.timed("train"):
+            phase = train(
+                self._model,
+                start,
+                task,
+                recipe.training,
+                self._order(i, "order"),
+                observers=observers,
+                on_epoch=on_epoch,
+                update=self._update,
+            )
+        self._theta = phase.theta
+        self._steps, self._time = first + phase.steps, time + phase.learning_time
+        if phase.diverged is not None:
+            self._states[i] = "diverged"
+            self._diverged[i] = phase.diverged
+            lost = ", ".join(map(str, phase.diverged.replicas))
+            self._progress.line(
+                f"task {i} ({task.name}) diverged at step {phase.diverged.step}: replica {lost} is "
+                "no longer finite; a smaller training.lr usually helps"
+            )
+            return
+        # Only a finished phase has a cost; a diverged one would mix finite and lost replicas.
+        after = evaluate(self._model, self._theta, task, task.train)
+        full = recipe.training.batch_size >= len(task.train)
+        self._costs[i] = path.cost(before.loss, after.loss, plain=self._update.plain, full=full)
+        moved = (self._theta - start).double().square().sum(-1).mean()
+        self._displacement = float(moved.sqrt())
+
+    def _after(self, i: int) -> None:
+        """Measure what learning task i did."""
+        with self._directory.timed("measure"):
+            self._scores.append(self._evaluate_all())
+        self._states[i] = "learned"
+        name = f"checkpoints/task{i}.safetensors"
+        self._directory.write_tensors(name, {"theta": self._theta})
+        if i in self._transports:
+            self._progress.start(f"task {i + 1}/{len(self._tasks)} spectrum", 1)
+            with self._directory.timed("transport"):
+                self._transports[i].finish(
+                    stream(self._recipe.seed, "spectrum", i, device=self._theta.device)
+                )
+            tensors = {
+                f"task{k}.{key}": tensor
+                for k, transport in self._transports.items()
+                for key, tensor in transport.tensors().items()
+            }
+            self._directory.write_tensors("spectra.safetensors", tensors)
+        self._progress.line(self._said(i))
+
+    def _said(self, i: int) -> str:
+        task, latest = self._tasks[i], self._scores[-1]
+        text = f"task {i + 1}/{len(self._tasks)} ({task.name}) learned: "
+        kind = "accuracy" if task.classifies else "loss"
+        text += f"{kind} {float(getattr(latest[i], kind).mean()):.3f}"
+        if i:
+            measured = self._measured(i)
+            mean = np.mean([cell["value"] for cell in measured if cell["value"] is not None])
+            text += f"; forgot {mean:.3f} of {kind} on {i} earlier"
+            if i in self._forecasts:
+                cells = [
+                    f.accuracy_drop if t.classifies else f.loss_increase
+                    for f, t in zip(self._forecasts[i].old, self._tasks.tasks, strict=False)
+                ]
+                values = [cell.value for cell in cells if cell.value is not None]
+                if values:
+                    text += f" (forecast {np.mean(values):.3f})"
+        return text
+
+    def _measured(self, i: int) -> list[dict[str, Any]]:
+        kind = "accuracy_drop" if self._tasks[i].classifies else "loss_increase"
+        return [self._change(i, j)[kind] for j in range(i)]
+
+    def _change(self, i: int, j: int) -> dict[str, Any]:
+        before, after = self._scores[i - 1][j], self._scores[i][j]
+        task = self._tasks[j]
+        return change(task, before, after, status=Status.OK, predict=False).to_dict()
+
+    def _latest(self) -> list[Score]:
+        return self._scores[-1] if self._scores else self._zero
+
+    def _evaluate_all(self) -> list[Score]:
+        return [evaluate(self._model, self._theta, t, t.test) for t in self._tasks.tasks]
+
+    def _order(self, i: int, purpose: str) -> DataOrder:
+        return DataOrder(
+            samples=len(self._tasks[i].train),
+            batch_size=self._recipe.training.batch_size,
+            epochs=self._recipe.training.epochs,
+            replicas=self._recipe.replicas,
+            seed=self._recipe.seed,
+            path=(purpose, i),
+        )
+
+    def _write_epoch(
+        self, i: int, epoch: int, step: int, time: float, lr: float, fit: Score, tests: list[Score]
+    ) -> None:
+        row: dict[str, Any] = {"task": i, "epoch": epoch, "step": step, "learning_time": time}
+        row |= {"lr": lr, **_mean_and_error("train_loss", [fit.loss], single=True)}
+        row |= _mean_and_error("test_accuracy", [s.accuracy for s in tests])
+        row |= _mean_and_error("test_loss", [s.loss for s in tests])
+        self._directory.append_metrics(row)
+
+    def result(self, status: str) -> dict[str, Any]:
+        """Summarise everything that was measured so far.
+
+        Args:
+            status: State of the run to record.
+
+        Returns:
+            The content of `result.json` (see `result_schema.md`).
+        """
+        n = len(self._tasks)
+        shape = (len(self._scores), n, self._recipe.replicas)
+        accuracy, loss = (
+            np.array([[getattr(s, kind).tolist() for s in row] for row in self._scores]).reshape(
+                shape
+            )
+            for kind in ("accuracy", "loss")
+        )
+        transitions = [self._transition(i) for i in range(1, n) if i in self._capacities]
+        return {
+            "schema": "capacity/result",
+            "schema_version": SCHEMA_VERSION,
+            "name": self._recipe.name,
+            "status": status,
+            "seed": self._recipe.seed,
+            "replicas": self._recipe.replicas,
+            "recipe": self._recipe.model_dump(mode="json"),
+            "model": {
+                "description": self._model.describe(),
+                "parameters": self._model.size,
+                "outputs": self._tasks.n_outputs,
+            },
+            "tasks": [self._task(i) for i in range(n)],
+            "accuracy": summary.matrix(accuracy, n),
+            "loss": summary.matrix(loss, n),
+            "forgetting": {
+                "accuracy": summary.forgetting_record(summary.forgetting(accuracy, sign=1), n),
+                "loss": summary.forgetting_record(summary.forgetting(loss, sign=-1), n),
+            },
+            "final": summary.final(accuracy, loss),
+            "transitions": transitions,
+            "phases": [self._phase(i) for i in range(n)],
+            "scores": summary.scores(transitions),
+        }
+
+    def _task(self, i: int) -> dict[str, Any]:
+        task, lost = self._tasks[i], self._diverged.get(i)
+        return {
+            "name": task.name,
+            "classes": list(task.classes),
+            "outputs": None if task.outputs is None else list(task.outputs),
+            "train_samples": len(task.train),
+            "test_samples": len(task.test),
+            "steps": self._recipe.training.steps(len(task.train)),
+            "status": "interrupted" if self._states[i] == "training" else self._states[i],
+            "diverged": None
+            if lost is None
+            else {"step": lost.step, "replicas": list(lost.replicas)},
+        }
+
+    def _transition(self, i: int) -> dict[str, Any]:
+        made = self._forecasts.get(i)
+        learned = i < len(self._scores)
+        new: dict[str, Any] = {"forecast": None, "measured": None}
+        if made is not None:
+            new["forecast"] = {
+                "accuracy": made.new_accuracy.to_dict(),
+                "loss": made.new_loss.to_dict(),
+            }
+        if learned:
+            reached = self._scores[i][i]
+            accuracy = from_samples(reached.accuracy.tolist())
+            new["measured"] = {
+                "accuracy": (accuracy if self._tasks[i].classifies else NO_ACCURACY).to_dict(),
+                "loss": from_samples(reached.loss.tolist()).to_dict(),
+            }
+        return {
+            "task": i,
+            "old": [
+                {
+                    "task": j,
+                    "forecast": None if made is None else made.old[j].to_dict(),
+                    "measured": self._change(i, j) if learned else None,
+                }
+                for j in range(i)
+            ],
+            "new": new,
+            "cost_ratio": None if made is None else made.cost_ratio.to_dict(),
+            "controls": self._controls.get(i),
+            **self._capacities[i].to_dict(),
+        }
+
+    def _phase(self, i: int) -> dict[str, Any] | None:
+        if self._states[i] != "learned":
+            return None
+        transport = self._transports.get(i)
+        return {
+            "transport": None if transport is None else transport.to_dict(),
+            "thermo": self._costs[i].to_dict(),
+        }
+
+
+def _mean_and_error(name: str, values: list[Tensor], *, single: bool = False) -> dict[str, Any]:
+    made = [from_samples(v.tolist()) for v in values]
+    mean, error = [e.value for e in made], [e.stderr for e in made]
+    if single:
+        return {name: mean[0], f"{name}_stderr": error[0]}
+    return {name: mean, f"{name}_stderr": error}
+
+
+def _check_head(model: FlatModel, theta: Tensor, tasks: TaskSequence) -> None:
+    """Run one sample through the network, so that a misfit dies before any work."""
+    x = tasks[0].train.x[:1]
+    try:
+        with torch.no_grad():
+            width = model.outputs(theta, x).shape[-1]
+    except RuntimeError as error:
+        raise ValueError(
+            f"model does not take inputs of shape {tuple(x.shape[1:])} and dtype {x.dtype}: {error}"
+        ) from error
+    for task in tasks.tasks:
+        task.check_outputs(width)

@@ -1,0 +1,178 @@
+"""From scores per task and replica to the matrices, forgettings and scores of `result.json`."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from capacity.estimate import Estimate, from_samples, not_defined
+from capacity.forecasting.scores import mean_error, r2, spearman
+
+Matrix = NDArray[np.float64]
+"""Scores (learned tasks, tasks, replicas): [i, j] on task j after training task i."""
+
+
+def matrix(scores: Matrix, n_tasks: int) -> dict[str, Any]:
+    """Write a score matrix with its spread over replicas.
+
+    Args:
+        scores: Scores of the learned tasks (rows may be fewer than `n_tasks`).
+        n_tasks: Tasks of the sequence; unreached rows are null.
+
+    Returns:
+        mean, stderr and replicas, as the schema has them; each null where nothing is defined.
+    """
+    if scores.size and np.isnan(scores).all():
+        return {"mean": None, "stderr": None, "replicas": None}
+    replicas = scores.shape[2]
+    rest = [[None] * n_tasks for _ in range(n_tasks - len(scores))]
+
+    def plain(values: Matrix) -> list[list[float | None]]:
+        return [[_finite(v) for v in row] for row in values]
+
+    stderr = (
+        plain(scores.std(axis=2, ddof=1) / math.sqrt(replicas)) + rest
+        if replicas > 1
+        else [[None] * n_tasks for _ in range(n_tasks)]
+    )
+    return {
+        "mean": plain(scores.mean(axis=2)) + rest,
+        "stderr": stderr,
+        "replicas": [plain(scores[:, :, r]) + rest for r in range(replicas)],
+    }
+
+
+def forgetting(scores: Matrix, *, sign: int) -> dict[str, NDArray[np.float64]]:
+    """Compute both forgettings of every earlier task, per replica (theory, section 1).
+
+    Args:
+        scores: Scores (learned tasks, tasks, replicas).
+        sign: 1 where more is better (accuracy), -1 where less is better (loss).
+
+    Returns:
+        `last` and `max`, arrays (learned, tasks, replicas); NaN for j >= i.
+    """
+    learned = len(scores)
+    last, best = np.full_like(scores, np.nan), np.full_like(scores, np.nan)
+    good = sign * scores
+    for i in range(learned):
+        for j in range(i):
+            last[i, j] = good[j, j] - good[i, j]
+            best[i, j] = good[j : i + 1, j].max(axis=0) - good[i, j]
+    return {"last": last, "max": best}
+
+
+def forgetting_record(values: Mapping[str, NDArray[np.float64]], n_tasks: int) -> dict[str, Any]:
+    """Write both forgettings as estimates.
+
+    Args:
+        values: What `forgetting` gives.
+        n_tasks: Tasks of the sequence.
+
+    Returns:
+        `last` and `max`: [i][j] an estimate or null.
+    """
+
+    def cells(array: NDArray[np.float64]) -> list[list[dict[str, Any] | None]]:
+        out: list[list[dict[str, Any] | None]] = [[None] * n_tasks for _ in range(n_tasks)]
+        for i in range(len(array)):
+            for j in range(i):
+                out[i][j] = from_samples(array[i, j].tolist()).to_dict()
+        return out
+
+    return {kind: cells(array) for kind, array in values.items()}
+
+
+def final(accuracy: Matrix, loss: Matrix) -> dict[str, Any] | None:
+    """Average over tasks after the last learned one.
+
+    Args:
+        accuracy: Accuracy matrix; NaN for regression.
+        loss: Loss matrix.
+
+    Returns:
+        Mean accuracy and loss over the tasks learned so far, and the mean forgettings over the
+        earlier ones; null before the first task is learned.
+    """
+    learned = len(loss)
+    if learned == 0:
+        return None
+    classifies = not np.isnan(accuracy).any()
+    source, sign = (accuracy, 1) if classifies else (loss, -1)
+    record = {
+        "accuracy": _mean(accuracy[-1, :learned])
+        if classifies
+        else not_defined("Accuracy is not defined for regression."),
+        "loss": _mean(loss[-1, :learned]),
+    }
+    for kind, values in forgetting(source, sign=sign).items():
+        record[f"forgetting_{kind}"] = (
+            _mean(values[-1, : learned - 1])
+            if learned > 1
+            else not_defined("There is no earlier task to forget.")
+        )
+    return {name: estimate.to_dict() for name, estimate in record.items()}
+
+
+def scores(transitions: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Hold forecasts and simpler predictors against what was measured.
+
+    Args:
+        transitions: The transitions of the result.
+
+    Returns:
+        The `scores` entry of the result.
+    """
+    record: dict[str, Any] = {"pairs": 0, "controls": {}}
+    for target in ("accuracy_drop", "loss_increase"):
+        pairs = [
+            (cell["forecast"][target]["value"], cell["measured"][target]["value"])
+            for transition in transitions
+            for cell in transition["old"]
+            if cell["forecast"] is not None and cell["measured"] is not None
+        ]
+        pairs = [(p, m) for p, m in pairs if p is not None and m is not None]
+        predicted, measured = [p for p, _ in pairs], [m for _, m in pairs]
+        record["pairs"] = max(record["pairs"], len(pairs))
+        record[target] = {
+            "spearman": spearman(predicted, measured).to_dict(),
+            "r2": r2(predicted, measured).to_dict(),
+            "mean_error": mean_error(predicted, measured).to_dict(),
+        }
+        for name, getter in _CONTROLS.items():
+            cells = [
+                (getter(transition), cell["measured"][target]["value"])
+                for transition in transitions
+                for cell in transition["old"]
+                if cell["measured"] is not None
+            ]
+            cells = [(p, m) for p, m in cells if p is not None and m is not None]
+            rank = spearman([p for p, _ in cells], [m for _, m in cells])
+            record["controls"].setdefault(name, {})[target] = rank.to_dict()
+    return record
+
+
+def _value(transition: Mapping[str, Any], section: str, name: str) -> float | None:
+    part = transition[section]
+    return None if part is None else part[name]["value"]
+
+
+_CONTROLS = {
+    "new_task_loss": lambda t: _value(t, "controls", "new_task_loss"),
+    "path_bound": lambda t: _value(t, "controls", "path_bound"),
+    "dimension_stable_rank": lambda t: _value(t, "dimension", "stable_rank"),
+    "capacity_directions": lambda t: _value(t, "capacity", "directions"),
+}
+
+
+def _mean(values: NDArray[np.float64]) -> Estimate:
+    """Average over tasks, then spread over replicas."""
+    return from_samples(values.mean(axis=0).tolist())
+
+
+def _finite(value: float) -> float | None:
+    return float(value) if math.isfinite(value) else None

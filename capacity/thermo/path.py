@@ -1,0 +1,138 @@
+"""What the path of training cost: action, length, speed limit and inefficiency of every replica.
+
+One replica is a delta distribution, for which W2 is exact: W2^2 = |theta_T - theta_0|^2. The
+Epistemic Speed Limit T Sigma >= W2^2 (theory, section 5) then holds for *any* discrete path with
+Sigma = sum |d theta_k|^2 / dt_k, by Cauchy-Schwarz; `PathObserver` asserts it at the end.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from capacity.dynamics.train import Step
+from capacity.estimate import Estimate, from_samples, not_defined
+
+_ROUNDING = 1e-6
+
+
+@dataclass(frozen=True, kw_only=True)
+class PathCost:
+    """The cost of learning one task, with its spread over replicas.
+
+    Attributes:
+        learning_time: T = sum of dt_k, dt_k = lr_k.
+        inefficiency: T dL / |theta_T - theta_0|^2, the per-replica inefficiency of [S] eq. 12; at
+            least 1 for gradient flow. Defined for plain (S)GD.
+        inefficiency_path: T sum |d theta_k|^2/dt_k / |theta_T - theta_0|^2; at least 1 for any path.
+        action: Sigma of the path, sum |d theta_k|^2 / dt_k.
+        loss_drop: Training loss before minus after.
+        displacement_sq: |theta_T - theta_0|^2.
+        length_ratio: Curve length over chord.
+        smallest_ratio: The smallest `inefficiency_path` of a replica: the path invariant says >= 1.
+    """
+
+    learning_time: float
+    inefficiency: Estimate
+    inefficiency_path: Estimate
+    action: Estimate
+    loss_drop: Estimate
+    displacement_sq: Estimate
+    length_ratio: Estimate
+    smallest_ratio: float | None
+
+    def to_dict(self) -> dict[str, object]:
+        """Return plain JSON types, as the result schema has them.
+
+        Returns:
+            The `.thermo` entry of a phase.
+        """
+        names = ("inefficiency", "inefficiency_path", "action", "loss_drop", "displacement_sq")
+        record: dict[str, object] = {"learning_time": self.learning_time}
+        for name in (*names, "length_ratio"):
+            record[name] = getattr(self, name).to_dict()
+        record["path_invariant"] = {"holds": True, "smallest_ratio": self.smallest_ratio}
+        return record
+
+
+class PathObserver:
+    """Accumulates action and length over the steps of one phase, in float64."""
+
+    def __init__(self) -> None:
+        self._start: Tensor | None = None
+        self._end: Tensor | None = None
+        self._action: Tensor | float = 0.0
+        self._length: Tensor | float = 0.0
+        self._time = 0.0
+
+    def observe(self, step: Step) -> None:
+        """Add one step.
+
+        Args:
+            step: The step.
+        """
+        if self._start is None:
+            self._start = step.before[0].double()
+        moved = (step.after[0].double() - step.before[0].double()).square().sum(-1)
+        self._action = self._action + moved / step.lr
+        self._length = self._length + moved.sqrt()
+        self._time += step.lr
+        self._end = step.after[0]
+
+    def cost(self, loss_before: Tensor, loss_after: Tensor, *, plain: bool, full: bool) -> PathCost:
+        """Close the books.
+
+        Args:
+            loss_before: Full training loss of every replica (R,) at the start.
+            loss_after: The same at the end.
+            plain: Whether the optimiser is plain (S)GD, for which T dL is the ESL's left side.
+            full: Whether every step saw all the data, so that no minibatch noise is in the path.
+
+        Returns:
+            The cost, with spread over replicas.
+
+        Raises:
+            ValueError: If no step was seen.
+        """
+        if self._start is None or self._end is None:
+            raise ValueError("steps: none was observed; train at least one step before the cost")
+        squared = (self._end.double() - self._start).square().sum(-1)
+        action, length = torch.as_tensor(self._action), torch.as_tensor(self._length)
+        drop = (loss_before - loss_after).double()
+        moved = squared > 0
+        ratio = self._time * action / squared
+        smallest = float(ratio[moved].min()) if bool(moved.any()) else None
+        # Cauchy-Schwarz holds for every path; if it fails here, the accounting above is wrong.
+        assert smallest is None or smallest >= 1 - _ROUNDING, f"path invariant broken: {smallest}"
+
+        noise = "" if full else "Minibatch noise is part of the path."
+        still = "theta did not move."
+        if not plain:
+            inefficiency = not_defined(
+                "T dL is the speed limit's left side for plain (S)GD only; read the inefficiency "
+                "of the path instead."
+            )
+        elif smallest is None:
+            inefficiency = not_defined(still)
+        else:
+            inefficiency = _over_replicas(self._time * drop / squared, noise)
+        return PathCost(
+            learning_time=self._time,
+            inefficiency=inefficiency,
+            inefficiency_path=not_defined(still)
+            if smallest is None
+            else _over_replicas(ratio, noise),
+            action=_over_replicas(action, noise),
+            loss_drop=_over_replicas(drop),
+            displacement_sq=_over_replicas(squared),
+            length_ratio=not_defined(still)
+            if smallest is None
+            else _over_replicas(length / squared.sqrt(), noise),
+            smallest_ratio=smallest,
+        )
+
+
+def _over_replicas(values: Tensor, note: str = "") -> Estimate:
+    return from_samples(values.tolist(), note=note)

@@ -1,0 +1,82 @@
+"""Path costs against the closed forms of gradient descent and gradient flow (theory, section 6)."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+
+from capacity.config import Training
+from capacity.dynamics.batches import DataOrder
+from capacity.dynamics.evaluate import evaluate
+from capacity.dynamics.flat import FlatModel
+from capacity.dynamics.train import Step, train
+from capacity.estimate import Status
+from capacity.thermo.path import PathObserver
+from quadratics import linear, quadratic
+
+
+def descend(curvatures, *, lr, steps, optimizer="sgd"):
+    made = quadratic("A", torch.tensor(curvatures), seed=3)
+    training = Training(optimizer=optimizer, lr=lr, epochs=steps, batch_size=1000)
+    flat = FlatModel(linear(len(curvatures)))
+    theta = flat.initial()[None]
+    batches = DataOrder(
+        samples=len(made.task.train), batch_size=1000, epochs=steps, replicas=1, seed=0
+    )
+    observer = PathObserver()
+    phase = train(flat, theta, made.task, training, batches, observers=[observer])
+    losses = [evaluate(flat, t, made.task, made.task.train).loss for t in (theta, phase.theta)]
+    cost = observer.cost(*losses, plain=optimizer == "sgd", full=True)
+    return made, theta[0], cost
+
+
+def test_action_of_gradient_descent(float64):
+    curvatures = [0.2, 1.0, 3.0]
+    lr, steps = 0.1, 25
+    made, theta, cost = descend(curvatures, lr=lr, steps=steps)
+    values, vectors = torch.linalg.eigh(made.hessian)
+    delta = vectors.T @ (theta - made.minimum)
+    q = 1 - lr * values
+    # Per mode: sum (lr lambda delta q^k)^2/lr = lambda delta^2 (1 - q^2K)/(2 - lr lambda).
+    action = (values * delta**2 * (1 - q ** (2 * steps)) / (2 - lr * values)).sum()
+    assert cost.action.value == pytest.approx(float(action), rel=1e-10)
+    assert cost.learning_time == pytest.approx(lr * steps)
+    drop = (0.5 * values * delta**2 * (1 - q ** (2 * steps))).sum()
+    assert cost.loss_drop.value == pytest.approx(float(drop), rel=1e-10)
+
+
+def test_inefficiency_of_one_mode_is_that_of_gradient_flow(float64):
+    rate, lr, steps = 0.8, 1e-4, 30_000
+    _, _, cost = descend([rate], lr=lr, steps=steps)
+    x = rate * lr * steps
+    expected = (x / 2) / math.tanh(x / 2)
+    assert cost.inefficiency.value == pytest.approx(expected, rel=1e-4)
+    assert cost.inefficiency_path.value == pytest.approx(expected, rel=1e-4)
+    assert cost.length_ratio.value == pytest.approx(1.0, rel=1e-9)
+
+
+def test_momentum_has_a_path_but_no_loss_drop_inefficiency(float64):
+    _, _, cost = descend([0.2, 2.0], lr=0.05, steps=40, optimizer="momentum")
+    assert cost.inefficiency.status is Status.NOT_DEFINED
+    assert cost.inefficiency.value is None
+    assert cost.inefficiency_path.value >= 1
+
+
+def test_path_invariant_is_asserted_and_can_fail():
+    observer = PathObserver()
+    start, end = torch.zeros(1, 4), torch.ones(1, 4)
+    zero = torch.zeros(1)
+    observer.observe(Step(1, 0.1, (start,), (end,), start, zero, start, zero))
+    assert observer.cost(zero, zero, plain=True, full=True).smallest_ratio == pytest.approx(1.0)
+    # A path whose accounting lost a step: the displacement is then more than the action allows.
+    observer.observe(Step(2, 1e-9, (end,), (end,), start, zero, start, zero))
+    observer._action = observer._action * 0.5
+    with pytest.raises(AssertionError, match="path invariant broken"):
+        observer.cost(zero, zero, plain=True, full=True)
+
+
+def test_no_step_is_an_error():
+    with pytest.raises(ValueError, match="steps: none was observed"):
+        PathObserver().cost(torch.zeros(1), torch.zeros(1), plain=True, full=True)
