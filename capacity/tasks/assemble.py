@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from itertools import accumulate
 from typing import NamedTuple
 
@@ -132,16 +132,16 @@ def check_loss(loss: object) -> None:
     )
 
 
-def _classes(pieces: Sequence[Piece] | object) -> list[int]:
-    """List the class ids of some pieces; empty for regression."""
-    splits = [split for piece in pieces for split in piece[:2]]  # type: ignore[attr-defined]
+def _classes(pieces: Iterable[Piece]) -> list[int]:
+    # List the class ids of some pieces; empty for regression.
+    splits = [split for piece in pieces for split in (piece.train, piece.test)]
     if any(split.y.is_floating_point() for split in splits):
         return []
     return torch.cat([split.y.flatten() for split in splits]).unique().tolist()
 
 
 def _renumber(split: Split, ids: list[int]) -> Split:
-    """Count targets within the block: the position of their class id in `ids`."""
+    # Count targets within the block: the position of their class id in `ids`.
     if not ids:
         return split
     return Split(split.x, torch.searchsorted(torch.tensor(ids), split.y))

@@ -20,9 +20,6 @@ def subsample(split: Split, count: int | None, *, seed: int, where: str) -> Spli
 
     Returns:
         A split of min(n, count) samples in their order.
-
-    Raises:
-        ValueError: If so few samples would leave a class without any.
     """
     if count is None or count >= len(split):
         return split

@@ -152,13 +152,15 @@ def _read(
     samples: int | None = None,
     seed: int = 0,
 ) -> tuple[Split, torch.Tensor]:
-    """Read an experience's (chosen) samples and the task label of each."""
+    # Read an experience's (chosen) samples and the task label of each.
     dataset = experience.dataset.eval()
     if samples is not None and samples < len(dataset):
         targets = getattr(dataset, "targets", None)
         # Without a list of targets the choice cannot be balanced before the samples are read.
         labels = (
-            torch.zeros(len(dataset)) if targets is None else torch.tensor([*map(int, targets)])
+            torch.zeros(len(dataset))
+            if targets is None
+            else torch.stack([torch.as_tensor(target) for target in targets])
         )
         chosen = subsample_index(labels, samples, seed=seed, where=where).tolist()
     else:
@@ -174,7 +176,7 @@ def _read(
 def _own_part(
     number: int, train: Split, label: int, test: Split, test_labels: torch.Tensor
 ) -> Split:
-    """Take from a test set for all tasks what belongs to one."""
+    # Take from a test set for all tasks what belongs to one.
     if test.y.is_floating_point():
         return test
     own = torch.isin(test.y, train.y)

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
+from torch.nn import functional
 
 from capacity.checks import finite_tensor, one_of
 
@@ -19,7 +19,7 @@ def _half_mse(outputs: Tensor, targets: Tensor) -> Tensor:
     return 0.5 * (outputs - targets.reshape(outputs.shape)).square().sum(-1).mean()
 
 
-LOSSES: dict[str, LossFunction] = {"cross_entropy": F.cross_entropy, "mse": _half_mse}
+LOSSES: dict[str, LossFunction] = {"cross_entropy": functional.cross_entropy, "mse": _half_mse}
 """Losses by name; `mse` is 1/2 the squared distance of the output vector, averaged over samples."""
 
 
@@ -100,8 +100,7 @@ class Task:
             finite_tensor(f"{where} targets", split.y)
             if len(split.x) != len(split.y):
                 raise ValueError(
-                    f"{where}: {len(split.x)} inputs but {len(split.y)} targets; "
-                    "they must pair up"
+                    f"{where}: {len(split.x)} inputs but {len(split.y)} targets; they must pair up"
                 )
             if self.classifies and (split.y.is_floating_point() or split.y.dim() != 1):
                 raise ValueError(

@@ -125,10 +125,6 @@ def read_items(argument: str, items: Iterable[Any]) -> tuple[Tensor, Tensor]:
 
     Returns:
         Inputs (n, ...) and targets (n, ...).
-
-    Raises:
-        ValueError: If there is no sample, a sample is no pair of numbers or tensors, or shapes
-            differ.
     """
     xs, ys = [], []
     for item in items:
@@ -204,7 +200,8 @@ def _split(argument: str, data: Any, loss: str | LossFunction) -> Split:
     elif isinstance(data, TensorDataset) and len(data.tensors) >= 2:
         x, y = data.tensors[:2]
     elif isinstance(data, Dataset):
-        x, y = read_items(argument, data if isinstance(data, IterableDataset) else rows(data))
+        counted = hasattr(data, "__len__") and not isinstance(data, IterableDataset)
+        x, y = read_items(argument, rows(data) if counted else iter(data))
     else:
         raise ValueError(f"{argument} data is a {type(data).__name__}; accepted: {ACCEPTED}")
     return split_of(argument, x, y, loss)

@@ -1,0 +1,47 @@
+"""From a recipe's `tasks` section to the tasks themselves."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from capacity.config import TaskStream
+from capacity.tasks.classic import classic_tasks
+from capacity.tasks.digits import angles, digits_tasks
+from capacity.tasks.task import Task, TaskSequence
+
+
+def build_tasks(stream: TaskStream) -> TaskSequence:
+    """Build the tasks of a recipe. The same section gives the same tasks.
+
+    Args:
+        stream: The recipe's `tasks` section.
+
+    Returns:
+        The sequence, named as the recipe's data set and scenario.
+
+    Raises:
+        ValueError: If the section asks for what does not exist, its data cannot be had, or it
+            leaves the tasks to the Python API.
+    """
+    if stream.dataset == "custom":
+        raise ValueError(
+            "tasks.dataset = 'custom' means that the tasks come through the Python API: pass them "
+            "as tasks=[(x, y), ...] or an Avalanche benchmark; accepted in a recipe: digits, "
+            "mnist, cifar10, cifar100"
+        )
+    built = digits_tasks(stream) if stream.dataset == "digits" else classic_tasks(stream)
+    named = [
+        replace(task, name=f"task {number}: {_title(stream, number, task)}")
+        for number, task in enumerate(built.tasks)
+    ]
+    return replace(built, name=f"{stream.scenario} {stream.dataset}", tasks=tuple(named))
+
+
+def _title(stream: TaskStream, number: int, task: Task) -> str:
+    # Say what sets a task apart from its neighbours.
+    if stream.scenario == "rotated":
+        return f"rotated {angles(stream)[number]:g} degrees"
+    if stream.scenario == "permuted":
+        return f"permutation {number}"
+    first, last = task.classes[0], task.classes[-1]
+    return f"class {first}" if first == last else f"classes {first}-{last}"
