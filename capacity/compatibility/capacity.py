@@ -11,6 +11,7 @@ import math
 from dataclasses import dataclass
 
 import torch
+from torch import Tensor
 
 from capacity.checks import positive_float
 from capacity.compatibility.preserving import Preserving
@@ -50,7 +51,7 @@ def compatible_capacity(
     jacobian: TrainingJacobian | None,
     preserving: Preserving,
     *,
-    size: int,
+    like: Tensor,
     eps: tuple[float, ...],
     probes: int,
     nodes: int,
@@ -61,7 +62,7 @@ def compatible_capacity(
     Args:
         jacobian: J_t; None takes the identity, for which the result is exact.
         preserving: The projector P_A.
-        size: P.
+        like: A vector (P,) whose size, dtype and device the probes take.
         eps: Scales, each above 0.
         probes: Random probes; their spread gives the standard error.
         nodes: Lanczos nodes per probe.
@@ -75,20 +76,17 @@ def compatible_capacity(
     """
     scales = [positive_float("eps", e) for e in eps]
     if jacobian is None:
-        kept = size - preserving.removed
+        kept = like.numel() - preserving.removed
         return tuple(
             _at_scale(e, Estimate(value=0.5 * kept * math.log1p(e**-2))) for e in scales
         )
-    spent = jacobian.products
-
-    def normal(vectors: torch.Tensor) -> torch.Tensor:
+    def normal(vectors: Tensor) -> Tensor:
         return jacobian.adjoint(preserving.project(jacobian.forward(vectors)))
 
     functions = [lambda x, e=e: 0.5 * torch.log1p(x.clamp(min=0) / e**2) for e in scales]
     sums = spectral_sums(
-        normal, size, functions, probes=probes, steps=nodes, generator=generator
+        normal, like, functions, probes=probes, steps=nodes, generator=generator
     )
-    del spent
     return tuple(_at_scale(e, made) for e, made in zip(scales, sums, strict=True))
 
 

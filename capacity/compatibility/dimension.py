@@ -8,14 +8,13 @@ only).
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from capacity.compatibility.preserving import Preserving
-from capacity.curvature.lanczos import top_eigenpairs
+from capacity.curvature.lanczos import Operator, eigenpairs, random_signs
 from capacity.estimate import Estimate, Status, not_defined
 
 _NOTHING = 1e-10
@@ -53,7 +52,7 @@ class Dimension:
 
 
 def task_dimension(
-    hessian: Callable[[Tensor], Tensor],
+    hessian: Operator,
     preserving: Preserving,
     *,
     like: Tensor,
@@ -72,19 +71,15 @@ def task_dimension(
     Returns:
         The dimension.
     """
-    size = len(like)
 
     def restricted(vectors: Tensor) -> Tensor:
         return preserving.project(hessian(preserving.project(vectors)))
 
-    signs = torch.randint(0, 2, (probes, size), generator=generator, device=like.device)
-    z = (2 * signs - 1).to(like.dtype)
+    z = random_signs(probes, like, generator)
     image = restricted(z).double()
     squares = image.square().sum(-1)
     traces = (image * z.double()).sum(-1)
-    top = top_eigenpairs(
-        restricted, size, 1, generator=generator, largest_magnitude=True, like=like
-    )
+    top = eigenpairs(restricted, like, count=1, by_magnitude=True, generator=generator)
     norm = float(top.values[0].abs())
     if norm <= _NOTHING:
         reason = "P_A H_B P_A = 0: the task asks nothing of the preserving space."
@@ -95,11 +90,10 @@ def task_dimension(
             no_demand=True,
         )
     error = float(top.residuals[0])
-    status = Status.OK if bool(top.converged) else Status.NOT_CONVERGED
     return Dimension(
-        stable_rank=_ratio(squares, norm**2, 2 * error / norm, status),
-        intrinsic=_ratio(traces, norm, error / norm, status),
-        top_curvature=Estimate(value=norm, stderr=error, status=status),
+        stable_rank=_ratio(squares, norm**2, 2 * error / norm, top.status),
+        intrinsic=_ratio(traces, norm, error / norm, top.status),
+        top_curvature=Estimate(value=norm, stderr=error, status=top.status),
         no_demand=False,
     )
 

@@ -10,8 +10,10 @@ import torch
 from torch import Tensor
 
 from capacity.checks import positive_float
+from capacity.curvature.lanczos import Operator, eigenpairs
 from capacity.dynamics.evaluate import outputs
 from capacity.dynamics.flat import FlatModel
+from capacity.estimate import Status
 from capacity.tasks.task import Task
 
 
@@ -77,6 +79,44 @@ def curvature_threshold(tolerance: float, displacement: float) -> float:
     a = positive_float("tolerance", tolerance)
     d = positive_float("displacement", displacement)
     return 2 * a / d**2
+
+
+def preserving_projector(
+    curvature: Operator,
+    theta: Tensor,
+    *,
+    tolerance: float,
+    displacement: float,
+    generator: torch.Generator,
+    max_products: int = 512,
+) -> Preserving:
+    """Find the directions that do not preserve the old tasks.
+
+    Args:
+        curvature: The old tasks' GGN on rows.
+        theta: Where (P,); size, dtype and device of the vectors.
+        tolerance: a, the allowed rise of the loss; above 0.
+        displacement: d, how far a direction is moved; above 0.
+        generator: Source of the starting block.
+        max_products: Most products with the curvature to spend.
+
+    Returns:
+        The projector; `converged` is False where the products ran out first.
+
+    Raises:
+        ValueError: If tolerance or displacement is not a finite number above 0.
+    """
+    threshold = curvature_threshold(tolerance, displacement)
+    found = eigenpairs(
+        curvature, theta, above=threshold, generator=generator, max_products=max_products
+    )
+    return Preserving(
+        removed_basis=found.vectors,
+        curvatures=found.values,
+        tolerance=tolerance,
+        displacement=displacement,
+        converged=found.status is Status.OK,
+    )
 
 
 def default_tolerance(model: FlatModel, theta: Tensor, old: Sequence[Task]) -> float:

@@ -14,8 +14,8 @@ from capacity.dynamics.evaluate import Score
 from capacity.dynamics.flat import FlatModel
 from capacity.estimate import Estimate, Status, from_samples, not_defined
 from capacity.forecasting.linearized import cost_ratio, linearized_scores, simulate
-from capacity.tasks.streams import as_task
-from capacity.tasks.task import Task
+from capacity.tasks.tensors import as_task
+from capacity.tasks.task import LossFunction, Task
 
 INTERVAL_NOTE = (
     "The interval covers data order and, over replicas, initialisation; the error of the "
@@ -159,6 +159,7 @@ def forecast(
     old: object,
     new: object,
     training: Training | None = None,
+    loss: str | LossFunction = "cross_entropy",
     orders: int = 8,
     seed: int = 0,
     device: str | torch.device = "auto",
@@ -175,6 +176,8 @@ def forecast(
             pairs (train, test), a `Dataset`, a `DataLoader`, or an Avalanche experience.
         new: The new task, in one of the same forms.
         training: How the new task will be trained; None takes the defaults of `Training`.
+        loss: Loss of the tasks that do not bring one: `cross_entropy`, `mse`, or a function of
+            (outputs, targets) that returns the mean.
         orders: Data orders to simulate; their spread gives the interval.
         seed: Seed of the simulated data orders.
         device: Where to compute: auto, cpu, cuda or cuda:N.
@@ -203,8 +206,8 @@ def forecast(
     positive_int("orders", orders)
     where = resolve_device(device)
     flat = FlatModel(model)
-    old_tasks = _old_tasks(old)
-    new_task = as_task(new, name="new")
+    old_tasks = _old_tasks(old, loss)
+    new_task = as_task(new, name="new", loss=loss)
     shape = new_task.train.x.shape[1:]
     for task in old_tasks:
         if task.train.x.shape[1:] != shape:
@@ -243,15 +246,15 @@ def forecast(
     )
 
 
-def _old_tasks(old: object) -> tuple[Task, ...]:
+def _old_tasks(old: object, loss: str | LossFunction) -> tuple[Task, ...]:
     # A pair of tensors is one task; a list or tuple of anything else is several.
     several = isinstance(old, list | tuple) and not (
         len(old) == 2
         and all(isinstance(part, torch.Tensor | tuple) for part in old)
     )
     if not several:
-        return (as_task(old, name="old"),)
+        return (as_task(old, name="old", loss=loss),)
     assert isinstance(old, list | tuple)
     if not old:
         raise ValueError("old is empty; pass at least one old task")
-    return tuple(as_task(task, name=f"old {i}") for i, task in enumerate(old))
+    return tuple(as_task(task, name=f"old {i}", loss=loss) for i, task in enumerate(old))

@@ -21,7 +21,7 @@ from capacity.forecasting.baselines import new_task_loss, path_bound
 from capacity.forecasting.forecast import NO_ACCURACY, Forecast, change, forecast_replicas
 from capacity.runs import summary
 from capacity.runs.directory import RunDirectory
-from capacity.runs.observe import PhaseTransport
+from capacity.runs.observe import PhaseTransport, composed_log_volume
 from capacity.runs.progress import Progress
 from capacity.compatibility.transition import CapacityRecord, assess
 from capacity.tasks.task import Task, TaskSequence
@@ -371,7 +371,11 @@ class Execution:
             return None
         transport = self._transports.get(i)
         return {
-            "transport": None if transport is None else transport.to_dict(),
+            "transport": None
+            if transport is None
+            else transport.to_dict(
+                composed_log_volume([self._transports[k] for k in range(i + 1)])
+            ),
             "thermo": self._costs[i].to_dict(),
         }
 

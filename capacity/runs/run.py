@@ -25,7 +25,7 @@ from capacity.runs.execute import Execution
 from capacity.runs.progress import Progress
 from capacity.tasks.build import build_tasks
 from capacity.tasks.streams import as_sequence
-from capacity.tasks.task import TaskSequence
+from capacity.tasks.task import LossFunction, TaskSequence
 
 
 @dataclass(frozen=True)
@@ -123,6 +123,7 @@ def run(
     tasks: str | Path | Recipe | object,
     *,
     model: nn.Module | Callable[[], nn.Module] | None = None,
+    loss: str | LossFunction = "cross_entropy",
     training: Training | None = None,
     measure: Measure | None = None,
     replicas: int | None = None,
@@ -141,6 +142,8 @@ def run(
         model: For tasks of your own: a module (every replica starts from its parameters and differs
             by data order), or a function without arguments that builds one (every replica gets
             its own initialisation). None takes the recipe's model.
+        loss: For tasks of your own that do not bring one: `cross_entropy`, `mse`, or a function of
+            (outputs, targets) that returns the mean.
         training: Overrides the recipe's training section.
         measure: Overrides the recipe's measure section.
         replicas: Overrides the recipe's number of replicas.
@@ -165,7 +168,7 @@ def run(
         >>> made.result["final"]["forgetting_last"]["value"]  # doctest: +SKIP
     """
     where = resolve_device(device)
-    recipe, sequence = _resolve(tasks, model)
+    recipe, sequence = _resolve(tasks, model, loss)
     changes: dict[str, Any] = {
         "training": training,
         "measure": measure,
@@ -215,7 +218,9 @@ def _carry_out(execution: Execution, directory: RunDirectory) -> None:
     directory.set_status(state)
 
 
-def _resolve(tasks: object, model: object) -> tuple[Recipe, TaskSequence | None]:
+def _resolve(
+    tasks: object, model: object, loss: str | LossFunction
+) -> tuple[Recipe, TaskSequence | None]:
     if isinstance(tasks, Recipe):
         recipe: Recipe | None = tasks
     elif isinstance(tasks, str | Path):
@@ -234,7 +239,7 @@ def _resolve(tasks: object, model: object) -> tuple[Recipe, TaskSequence | None]
             fields = recipe.model_dump() | {"model": Model(kind="custom").model_dump()}
             recipe = config.build(fields)
         return recipe, None
-    sequence = as_sequence(tasks)
+    sequence = as_sequence(tasks, loss=loss)
     kind = Model() if model is None else Model(kind="custom")
     return Recipe(name=sequence.name, tasks=TaskStream(dataset="custom"), model=kind), sequence
 

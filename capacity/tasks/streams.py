@@ -152,7 +152,7 @@ def _read(
     samples: int | None = None,
     seed: int = 0,
 ) -> tuple[Split, torch.Tensor]:
-    # Read an experience's (chosen) samples and the task label of each.
+    # Read an experience's (chosen) samples, and the task labels of all of its samples.
     dataset = experience.dataset.eval()
     if samples is not None and samples < len(dataset):
         targets = getattr(dataset, "targets", None)
@@ -169,8 +169,7 @@ def _read(
     task_labels = getattr(dataset, "targets_task_labels", None)
     if task_labels is None:
         return split_of(where, x, y, loss), torch.zeros(len(x), dtype=torch.long)
-    task_labels = list(task_labels)
-    return split_of(where, x, y, loss), torch.tensor([int(task_labels[i]) for i in chosen])
+    return split_of(where, x, y, loss), torch.tensor([int(label) for label in task_labels])
 
 
 def _own_part(

@@ -1,0 +1,126 @@
+"""J_t in a run: follows replica 0 through one task and keeps what the result needs."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from capacity.config import Measure
+from capacity.dynamics.flat import FlatModel
+from capacity.dynamics.train import Step
+from capacity.dynamics.updates import UpdateMap
+from capacity.estimate import Estimate, not_defined
+from capacity.tasks.task import Task
+from capacity.transport.spectrum import Spectrum
+from capacity.transport.tracker import PhaseTracker
+from capacity.transport.trajectory import Trajectory
+
+
+class PhaseTransport:
+    """Observes the training of one task; `finish` resolves its spectrum."""
+
+    def __init__(
+        self,
+        model: FlatModel,
+        task: Task,
+        update: UpdateMap,
+        measure: Measure,
+        generator: torch.Generator,
+    ) -> None:
+        self._measure = measure
+        self._tracker = PhaseTracker(
+            model.loss(task),
+            update,
+            tangents=measure.tangents,
+            log_volume_probes=measure.log_volume_probes,
+            log_volume_nodes=measure.log_volume_nodes,
+            generator=generator,
+        )
+        self._spectrum: Spectrum | None = None
+
+    def observe(self, step: Step) -> None:
+        """Follow replica 0 through one step.
+
+        Args:
+            step: The step.
+        """
+        state = tuple(part[0] for part in step.before)
+        self._tracker.step(state, step.x[0], step.y[0], step.lr)
+
+    @property
+    def trajectory(self) -> Trajectory:
+        """The recorded steps."""
+        return self._tracker.trajectory
+
+    @property
+    def log_volume(self) -> Estimate:
+        """log|det J| of the phase."""
+        return self._tracker.log_volume()
+
+    def finish(self, generator: torch.Generator) -> None:
+        """Resolve the spectrum.
+
+        Args:
+            generator: Source of the starting block.
+        """
+        self._spectrum = self._tracker.spectrum(
+            top=self._measure.top_values, sweeps=self._measure.sweeps, generator=generator
+        )
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Give what goes into `spectra.safetensors`.
+
+        Returns:
+            Singular values, residuals and per-step log-volumes, float64.
+        """
+        assert self._spectrum is not None
+        values = self._spectrum.singular_values
+        return {
+            "singular_values": torch.tensor([s.value for s in values], dtype=torch.float64),
+            "residuals": torch.tensor([s.residual for s in values], dtype=torch.float64),
+            "log_volume_steps": self._tracker.log_volume_steps(),
+        }
+
+    def to_dict(self, total: Estimate) -> dict[str, Any]:
+        """Return plain JSON types, as the result schema has them.
+
+        Args:
+            total: log|det| composed over the tasks so far.
+
+        Returns:
+            The `.transport` entry of a phase.
+        """
+        assert self._spectrum is not None
+        return {
+            "log_volume": self.log_volume.to_dict(),
+            "log_volume_total": total.to_dict(),
+            **self._spectrum.to_dict(),
+            "tangents": self._measure.tangents,
+        }
+
+
+def composed_log_volume(phases: list[PhaseTransport]) -> Estimate:
+    """Add log|det J| over phases: determinants multiply, and probes are independent.
+
+    Args:
+        phases: The phases in order.
+
+    Returns:
+        The sum; `not_defined` if one phase is.
+    """
+    parts = [phase.log_volume for phase in phases]
+    if any(part.value is None for part in parts):
+        return not_defined("The log-volume of at least one task is not defined.")
+    value = sum(part.value or 0.0 for part in parts)
+    stderr = sum((part.stderr or 0.0) ** 2 for part in parts) ** 0.5
+    notes = " ".join(dict.fromkeys(part.note for part in parts if part.note))
+    return Estimate(
+        value=value,
+        stderr=stderr,
+        interval=(value - 1.645 * stderr, value + 1.645 * stderr),
+        n=parts[0].n,
+        cost=sum(part.cost for part in parts),
+        note=notes,
+    )

@@ -1,0 +1,131 @@
+"""H V for many tangents on one batch, through one traced graph that is reused over steps.
+
+The Hessian of a scalar loss is symmetric, so reverse over reverse gives H v without a forward-mode
+pass: the gradient's own VJP, vmapped over tangents. The graph of that is traced once per set of
+shapes, its common subexpressions are merged, and every further step calls the plain list of tensor
+operations that is left, without any dispatch through the function transforms.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, fx
+from torch.func import grad, vjp, vmap
+from torch.fx.experimental.proxy_tensor import make_fx
+from torch.nn.attention import SDPBackend, sdpa_kernel
+
+Loss = Callable[[Tensor, Tensor, Tensor], Tensor]
+"""(theta (P,), x, y) -> mean loss, a scalar."""
+
+_Products = Callable[[Tensor, Tensor, Tensor, Tensor], tuple[Tensor, Tensor]]
+
+
+class HessianProducts:
+    """Products with the Hessian of a loss, for K tangents at once.
+
+    Attributes:
+        loss: The loss; a pure function of (theta, x, y).
+    """
+
+    def __init__(self, loss: Loss) -> None:
+        self.loss = loss
+        self._graphs: dict[object, _Products] = {}
+
+    def __call__(self, theta: Tensor, x: Tensor, y: Tensor, tangents: Tensor) -> Tensor:
+        """Multiply tangents with the Hessian.
+
+        Args:
+            theta: Where (P,).
+            x: Inputs of the batch.
+            y: Targets of the batch.
+            tangents: V, one per row (K, P).
+
+        Returns:
+            H V, one per row (K, P).
+        """
+        return self.with_gradient(theta, x, y, tangents)[1]
+
+    @torch.no_grad()
+    def with_gradient(
+        self, theta: Tensor, x: Tensor, y: Tensor, tangents: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Multiply tangents with the Hessian, and give the gradient, which comes for free.
+
+        Args:
+            theta: Where (P,).
+            x: Inputs of the batch.
+            y: Targets of the batch.
+            tangents: V, one per row (K, P).
+
+        Returns:
+            The gradient (P,) and H V (K, P).
+        """
+        inputs = (theta, x, y, tangents)
+        key = tuple((t.shape, t.stride(), t.dtype, t.device) for t in inputs)
+        if key not in self._graphs:
+            self._graphs[key] = self._trace(*inputs)
+        return self._graphs[key](*inputs)
+
+    def _direct(
+        self, theta: Tensor, x: Tensor, y: Tensor, tangents: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        gradient, pull = vjp(lambda t: grad(self.loss)(t, x, y), theta)
+        return gradient, vmap(lambda v: pull(v)[0])(tangents)
+
+    def _trace(self, theta: Tensor, x: Tensor, y: Tensor, tangents: Tensor) -> _Products:
+        # Fused attention has no second derivative; the math kernel has.
+        with sdpa_kernel(SDPBackend.MATH):
+            try:
+                return simplified(make_fx(self._direct)(theta, x, y, tangents))
+            except Exception:
+                # A loss that looks at values (as `if loss > 1`) cannot be traced. If it cannot be
+                # differentiated either, the untraced call says so in the user's own terms.
+                self._direct(theta, x, y, tangents)
+
+        def untraced(*inputs: Tensor) -> tuple[Tensor, Tensor]:
+            with sdpa_kernel(SDPBackend.MATH):
+                return self._direct(*inputs)
+
+        return untraced
+
+
+def simplified(graph: fx.GraphModule) -> fx.GraphModule:
+    """Merge what a traced graph computes twice, and drop what nobody reads.
+
+    Only graphs of pure operations qualify; those that tracing a loss yields are.
+
+    Args:
+        graph: A traced graph; changed in place.
+
+    Returns:
+        The graph.
+    """
+    seen: dict[object, fx.Node] = {}
+    for node in list(graph.graph.nodes):
+        if node.op != "call_function":
+            continue
+        if node.target is torch.ops.aten.detach.default:
+            node.replace_all_uses_with(node.args[0])
+            graph.graph.erase_node(node)
+            continue
+        key = (node.target, _hashable(node.args), _hashable(node.kwargs))
+        if key in seen:
+            node.replace_all_uses_with(seen[key])
+            graph.graph.erase_node(node)
+        else:
+            seen[key] = node
+    graph.graph.eliminate_dead_code()
+    graph.recompile()
+    return graph
+
+
+def _hashable(argument: object) -> object:
+    if isinstance(argument, fx.Node):
+        return ("node", argument.name)
+    if isinstance(argument, list | tuple):
+        return tuple(_hashable(part) for part in argument)
+    if isinstance(argument, dict):
+        return tuple((key, _hashable(value)) for key, value in argument.items())
+    return (type(argument), repr(argument))

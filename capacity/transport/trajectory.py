@@ -1,0 +1,132 @@
+"""The path that training took, kept so that products with its Jacobian can run over it again."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from torch.func import grad
+
+from capacity.dynamics.updates import State, UpdateMap
+from capacity.transport.hessian_products import HessianProducts, Loss
+
+DEFAULT_BUDGET = 1 << 30
+
+
+class TrainingStep(NamedTuple):
+    """One step of a trajectory.
+
+    Attributes:
+        state: Optimiser state before the step; tensors (P,), theta first.
+        x: Inputs of the batch.
+        y: Targets of the batch.
+        lr: Learning rate.
+        count: Steps taken in this phase, this one included.
+    """
+
+    state: State
+    x: Tensor
+    y: Tensor
+    lr: float
+    count: int
+
+
+class Trajectory:
+    """The steps of one phase, from a fresh optimiser state.
+
+    States are stored at every step while they fit the budget; beyond it, at every second, fourth,
+    eighth ... step, and the ones between are recomputed from the one before when they are needed.
+    Batches are stored always.
+
+    Attributes:
+        loss: The loss of the phase.
+        update: Its update map.
+        products: Hessian products of the loss, shared by everything that runs over the trajectory.
+        budget: Bytes for stored states.
+        stride: Steps per stored state.
+    """
+
+    def __init__(self, loss: Loss, update: UpdateMap, *, budget: int = DEFAULT_BUDGET) -> None:
+        self.loss, self.update, self.budget = loss, update, budget
+        self.products = HessianProducts(loss)
+        self.stride = 1
+        self._states: dict[int, State] = {}
+        self._batches: list[tuple[Tensor, Tensor, float]] = []
+
+    def __len__(self) -> int:
+        return len(self._batches)
+
+    @property
+    def size(self) -> int:
+        """P.
+
+        Raises:
+            ValueError: If no step was recorded.
+        """
+        if not self._states:
+            raise ValueError("trajectory has no step; record the training before asking for J_t")
+        return self._states[0][0].numel()
+
+    @property
+    def like(self) -> Tensor:
+        """theta at the start: its size, dtype and device are those of every tangent."""
+        assert self.size
+        return self._states[0][0]
+
+    def record(self, state: State, x: Tensor, y: Tensor, lr: float) -> None:
+        """Append a step.
+
+        Args:
+            state: Optimiser state before the step; tensors (P,).
+            x: Inputs of the batch.
+            y: Targets of the batch.
+            lr: Learning rate.
+
+        Raises:
+            ValueError: If theta changed its size.
+        """
+        if self._states and state[0].numel() != self.size:
+            raise ValueError(
+                f"theta has {state[0].numel()} parameters at step {len(self) + 1}, {self.size} at "
+                "the first; J_t needs the same parameters throughout: start a new phase"
+            )
+        index = len(self._batches)
+        # Clones: a batch or a state is often a view of a much larger tensor, or changes in place.
+        self._batches.append((x.clone(), y.clone(), lr))
+        if index % self.stride == 0:
+            self._states[index] = tuple(part.detach().clone() for part in state)
+            bytes_each = sum(part.nbytes for part in state)
+            if len(self._states) * bytes_each > self.budget and len(self._states) > 2:
+                self.stride *= 2
+                self._states = {k: s for k, s in self._states.items() if k % self.stride == 0}
+
+    def forwards(self) -> Iterator[TrainingStep]:
+        """Walk the steps in order.
+
+        Yields:
+            Every step.
+        """
+        for start in range(0, len(self), self.stride):
+            yield from self._segment(start)
+
+    def backwards(self) -> Iterator[TrainingStep]:
+        """Walk the steps from the last to the first.
+
+        Yields:
+            Every step.
+        """
+        for start in reversed(range(0, len(self), self.stride)):
+            yield from reversed(list(self._segment(start)))
+
+    def _segment(self, start: int) -> Iterator[TrainingStep]:
+        state = self._states[start]
+        stop = min(start + self.stride, len(self))
+        for index in range(start, stop):
+            x, y, lr = self._batches[index]
+            yield TrainingStep(state, x, y, lr, index + 1)
+            if index + 1 < stop:
+                with torch.no_grad():
+                    gradient = grad(self.loss)(state[0], x, y)
+                    state = self.update.step(state, gradient, lr, index + 1)

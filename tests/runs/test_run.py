@@ -1,0 +1,262 @@
+"""Whole runs on the tiny recipe: reproducible, undisturbed, honest when they end early."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import torch
+from torch import nn
+
+import capacity
+from capacity import config
+from capacity.config import Measure, Training
+from capacity.runs.directory import RunDirectory
+from capacity.runs.execute import Execution
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory):
+    return capacity.run("tiny-digits", out=tmp_path_factory.mktemp("run") / "tiny", quiet=True)
+
+
+def pair(seed: int, n: int = 40):
+    generator = torch.Generator().manual_seed(seed)
+    x = torch.randn(n, 6, generator=generator)
+    return x, (x[:, seed % 6] > 0).long()
+
+
+def test_the_directory_holds_what_the_schema_says(tiny):
+    names = {path.name for path in tiny.path.iterdir()}
+    assert names >= {
+        "recipe.yaml",
+        "env.json",
+        "status.json",
+        "metrics.jsonl",
+        "metrics.parquet",
+        "result.json",
+        "spectra.safetensors",
+        "checkpoints",
+        "report.html",
+    }
+    assert json.loads((tiny.path / "status.json").read_text())["state"] == "finished"
+    assert tiny.result["schema_version"] == 1
+
+
+def test_result_is_complete(tiny):
+    result = tiny.result
+    n = len(result["tasks"])
+    assert [t["status"] for t in result["tasks"]] == ["learned"] * n
+    assert len(result["accuracy"]["replicas"]) == result["replicas"]
+    assert result["accuracy"]["mean"][0][0] > 0.9, "the first task must be learned"
+    assert len(result["transitions"]) == n - 1
+    for transition in result["transitions"]:
+        for cell in transition["old"]:
+            assert cell["forecast"]["accuracy_drop"]["value"] is not None
+            assert cell["measured"]["accuracy_drop"]["value"] is not None
+        assert 0 < transition["capacity"]["directions"]["value"]
+        assert transition["dimension"]["stable_rank"]["value"] > 0
+        assert 0 < transition["cost_ratio"]["value"] < 3
+    for phase in result["phases"]:
+        assert phase["thermo"]["inefficiency_path"]["value"] >= 1
+        assert phase["thermo"]["path_invariant"]["smallest_ratio"] >= 1 - 1e-6
+        assert phase["transport"]["log_volume"]["stderr"] is not None
+        values = phase["transport"]["singular_values"]
+        assert values == sorted(values, key=lambda s: -s["value"])
+
+
+def test_matrix_is_what_the_checkpoints_score(tiny):
+    recipe = RunDirectory.open(tiny.path).recipe()
+    from capacity.dynamics.evaluate import evaluate
+    from capacity.dynamics.flat import FlatModel
+    from capacity.dynamics.models import build_model
+    from capacity.tasks.build import build_tasks
+
+    tasks = build_tasks(recipe.tasks)
+    flat = FlatModel(build_model(recipe.model, tasks.input_shape, tasks.n_outputs, 0))
+    for i in range(len(tasks)):
+        theta = RunDirectory.open(tiny.path).theta(f"task{i}")
+        for j, task in enumerate(tasks.tasks):
+            expected = float(evaluate(flat, theta, task, task.test).accuracy.mean())
+            assert tiny.result["accuracy"]["mean"][i][j] == pytest.approx(expected)
+
+
+def test_same_seed_same_bytes(tiny, tmp_path):
+    again = capacity.run("tiny-digits", out=tmp_path / "again", quiet=True)
+    first, second = (r.path / "result.json" for r in (tiny, again))
+    assert first.read_bytes() == second.read_bytes()
+    other = capacity.run("tiny-digits", out=tmp_path / "other", seed=1, quiet=True)
+    assert (other.path / "result.json").read_bytes() != first.read_bytes()
+
+
+def test_tracking_changes_no_parameter(tiny, tmp_path):
+    off = Measure(transport=False, forecast=False)
+    plain = capacity.run("tiny-digits", out=tmp_path / "plain", measure=off, quiet=True)
+    for i in range(len(tiny.result["tasks"])):
+        watched, alone = (RunDirectory.open(r.path).theta(f"task{i}") for r in (tiny, plain))
+        assert torch.equal(watched, alone)
+    assert plain.result["accuracy"] == tiny.result["accuracy"]
+    assert plain.result["transitions"][0]["new"]["forecast"] is None
+
+
+def test_a_finished_directory_is_returned_as_it_is(tiny):
+    before = (tiny.path / "status.json").read_bytes()
+    again = capacity.run("tiny-digits", out=tiny.path, quiet=True)
+    assert again.result == tiny.result
+    assert (tiny.path / "status.json").read_bytes() == before
+
+
+def test_another_recipe_in_the_same_directory_is_refused(tiny):
+    before = (tiny.path / "result.json").read_bytes()
+    with pytest.raises(ValueError, match="seed was 0, is 5"):
+        capacity.run("tiny-digits", out=tiny.path, seed=5, quiet=True)
+    assert (tiny.path / "result.json").read_bytes() == before
+
+
+def test_divergence_keeps_what_was_measured(tmp_path):
+    # Values of 1e15 overflow the squared loss of the second task only.
+    x = torch.randn(40, 6)
+    tasks = [(x, x[:, :2]), (x * 1e15, x[:, :2])]
+    made = capacity.run(
+        capacity_tasks(tasks),
+        model=lambda: nn.Linear(6, 2),
+        training=Training(lr=0.1, epochs=20),
+        measure=Measure(transport=False),
+        replicas=2,
+        out=tmp_path / "run",
+        quiet=True,
+    )
+    assert made.status == "diverged"
+    assert [t["status"] for t in made.result["tasks"]] == ["learned", "diverged"]
+    assert made.result["tasks"][1]["diverged"]["replicas"] == [0, 1]
+    assert made.result["loss"]["mean"][0][0] is not None
+    assert made.result["phases"][1] is None
+    assert "diverged" in made.path.joinpath("report.html").read_text()
+
+
+def capacity_tasks(pairs):
+    from capacity.tasks.task import Split, Task, TaskSequence
+
+    tasks = tuple(
+        Task(name=f"t{i}", train=Split(x, y), test=Split(x, y), loss="mse")
+        for i, (x, y) in enumerate(pairs)
+    )
+    return TaskSequence(name="pairs", tasks=tasks, n_outputs=2)
+
+
+def test_interruption_leaves_a_readable_run(tmp_path, monkeypatch):
+    learn = Execution._learn
+
+    def stop_in_the_second(self, i):
+        if i == 1:
+            self._states[i] = "training"
+            raise KeyboardInterrupt
+        learn(self, i)
+
+    monkeypatch.setattr(Execution, "_learn", stop_in_the_second)
+    with pytest.raises(KeyboardInterrupt):
+        capacity.run("tiny-digits", out=tmp_path / "run", quiet=True)
+    made = capacity.open_run(tmp_path / "run")
+    assert made.status == "interrupted"
+    assert RunDirectory.open(made.path).status()["state"] == "interrupted"
+    assert [t["status"] for t in made.result["tasks"]] == ["learned", "interrupted"]
+    assert made.result["accuracy"]["mean"][0][0] is not None
+    assert "interrupted" in made.report().read_text()
+    # The same command again starts anew and finishes.
+    monkeypatch.undo()
+    assert capacity.run("tiny-digits", out=tmp_path / "run", quiet=True).status == "finished"
+
+
+def test_a_failure_is_recorded(tmp_path, monkeypatch):
+    def fail(self, i):
+        raise RuntimeError("out of luck")
+
+    monkeypatch.setattr(Execution, "_after", fail)
+    with pytest.raises(RuntimeError, match="out of luck"):
+        capacity.run("tiny-digits", out=tmp_path / "run", quiet=True)
+    status = RunDirectory.open(tmp_path / "run").status()
+    assert (status["state"], status["message"]) == ("failed", "RuntimeError: out of luck")
+
+
+def test_own_tensors_and_own_module(tmp_path):
+    module = nn.Sequential(nn.Linear(6, 5), nn.Tanh(), nn.Linear(5, 2))
+    before = [p.clone() for p in module.parameters()]
+    made = capacity.run(
+        [pair(0), pair(1)],
+        model=module,
+        training=Training(lr=0.1, epochs=2, optimizer="adam"),
+        replicas=2,
+        out=tmp_path / "run",
+        quiet=True,
+    )
+    assert made.status == "finished"
+    assert all(torch.equal(a, b) for a, b in zip(before, module.parameters(), strict=True))
+    assert made.result["recipe"]["model"]["kind"] == "custom"
+    assert made.forecasts[0]["task"] == made.measured[0]["task"] == 1
+    assert "task0.singular_values" in made.spectra
+    # Other data in the same directory is another recipe.
+    with pytest.raises(ValueError, match=r"tasks\.fingerprint"):
+        capacity.run(
+            [pair(0), pair(2)],
+            model=module,
+            training=Training(lr=0.1, epochs=2, optimizer="adam"),
+            replicas=2,
+            out=made.path,
+            quiet=True,
+        )
+
+
+def test_own_avalanche_benchmark(tmp_path):
+    from capacity.tasks.digits import digits_benchmark
+
+    benchmark = digits_benchmark(config.load("tiny-digits").tasks)
+    made = capacity.run(
+        benchmark,
+        training=Training(lr=0.1, epochs=1),
+        measure=Measure(transport=False),
+        replicas=1,
+        out=tmp_path / "run",
+        quiet=True,
+    )
+    assert made.status == "finished"
+    assert made.result["accuracy"]["stderr"][0] == [None] * len(made.result["tasks"])
+
+
+NETWORK = nn.Linear(6, 2)
+BAD = {
+    "no tasks": (dict(tasks=[]), "empty"),
+    "a number": (dict(tasks=3), "tasks"),
+    "device": (dict(tasks="tiny-digits", device="tpu"), "device"),
+    "no gpu": (dict(tasks="tiny-digits", device="cuda:99"), "not on this machine"),
+    "replicas": (dict(tasks="tiny-digits", replicas=0), "replicas = 0"),
+    "seed": (dict(tasks="tiny-digits", seed=-1), "seed = -1"),
+    "nan": (dict(tasks=[(torch.full((4, 6), torch.nan), torch.zeros(4).long())]), "NaN"),
+    "empty": (dict(tasks=[(torch.zeros(0, 6), torch.zeros(0).long())]), "empty"),
+    "labels outside": (
+        dict(tasks=[(torch.randn(9, 6), torch.arange(9))], model=NETWORK),
+        "accepted: 0 to 1",
+    ),
+    "frozen model": (
+        dict(tasks=[pair(0)], model=nn.Linear(6, 2).requires_grad_(False)),
+        "no trainable parameters",
+    ),
+    "wrong inputs": (dict(tasks=[pair(0)], model=nn.Linear(7, 2)), "inputs of shape"),
+    "batch norm": (
+        dict(tasks=[pair(0)], model=nn.Sequential(NETWORK, nn.BatchNorm1d(2))),
+        "running statistics",
+    ),
+    "dropout": (
+        dict(tasks=[pair(0)], model=nn.Sequential(NETWORK, nn.Dropout())),
+        "random mask",
+    ),
+    "model is text": (dict(tasks=[pair(0)], model="mlp"), "model is a str"),
+}
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_bad_input_dies_before_any_work(case, tmp_path):
+    arguments, said = BAD[case]
+    with pytest.raises(ValueError, match=".") as caught:
+        capacity.run(**arguments, out=tmp_path / "run", quiet=True)
+    assert said in str(caught.value)
+    assert not (tmp_path / "run").exists()

@@ -1,0 +1,220 @@
+"""Tasks from plain tensors, data sets, loaders and experiences."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from torch.utils.data import (
+    DataLoader,
+    Dataset,
+    IterableDataset,
+    SubsetRandomSampler,
+    TensorDataset,
+)
+
+from capacity.tasks import Task, as_task, from_tensors
+
+X = torch.arange(12.0).reshape(6, 2)
+Y = torch.tensor([0, 1, 2, 0, 1, 2])
+PAIR = (X, Y)
+HELD = (X[:3] + 0.5, Y[:3])
+
+
+class Items(Dataset):
+    """A map-style data set whose items are what it is given."""
+
+    def __init__(self, *items):
+        self.items = items
+
+    def __len__(self):
+        return len(self.items)
+
+    def __getitem__(self, index):
+        return self.items[index]
+
+
+class Stream(IterableDataset):
+    def __iter__(self):
+        return iter(zip(X, Y, strict=True))
+
+
+def experience():
+    from capacity.config import TaskStream
+    from capacity.tasks.digits import digits_benchmark
+
+    return digits_benchmark(TaskStream(experiences=1, samples=20)).train_stream[0]
+
+
+SAME = {
+    "tensors": lambda: PAIR,
+    "list": lambda: list(PAIR),
+    "arrays": lambda: (X.numpy(), Y.numpy()),
+    "float64 arrays": lambda: (X.numpy().astype(float), Y.numpy().astype(np.uint8)),
+    "tensor data set": lambda: TensorDataset(X, Y),
+    "data set of tensors": lambda: Items(*zip(X, Y, strict=True)),
+    "data set of ints": lambda: Items(*zip(X, Y.tolist(), strict=True)),
+    "data set of triples": lambda: Items(*zip(X, Y, Y, strict=True)),
+    "data set of arrays": lambda: Items(*zip(X.numpy(), Y.numpy(), strict=True)),
+    "iterable": Stream,
+    "loader": lambda: DataLoader(TensorDataset(X, Y), batch_size=4),
+    "train and test": lambda: (PAIR, PAIR),
+    "two data sets": lambda: (TensorDataset(X, Y), DataLoader(TensorDataset(X, Y))),
+}
+
+
+@pytest.mark.parametrize("make", SAME.values(), ids=SAME)
+def test_every_kind_gives_the_same_task(make):
+    task = as_task(make(), name="mine")
+    assert task.name == "mine"
+    assert task.classes == (0, 1, 2)
+    for split in (task.train, task.test):
+        assert torch.equal(split.x, X)
+        assert torch.equal(split.y, Y)
+        assert (split.x.dtype, split.y.dtype) == (torch.float32, torch.int64)
+
+
+@pytest.mark.parametrize("test", [HELD, TensorDataset(*HELD), DataLoader(TensorDataset(*HELD))])
+def test_held_out_data_of_every_kind(test):
+    for task in (as_task(PAIR, test=test), as_task((PAIR, test))):
+        assert torch.equal(task.train.x, X)
+        assert torch.equal(task.test.x, HELD[0])
+        assert torch.equal(task.test.y, HELD[1])
+
+
+def test_avalanche_experience():
+    task = as_task(experience())
+    assert task.train.x.shape == (20, 64)
+    assert task.classes == tuple(range(10))
+
+
+def test_a_task_stays_as_it_is():
+    task = as_task(PAIR)
+    assert as_task(task) is task
+
+
+def test_doubles_stay_doubles():
+    assert as_task((X.double(), Y)).train.x.dtype == torch.float64
+
+
+@pytest.mark.parametrize("y", [X[:, 0], X[:, :1], X, X.double(), Y])
+def test_regression(y):
+    task = as_task((X, y), loss="mse")
+    assert task.train.y.dtype == torch.float32
+    assert task.train.y.shape == y.shape
+    assert task.classes == ()
+    width = y[0].numel()
+    assert from_tensors([(X, y)], loss="mse").n_outputs == width
+    # The loss meets the targets: half the squared distance from 0.
+    expected = 0.5 * y.float().square().sum() / len(y)
+    torch.testing.assert_close(task.loss_of(torch.zeros(6, width), task.train.y), expected)
+
+
+def test_own_loss_function():
+    def hinge(outputs, targets):
+        return (1 - outputs.gather(1, targets[:, None])).clamp_min(0).mean()
+
+    task = as_task(PAIR, loss=hinge)
+    assert task.loss is hinge
+    assert task.classifies
+
+
+def test_a_shuffling_loader_neither_reads_nor_moves_the_global_state():
+    loader = DataLoader(TensorDataset(X, Y), batch_size=2, shuffle=True)
+    torch.manual_seed(1)
+    before = torch.get_rng_state()
+    one = as_task(loader).train
+    assert torch.equal(torch.get_rng_state(), before)
+    torch.manual_seed(2)
+    two = as_task(loader).train
+    assert torch.equal(one.x, two.x)
+    assert sorted(one.x[:, 0].tolist()) == X[:, 0].tolist()
+
+
+def test_a_loader_gives_what_one_pass_yields():
+    sampler = SubsetRandomSampler([1, 4])
+    task = as_task(DataLoader(TensorDataset(X, Y), sampler=sampler))
+    assert task.train.y.tolist() == [1, 1]
+    dropped = as_task(DataLoader(TensorDataset(X, Y), batch_size=4, drop_last=True))
+    assert len(dropped.train) == 4
+
+
+def test_sequence_of_mixed_kinds():
+    mine = Task(name="mine", train=as_task(PAIR).train, test=as_task(PAIR).test)
+    tasks = from_tensors([PAIR, (PAIR, HELD), TensorDataset(X, Y + 3), mine], name="mixed")
+    assert tasks.name == "mixed"
+    assert [task.name for task in tasks.tasks] == ["task 0", "task 1", "task 2", "mine"]
+    assert tasks.n_outputs == 6
+    assert torch.equal(tasks[1].test.x, HELD[0])
+    assert tasks[3] is mine
+
+
+def test_test_data_per_task():
+    tasks = from_tensors([PAIR, PAIR], test=[HELD, None])
+    assert len(tasks[0].test) == 3
+    assert len(tasks[1].test) == 6
+
+
+def test_wider_model():
+    assert from_tensors([PAIR], n_outputs=10).n_outputs == 10
+
+
+NAN = torch.where(X == 3, torch.nan, X)
+BAD = {
+    "nan": ([(NAN, Y)], r"'task 0', train inputs holds NaN or infinity in 1 of 6 rows"),
+    "infinity in test": ([(PAIR, (X / 0, Y))], r"'task 0', test inputs holds NaN or infinity"),
+    "empty tensors": ([(X[:0], Y[:0])], r"'task 0', train inputs is empty"),
+    "empty data set": ([PAIR, Items()], r"^task 1: train data is empty"),
+    "empty loader": ([DataLoader(Items())], r"^task 0: train data is empty"),
+    "lengths": ([(X, Y[:5])], r"6 inputs but 5 targets"),
+    "float labels": ([(X, Y.float())], r"targets have dtype torch.float32.*class indices"),
+    "one-hot labels": ([(X, torch.eye(6).long())], r"shape \(6, 6\).*class indices"),
+    "negative labels": ([(X, Y - 1)], r"labels run from -1 to 1"),
+    "shapes of tasks": ([PAIR, (torch.ones(6, 3), Y)], r"shapes \[\(2,\), \(3,\)\]"),
+    "shapes of test": ([(PAIR, (torch.ones(6, 3), Y))], r"test inputs \(3,\)"),
+    "shapes of items": ([Items((X[0], 0), (X, 1))], r"^task 0: train samples .* differing shapes"),
+    "bytes": ([(X.byte(), Y)], r"train inputs have dtype uint8.*/ 255"),
+    "strings": ([Items(("a", 0))], r"train inputs hold a str; transform"),
+    "string array": ([(X, np.array(["a"] * 6))], r"train data have dtype <U1; pass numbers"),
+    "items are no pairs": ([Items({"x": 1})], r"train data yields a dict; .*\(input, target\)"),
+    "inputs only": ([DataLoader(X)], r"train data yields a Tensor; .*\(input, target\)"),
+    "kind": ([3], r"^task 0: train data is a int; accepted: a pair of tensors"),
+    "triple": ([(X, Y, Y)], r"data is a tuple of \(Tensor, Tensor, Tensor\)"),
+    "half a pair": ([(X, [0, 1])], r"data is a tuple of \(Tensor, list\)"),
+    "test is a triple": ([(PAIR, (X, Y, Y))], r"test data is a tuple of \(Tensor, Tensor, Tensor"),
+    "bare pair": (PAIR, r"tasks holds bare tensors; .*\[\(x, y\)\]"),
+    "bare tensor": (X, r"tasks is a Tensor; pass a list"),
+    "empty list": ([], r"tasks is empty; pass a list"),
+}
+
+
+@pytest.mark.parametrize(("pairs", "message"), BAD.values(), ids=BAD)
+def test_bad_data(pairs, message):
+    with pytest.raises(ValueError, match=message) as caught:
+        from_tensors(pairs)
+    assert "\n" not in str(caught.value)
+
+
+BAD_CALLS = {
+    "loss": (lambda: as_task(PAIR, loss="hinge"), "loss = 'hinge' is not known; accepted: cross_"),
+    "loss kind": (lambda: from_tensors([PAIR], loss=3), "loss = 3 is not known"),
+    "test twice": (lambda: as_task((PAIR, HELD), test=HELD), r"already holds \(train, test\)"),
+    "test beside a task": (lambda: as_task(as_task(PAIR), test=HELD), "beside a Task"),
+    "test list": (lambda: from_tensors([PAIR, PAIR], test=[HELD]), "test is 1 items; .* 2 items"),
+    "test kind": (lambda: from_tensors([PAIR], test=3), "test is int; pass a list of 1 items"),
+    "head too small": (
+        lambda: from_tensors([PAIR], n_outputs=2),
+        "labels run from 0 to 2, but the head has 2 outputs; accepted: 0 to 1",
+    ),
+    "head of nothing": (lambda: from_tensors([PAIR], n_outputs=0), "n_outputs = 0"),
+    "widths": (
+        lambda: from_tensors([(X, X), (X, X[:, 0])], loss="mse"),
+        "'task 1' has targets of 1 numbers, but reads 2 outputs",
+    ),
+}
+
+
+@pytest.mark.parametrize(("call", "message"), BAD_CALLS.values(), ids=BAD_CALLS)
+def test_bad_calls(call, message):
+    with pytest.raises(ValueError, match=message):
+        call()

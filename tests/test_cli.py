@@ -1,0 +1,100 @@
+"""The command line as a user meets it: exit codes, one-line errors, a frozen set of flags."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from capacity.cli import main, parser
+from capacity.runs.directory import RunDirectory
+
+BAD = {
+    "recipe": ["run", "split-digit"],
+    "override": ["run", "tiny-digits", "training.epocs=3"],
+    "device": ["run", "tiny-digits", "--device", "tpu"],
+    "not a run": ["report", "/nowhere"],
+    "copy": ["recipes", "cp", "tiny-digit"],
+    "validate": ["validate", "tiny-digits", "replicas=0"],
+}
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_mistakes_are_one_line_and_exit_code_2(case, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert main(BAD[case]) == 2
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert captured.err.count("\n") == 1
+    assert captured.err.startswith("capacity: ")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_run_validate_list_copy_report(capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert main(["recipes", "ls"]) == 0
+    assert "split-digits " in capsys.readouterr().out
+    assert main(["recipes", "cp", "tiny-digits", "mine.yaml"]) == 0
+    assert main(["recipes", "cp", "tiny-digits", "mine.yaml"]) == 2, "never overwrite"
+    capsys.readouterr()
+    assert main(["validate", "mine.yaml", "replicas=1"]) == 0
+    assert "replicas: 1" in capsys.readouterr().out
+    assert main(["run", "mine.yaml", "replicas=1", "measure.transport=false", "--out", "r"]) == 0
+    captured = capsys.readouterr()
+    assert captured.out.strip() == "r/report.html"
+    assert "\r" not in captured.err, "no bars where there is no terminal"
+    assert "learned" in captured.err
+    assert main(["report", "r", "-o", "again.html"]) == 0
+    assert Path("again.html").stat().st_size > 10_000
+
+
+def test_public_flags_are_these():
+    found = {}
+
+    def walk(node: argparse.ArgumentParser, name: str) -> None:
+        flags = []
+        for action in node._actions:
+            if isinstance(action, argparse._SubParsersAction):
+                for child, sub in action.choices.items():
+                    walk(sub, f"{name} {child}".strip())
+            elif action.dest != "help":
+                flags.append((action.option_strings or [action.dest])[-1])
+        found[name] = flags
+
+    walk(parser(), "")
+    assert found == {
+        "": [],
+        "run": ["recipe", "overrides", "--out", "--device", "--quiet"],
+        "report": ["run", "--output"],
+        "recipes": [],
+        "recipes ls": [],
+        "recipes cp": ["name", "target"],
+        "validate": ["recipe", "overrides"],
+    }
+
+
+@pytest.mark.parametrize("sign", [signal.SIGINT, signal.SIGTERM])
+def test_ctrl_c_and_kill_leave_a_readable_run(sign, tmp_path):
+    out = tmp_path / "run"
+    command = [sys.executable, "-m", "capacity.cli", "run", "tiny-digits", "training.epochs=100000"]
+    process = subprocess.Popen([*command, "--out", out], stderr=subprocess.PIPE, text=True)
+    try:
+        deadline = time.monotonic() + 120
+        while not (out / "metrics.jsonl").is_file() or not RunDirectory(out).metrics():
+            assert process.poll() is None, process.stderr.read()
+            assert time.monotonic() < deadline, "training did not start"
+            time.sleep(0.1)
+        os.kill(process.pid, sign)
+        _, errors = process.communicate(timeout=60)
+    finally:
+        process.kill()
+    assert process.returncode == 130
+    assert "Traceback" not in errors
+    assert RunDirectory.open(out).status()["state"] == "interrupted"
+    assert RunDirectory.open(out).result()["tasks"][0]["status"] == "interrupted"

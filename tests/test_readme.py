@@ -1,0 +1,32 @@
+"""README's Python examples run as they stand, and stay short."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+README = Path(__file__).parents[1] / "README.md"
+EXAMPLES = re.findall(r"```python\n(.*?)```", README.read_text(encoding="utf-8"), flags=re.DOTALL)
+
+
+def test_there_is_one_per_entry_point():
+    for call in ("capacity.run(", "capacity.forecast(", "capacity.TransportTracker("):
+        assert sum(call in example for example in EXAMPLES) == 1
+
+
+@pytest.mark.parametrize("example", EXAMPLES, ids=range(len(EXAMPLES)))
+def test_example_runs(example, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    exec(compile(example, "README.md", "exec"), {})
+    printed = capsys.readouterr().out
+    assert printed.strip(), "every example shows a result"
+    assert "None" not in printed
+
+
+def test_two_commands_come_first():
+    blocks = re.findall(r"<!-- (\w+) -->\n```bash\n(.*?)```", README.read_text(encoding="utf-8"), re.S)
+    assert [name for name, _ in blocks] == ["run", "test"]
+    for _, command in blocks:
+        assert command.count("\n") == 1, "one line to copy"
