@@ -8,6 +8,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from capacity.tasks.task import Task
 
@@ -124,7 +125,9 @@ class FlatModel:
         Returns:
             Outputs (n, n_outputs).
         """
-        return functional_call(self._module, {**self.unflatten(theta), **self._fixed}, (x,))
+        # Fused attention has neither a second derivative nor a JVP; the math kernel has both.
+        with sdpa_kernel(SDPBackend.MATH):
+            return functional_call(self._module, {**self.unflatten(theta), **self._fixed}, (x,))
 
     def loss(self, task: Task) -> Callable[[Tensor, Tensor, Tensor], Tensor]:
         """Bind a task's loss to this network.

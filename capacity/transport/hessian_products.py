@@ -14,7 +14,6 @@ import torch
 from torch import Tensor, fx
 from torch.func import grad, vjp, vmap
 from torch.fx.experimental.proxy_tensor import make_fx
-from torch.nn.attention import SDPBackend, sdpa_kernel
 
 Loss = Callable[[Tensor, Tensor, Tensor], Tensor]
 """(theta (P,), x, y) -> mean loss, a scalar."""
@@ -75,20 +74,13 @@ class HessianProducts:
         return gradient, vmap(lambda v: pull(v)[0])(tangents)
 
     def _trace(self, theta: Tensor, x: Tensor, y: Tensor, tangents: Tensor) -> _Products:
-        # Fused attention has no second derivative; the math kernel has.
-        with sdpa_kernel(SDPBackend.MATH):
-            try:
-                return simplified(make_fx(self._direct)(theta, x, y, tangents))
-            except Exception:
-                # A loss that looks at values (as `if loss > 1`) cannot be traced. If it cannot be
-                # differentiated either, the untraced call says so in the user's own terms.
-                self._direct(theta, x, y, tangents)
-
-        def untraced(*inputs: Tensor) -> tuple[Tensor, Tensor]:
-            with sdpa_kernel(SDPBackend.MATH):
-                return self._direct(*inputs)
-
-        return untraced
+        try:
+            return simplified(make_fx(self._direct)(theta, x, y, tangents))
+        except Exception:
+            # A loss that looks at values (as `if loss > 1`) cannot be traced. If it cannot be
+            # differentiated either, the untraced call says so in the user's own terms.
+            self._direct(theta, x, y, tangents)
+            return self._direct
 
 
 def simplified(graph: fx.GraphModule) -> fx.GraphModule:

@@ -132,7 +132,8 @@ class TransportTracker:
         optimizer: A `torch.optim.SGD` (with or without momentum) or `torch.optim.Adam`, from which
             learning rate, coefficients and moments are read at each step. None: plain gradient
             descent, whose rate `observe` is told.
-        tangents: Random tangents K pushed forward with every step.
+        tangents: Random tangents K pushed forward with every step; None takes 64, or P if that
+            is less.
         seed: Seed of the tracker's own random numbers.
 
     Raises:
@@ -159,7 +160,7 @@ class TransportTracker:
         loss: str | LossFunction,
         optimizer: torch.optim.Optimizer | None = None,
         *,
-        tangents: int = 64,
+        tangents: int | None = None,
         log_volume_probes: int = 4,
         log_volume_nodes: int = 3,
         seed: int = 0,
@@ -171,6 +172,8 @@ class TransportTracker:
         elif not callable(loss):
             raise ValueError(f"loss = {loss!r} must be a name or a function of (outputs, targets)")
         bound = loss
+        if tangents is None:
+            tangents = min(64, self._flat.size)
         if positive_int("tangents", tangents) > self._flat.size:
             raise ValueError(
                 f"tangents = {tangents} exceeds the {self._flat.size} trainable parameters"

@@ -1,0 +1,83 @@
+"""The slow, obvious truth: dense Jacobians and Hessians, for networks small enough to write out."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.func import grad, hessian, jacfwd
+
+from capacity.config import Training
+from capacity.dynamics.batches import DataOrder
+from capacity.dynamics.flat import FlatModel
+from capacity.dynamics.train import Step, train
+from capacity.dynamics.updates import from_training
+from capacity.tasks.task import Split, Task
+from capacity.transport.trajectory import Trajectory
+
+
+def digits_task(labels: tuple[int, ...] = tuple(range(10)), count: int = 200) -> Task:
+    from sklearn.datasets import load_digits
+
+    data = load_digits()
+    x = torch.tensor(data.data / 16, dtype=torch.get_default_dtype())
+    y = torch.tensor(data.target)
+    keep = torch.isin(y, torch.tensor(labels)).nonzero().flatten()[:count]
+    split = Split(x[keep], y[keep])
+    return Task(name=str(labels), train=split, test=split)
+
+
+def network(*widths: int) -> nn.Module:
+    layers: list[nn.Module] = []
+    for inputs, outputs in zip(widths, widths[1:], strict=False):
+        layers += [nn.Linear(inputs, outputs), nn.Tanh()]
+    return nn.Sequential(*layers[:-1])
+
+
+class Record:
+    """An observer that keeps replica 0's trajectory."""
+
+    def __init__(self, trajectory: Trajectory) -> None:
+        self.trajectory = trajectory
+
+    def observe(self, step: Step) -> None:
+        state = tuple(part[0] for part in step.before)
+        self.trajectory.record(state, step.x[0], step.y[0], step.lr)
+
+
+def trained(
+    model: FlatModel, task: Task, training: Training, *, seed: int = 0, **options: int
+) -> Trajectory:
+    """Train one replica from the module's parameters and return its trajectory."""
+    trajectory = Trajectory(model.loss(task), from_training(training), **options)
+    order = DataOrder(
+        samples=len(task.train),
+        batch_size=training.batch_size,
+        epochs=training.epochs,
+        replicas=1,
+        seed=seed,
+    )
+    train(model, model.initial()[None], task, training, order, observers=[Record(trajectory)])
+    return trajectory
+
+
+def run_map(trajectory: Trajectory, theta: Tensor) -> Tensor:
+    """The training map itself, re-run from another starting point."""
+    state = trajectory.update.init(theta)
+    for step in trajectory.forwards():
+        gradient = grad(trajectory.loss)(state[0], step.x, step.y)
+        state = trajectory.update.step(state, gradient, step.lr, step.count)
+    return state[0]
+
+
+def dense_jacobian(trajectory: Trajectory) -> Tensor:
+    """d theta_t / d theta_0 by differentiating the whole loop, forward mode."""
+    return jacfwd(lambda theta: run_map(trajectory, theta))(trajectory.like)
+
+
+def exact_log_volume(trajectory: Trajectory) -> float:
+    """The sum of log|det(1 - lr H_k)| with dense Hessians."""
+    total = 0.0
+    for step in trajectory.forwards():
+        h = hessian(trajectory.loss)(step.state[0], step.x, step.y)
+        total += float(torch.linalg.slogdet(torch.eye(len(h)) - step.lr * h)[1])
+    return total

@@ -1,0 +1,126 @@
+"""Products with J_t against dense Jacobians, finite differences and closed forms."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from capacity.config import Training
+from capacity.dynamics.flat import FlatModel
+from capacity.transport.jacobian import TrainingJacobian
+from capacity.transport.trajectory import Trajectory
+from dense import dense_jacobian, digits_task, network, run_map, trained
+from quadratics import linear, quadratic
+
+TRAININGS = {
+    "sgd": Training(lr=0.3, epochs=3, batch_size=48),
+    "momentum": Training(optimizer="momentum", lr=0.05, epochs=3, batch_size=48),
+    "adam": Training(optimizer="adam", lr=0.01, epochs=3, batch_size=48, schedule="cosine"),
+}
+
+
+@pytest.fixture(params=TRAININGS)
+def trajectory(request, float64):
+    model = FlatModel(network(64, 4, 10))
+    return trained(model, digits_task(), TRAININGS[request.param])
+
+
+def relative(error, truth):
+    return float((error - truth).norm() / truth.norm())
+
+
+def test_products_match_the_dense_jacobian(trajectory):
+    dense = dense_jacobian(trajectory)
+    jacobian = TrainingJacobian([trajectory])
+    v, u = torch.randn(5, jacobian.size), torch.randn(5, jacobian.size)
+    jv, jtu = jacobian.forward(v), jacobian.adjoint(u)
+    assert relative(jv, v @ dense.T) < 1e-10
+    assert relative(jtu, u @ dense) < 1e-10
+    torch.testing.assert_close((jv * u).sum(-1), (v * jtu).sum(-1), rtol=1e-10, atol=1e-10)
+    # The training is long enough to be told from doing nothing.
+    assert relative(jv, v) > 0.05
+
+
+def test_finite_differences_of_the_training_itself(trajectory):
+    v = torch.randn(1, trajectory.size)
+    v = v / v.norm()
+    h = 1e-5
+    ahead, behind = (run_map(trajectory, trajectory.like + s * h * v[0]) for s in (1, -1))
+    moved = (ahead - behind) / (2 * h)
+    assert relative(TrainingJacobian([trajectory]).forward(v)[0], moved) < 1e-6
+
+
+def test_recomputed_states_give_the_same_products(trajectory, request):
+    model = FlatModel(network(64, 4, 10))
+    name = request.node.callspec.params["trajectory"]
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model = FlatModel(network(64, 4, 10))
+    kept = trained(model, digits_task(), TRAININGS[name])
+    state_bytes = model.size * 8 * len(kept.update.init(kept.like))
+    few = trained(model, digits_task(), TRAININGS[name], budget=4 * state_bytes)
+    assert few.stride >= 4
+    assert kept.stride == 1
+    v = torch.randn(3, model.size)
+    for direction in ("forward", "adjoint"):
+        one, other = (getattr(TrainingJacobian([t]), direction)(v) for t in (kept, few))
+        torch.testing.assert_close(one, other, rtol=1e-9, atol=1e-10)
+
+
+def test_chunks_do_not_change_the_products(trajectory):
+    v = torch.randn(7, trajectory.size)
+    whole, parts = TrainingJacobian([trajectory]), TrainingJacobian([trajectory], chunk=3)
+    torch.testing.assert_close(whole.forward(v), parts.forward(v), rtol=1e-11, atol=1e-12)
+    assert whole.products == {"forward": 7, "adjoint": 0, "gradients": 7 * len(trajectory)}
+
+
+def test_phases_compose(float64):
+    model = FlatModel(network(64, 4, 10))
+    training = TRAININGS["momentum"]
+    first = trained(model, digits_task((0, 1, 2)), training)
+    second = trained(model, digits_task((3, 4, 5)), training)
+    dense = dense_jacobian(second) @ dense_jacobian(first)
+    jacobian = TrainingJacobian([first, second])
+    v = torch.randn(4, model.size)
+    assert relative(jacobian.forward(v), v @ dense.T) < 1e-10
+    assert relative(jacobian.adjoint(v), v @ dense) < 1e-10
+
+
+def test_quadratic_task(float64):
+    made = quadratic("A", torch.tensor([0.2, 1.0, 3.0]), seed=1)
+    trajectory = trained(FlatModel(linear(3)), made.task, Training(lr=0.1, epochs=20))
+    expected = torch.linalg.matrix_power(torch.eye(3) - 0.1 * made.hessian, 20)
+    found = TrainingJacobian([trajectory]).forward(torch.eye(3))
+    torch.testing.assert_close(found, expected, rtol=1e-10, atol=1e-12)
+
+
+def test_float32_stays_close(float64):
+    training = TRAININGS["momentum"]
+    model = network(64, 4, 10)
+    exact = TrainingJacobian([trained(FlatModel(model), digits_task(), training)])
+    torch.set_default_dtype(torch.float32)
+    rough = TrainingJacobian([trained(FlatModel(model.float()), digits_task(), training)])
+    v = torch.randn(3, exact.size)
+    assert relative(rough.forward(v).double(), exact.forward(v.double())) < 1e-4
+
+
+def test_bad_input(float64):
+    with pytest.raises(ValueError, match="trajectories is empty"):
+        TrainingJacobian([])
+    task = digits_task()
+    trajectory = trained(FlatModel(network(64, 4, 10)), task, TRAININGS["sgd"])
+    jacobian = TrainingJacobian([trajectory])
+    with pytest.raises(ValueError, match=rf"tangents has shape \(3,\).*{jacobian.size}"):
+        jacobian.forward(torch.zeros(3))
+    with pytest.raises(ValueError, match="cotangents has shape"):
+        jacobian.adjoint(torch.zeros(2, 3))
+    other = trained(FlatModel(network(64, 5, 10)), task, TRAININGS["sgd"])
+    with pytest.raises(ValueError, match="phases compose on the same theta"):
+        TrainingJacobian([trajectory, other])
+    with pytest.raises(ValueError, match="has no step"):
+        TrainingJacobian([Trajectory(trajectory.loss, trajectory.update)])
+    with pytest.raises(ValueError, match="parameters at step"):
+        trajectory.record((torch.zeros(3),), task.train.x, task.train.y, 0.1)
+    bad = torch.full((1, jacobian.size), 1e308)
+    with pytest.raises(FloatingPointError, match="step 1 of phase 0"):
+        jacobian.forward(bad * 10)

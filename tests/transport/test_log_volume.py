@@ -1,0 +1,73 @@
+"""log|det J_t| against the sum of exact per-step log-determinants."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from capacity.config import Training
+from capacity.dynamics.flat import FlatModel
+from capacity.dynamics.updates import SGD
+from capacity.estimate import Status
+from capacity.transport.hessian_products import HessianProducts
+from capacity.transport.log_volume import LogVolume
+from dense import digits_task, exact_log_volume, network, trained
+from quadratics import linear, quadratic
+
+
+def measured(trajectory, *, probes=8, nodes=3, seed=0):
+    made = LogVolume(
+        HessianProducts(trajectory.loss),
+        trajectory.update,
+        probes=probes,
+        nodes=nodes,
+        generator=torch.Generator().manual_seed(seed),
+    )
+    for step in trajectory.forwards():
+        made.observe(step.state[0], step.x, step.y, step.lr)
+    return made
+
+
+def test_within_its_own_error(float64):
+    model = FlatModel(network(64, 3, 10))
+    trajectory = trained(model, digits_task(), Training(lr=0.3, epochs=8, batch_size=48))
+    exact = exact_log_volume(trajectory)
+    made = [measured(trajectory, seed=seed).estimate() for seed in range(6)]
+    scores = torch.tensor([(m.value - exact) / m.stderr for m in made])
+    assert exact < -1
+    assert scores.abs().max() < 4, (exact, made)
+    # The standard error is neither invented nor padded.
+    assert 0.3 < scores.square().mean().sqrt() < 2.5, scores
+
+
+def test_exact_where_the_quadrature_is(float64):
+    made = quadratic("A", torch.tensor([0.5, 0.5, 0.5]), seed=1)
+    trajectory = trained(FlatModel(linear(3)), made.task, Training(lr=0.1, epochs=12))
+    found = measured(trajectory).estimate()
+    assert found.value == pytest.approx(12 * 3 * torch.log1p(torch.tensor(-0.05)).item(), rel=1e-9)
+    assert found.stderr < 1e-9
+
+
+def test_folds_are_said(float64):
+    made = quadratic("A", torch.tensor([0.5, 1.0, 15.0]), seed=1)
+    trajectory = trained(FlatModel(linear(3)), made.task, Training(lr=0.1, epochs=5))
+    assert "exceeds 1 in 5 of 5 steps" in measured(trajectory).estimate().note
+
+
+def test_momentum_is_refused_with_the_reason(float64):
+    model = FlatModel(network(64, 3, 10))
+    training = Training(optimizer="momentum", lr=0.1, epochs=1, batch_size=100)
+    found = measured(trained(model, digits_task(), training)).estimate()
+    assert found.status is Status.NOT_DEFINED
+    assert "determinant" in found.note
+
+
+def test_no_step(float64):
+    empty = LogVolume(
+        HessianProducts(lambda t, x, y: t.sum()),
+        SGD(),
+        probes=2,
+        nodes=1,
+        generator=torch.Generator(),
+    )
+    assert empty.estimate().status is Status.NOT_DEFINED

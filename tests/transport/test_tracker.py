@@ -1,0 +1,148 @@
+"""The front door: TransportTracker beside somebody else's training loop."""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+import torch
+from torch import nn
+
+import capacity
+from capacity.estimate import Status
+from capacity.transport.spectrum import spectrum
+from dense import dense_jacobian, network
+
+OPTIMISERS = {
+    "sgd": lambda p: torch.optim.SGD(p, lr=0.3),
+    "momentum": lambda p: torch.optim.SGD(p, lr=0.05, momentum=0.9),
+    "adam": lambda p: torch.optim.Adam(p, lr=0.01),
+}
+
+
+def batches(count=12):
+    generator = torch.Generator().manual_seed(3)
+    kind = torch.get_default_dtype()
+    return [
+        (
+            torch.randn(16, 5, generator=generator, dtype=kind),
+            torch.randint(3, (16,), generator=generator),
+        )
+        for _ in range(count)
+    ]
+
+
+def loop(model, optimiser, tracker=None):
+    for x, y in batches():
+        optimiser.zero_grad()
+        nn.functional.cross_entropy(model(x), y).backward()
+        if tracker is not None:
+            tracker.observe(x, y)
+        optimiser.step()
+
+
+@pytest.mark.parametrize("name", OPTIMISERS)
+def test_spectrum_and_products_match_the_dense_jacobian(name, float64):
+    model = network(5, 6, 3)
+    optimiser = OPTIMISERS[name](model.parameters())
+    tracker = capacity.TransportTracker(model, "cross_entropy", optimiser, tangents=20)
+    loop(model, optimiser, tracker)
+
+    jacobian = tracker.jacobian()
+    dense = dense_jacobian(jacobian.trajectories[0])
+    v = torch.randn(3, jacobian.size)
+    torch.testing.assert_close(jacobian.forward(v), v @ dense.T, rtol=1e-9, atol=1e-10)
+
+    truth = torch.linalg.svdvals(dense)
+    found = tracker.spectrum(top=8)
+    assert found.top_resolved == 8
+    for singular, expected in zip(found.singular_values, truth, strict=False):
+        assert abs(singular.value - float(expected)) <= max(singular.residual, 1e-10)
+        assert singular.value == pytest.approx(float(expected), rel=1e-3)
+    exact = float(dense.square().sum())
+    assert abs(found.frobenius_sq.value - exact) < 4 * found.frobenius_sq.stderr
+    exact = float((dense - torch.eye(len(dense))).square().sum())
+    assert abs(found.deviation_sq.value - exact) < 4 * found.deviation_sq.stderr
+
+
+def test_too_few_sweeps_are_said(float64):
+    model = network(5, 6, 3)
+    optimiser = OPTIMISERS["momentum"](model.parameters())
+    tracker = capacity.TransportTracker(model, "cross_entropy", optimiser, tangents=4)
+    loop(model, optimiser, tracker)
+    truth = torch.linalg.svdvals(dense_jacobian(tracker.jacobian().trajectories[0]))
+    found = tracker.spectrum(top=10, sweeps=1)
+    assert found.top_resolved < 10
+    for singular in found.singular_values:
+        # The rigorous statement holds resolved or not: some true value lies within the residual.
+        assert float((truth - singular.value).abs().min()) <= singular.residual * (1 + 1e-9)
+
+
+@pytest.mark.parametrize("name", OPTIMISERS)
+def test_training_is_untouched(name):
+    one = network(5, 6, 3)
+    other = copy.deepcopy(one)
+    torch.manual_seed(1)
+    loop(one, OPTIMISERS[name](one.parameters()))
+    plain = torch.rand(3)
+    torch.manual_seed(1)
+    optimiser = OPTIMISERS[name](other.parameters())
+    tracker = capacity.TransportTracker(other, "cross_entropy", optimiser, tangents=4)
+    loop(other, optimiser, tracker)
+    tracker.spectrum(top=2)
+    assert torch.equal(torch.rand(3), plain), "the global random state moved"
+    for a, b in zip(one.parameters(), other.parameters(), strict=True):
+        assert torch.equal(a, b)
+
+
+def test_log_volume_per_optimiser(float64):
+    for name, status in (("sgd", Status.OK), ("adam", Status.NOT_DEFINED)):
+        model = network(5, 6, 3)
+        optimiser = OPTIMISERS[name](model.parameters())
+        tracker = capacity.TransportTracker(model, "cross_entropy", optimiser, tangents=4)
+        loop(model, optimiser, tracker)
+        assert tracker.log_volume().status is status
+
+
+NET = nn.Linear(3, 2)
+
+
+def adam_with_steps():
+    optimiser = torch.optim.Adam(NET.parameters())
+    NET.weight.grad = torch.ones_like(NET.weight)
+    optimiser.step()
+    NET.weight.grad = None
+    return optimiser
+
+
+BAD = {
+    "nesterov": (lambda: torch.optim.SGD(NET.parameters(), lr=1, momentum=0.9, nesterov=True), "nesterov"),
+    "decay": (lambda: torch.optim.Adam(NET.parameters(), weight_decay=0.1), "weight_decay"),
+    "other": (lambda: torch.optim.Rprop(NET.parameters()), "Rprop"),
+    "groups": (lambda: torch.optim.SGD([{"params": [p]} for p in NET.parameters()], lr=1), "groups"),
+    "partial": (lambda: torch.optim.SGD([NET.weight], lr=1), "exactly the model's"),
+    "used": (adam_with_steps, "taken steps already"),
+}
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_optimisers_that_are_not_tracked_are_refused(case):
+    make, said = BAD[case]
+    with pytest.raises(ValueError, match=said):
+        capacity.TransportTracker(NET, "cross_entropy", make())
+
+
+def test_other_bad_input():
+    with pytest.raises(ValueError, match=r"tangents = 99 exceeds the 8"):
+        capacity.TransportTracker(NET, "mse", tangents=99)
+    with pytest.raises(ValueError, match="did you mean 'cross_entropy'"):
+        capacity.TransportTracker(NET, "crossentropy", tangents=2)
+    tracker = capacity.TransportTracker(NET, "cross_entropy", tangents=2)
+    with pytest.raises(ValueError, match="lr is missing"):
+        tracker.observe(torch.randn(4, 3), torch.zeros(4).long())
+    with pytest.raises(ValueError, match="no step was tracked"):
+        tracker.spectrum()
+    x, y = torch.randn(4, 3), torch.zeros(4).long()
+    tracker.observe(x, y, lr=0.1)
+    with pytest.raises(ValueError, match="top = 99 exceeds"):
+        spectrum(tracker.jacobian(), x, x, top=99, sweeps=1, generator=torch.Generator())
