@@ -49,7 +49,7 @@ _HOME = {
     "Status": "capacity.estimate",
 }
 
-__all__ = list(_HOME)  # noqa: PLE0605
+__all__ = list(_HOME)
 __version__ = "0.1.0"
 
 

@@ -37,7 +37,9 @@ def parser() -> argparse.ArgumentParser:
 
     report = commands.add_parser("report", help="write the report of a run")
     report.add_argument("run", type=Path, metavar="RUN", help="run directory")
-    report.add_argument("-o", "--output", type=Path, metavar="FILE", help="default: RUN/report.html")
+    report.add_argument(
+        "-o", "--output", type=Path, metavar="FILE", help="default: RUN/report.html"
+    )
 
     recipes = commands.add_parser("recipes", help="list or copy the bundled recipes")
     actions = recipes.add_subparsers(dest="action", required=True, metavar="ACTION")
@@ -124,7 +126,7 @@ def _validate(parsed: argparse.Namespace) -> int:
     return 0
 
 
-def _interrupt(signum: int, frame: FrameType | None) -> None:
+def _interrupt(_signal: int, _frame: FrameType | None) -> None:
     raise KeyboardInterrupt
 
 

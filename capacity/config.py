@@ -190,7 +190,9 @@ def _line(error: ValidationError, source: str) -> str:
                 break
             section = field.annotation
         names = list(section.model_fields)
-        said = f"is not a field{nearest(str(first['loc'][-1]), names)}; accepted: {', '.join(names)}"
+        said = (
+            f"is not a field{nearest(str(first['loc'][-1]), names)}; accepted: {', '.join(names)}"
+        )
         text = f"{path} {said}"
     elif first["type"] == "missing":
         text = f"{path} is missing"
@@ -288,7 +290,9 @@ def load(name: str | Path, overrides: Sequence[str] = ()) -> Recipe:
         reason = " ".join(str(error).split())
         raise ValueError(f"{path.name}: not readable as YAML: {reason}") from None
     if not isinstance(fields, dict):
-        raise ValueError(f"{path.name}: a recipe is a mapping of fields, not {type(fields).__name__}")
+        raise ValueError(
+            f"{path.name}: a recipe is a mapping of fields, not {type(fields).__name__}"
+        )
     for item in overrides:
         _override(fields, item)
     return build(fields, source=path.name)
@@ -298,7 +302,9 @@ def _override(fields: dict[str, Any], item: str) -> None:
     key, equals, text = item.partition("=")
     parts = key.strip().split(".")
     if not equals or not all(parts):
-        raise ValueError(f"override {item!r} is not understood; write FIELD=VALUE, as training.lr=0.05")
+        raise ValueError(
+            f"override {item!r} is not understood; write FIELD=VALUE, as training.lr=0.05"
+        )
     try:
         value = yaml.safe_load(text)
     except yaml.YAMLError:

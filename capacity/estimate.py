@@ -19,7 +19,7 @@ class Status(StrEnum):
     UNCALIBRATED = "uncalibrated"
     """The value stands; its interval covers only part of what is unknown (the note says which)."""
     NOT_RESOLVED = "not_resolved"
-    """The method cannot see the quantity at this effort; the value, if any, is a one-sided bound."""
+    """The method cannot see the quantity at this effort; a value, if any, is a one-sided bound."""
     NOT_CONVERGED = "not_converged"
     """An iterative method stopped at its limit; the note says what is missing."""
     NOT_DEFINED = "not_defined"
@@ -87,13 +87,11 @@ class Estimate:
             The same estimate.
         """
         interval = record["interval"]
-        return cls(
-            **{
-                **record,
-                "status": Status(record["status"]),
-                "interval": None if interval is None else tuple(interval),
-            }
-        )
+        return cls(**{
+            **record,
+            "status": Status(record["status"]),
+            "interval": None if interval is None else tuple(interval),
+        })
 
 
 def not_defined(note: str) -> Estimate:

@@ -23,7 +23,11 @@ BAD = {
     "zero batch": ("split-digits", ["training.batch_size=0"], "greater than or equal to 1"),
     "zero width": ("split-digits", ["model.hidden=[64, 0]"], "model.hidden.1 = 0"),
     "negative seed": ("split-digits", ["seed=-1"], "seed = -1"),
-    "unknown optimiser": ("split-digits", ["training.optimizer=sdg"], "'sgd', 'momentum' or 'adam'"),
+    "unknown optimiser": (
+        "split-digits",
+        ["training.optimizer=sdg"],
+        "'sgd', 'momentum' or 'adam'",
+    ),
     "unknown data set": ("split-digits", ["tasks.dataset=mnits"], "'mnist'"),
     "heads without split": ("rotated-digits", ["tasks.heads=true"], "scenario = 'split'"),
     "no equals sign": ("split-digits", ["training.lr"], "FIELD=VALUE"),
@@ -34,7 +38,7 @@ BAD = {
 @pytest.mark.parametrize("case", BAD)
 def test_bad_recipes_die_in_one_line(case):
     name, overrides, said = BAD[case]
-    with pytest.raises(ValueError, match=".") as caught:
+    with pytest.raises(ValueError, match=r".") as caught:
         config.load(name, overrides)
     message = str(caught.value)
     assert said in message
@@ -43,7 +47,11 @@ def test_bad_recipes_die_in_one_line(case):
 
 @pytest.mark.parametrize(
     ("text", "said"),
-    [("- 1\n- 2\n", "not list"), ("a: [", "not readable as YAML"), ("replicas: 3\n", "name is missing")],
+    [
+        ("- 1\n- 2\n", "not list"),
+        ("a: [", "not readable as YAML"),
+        ("replicas: 3\n", "name is missing"),
+    ],
 )
 def test_bad_files(tmp_path, text, said):
     path = tmp_path / "mine.yaml"

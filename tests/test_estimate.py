@@ -14,7 +14,10 @@ def test_mean_error_and_interval():
     assert made.value == 3.0
     assert made.stderr == pytest.approx(math.sqrt(14 / 3) / 2)
     # t quantile 0.95 with 3 degrees of freedom: 2.3533634
-    assert made.interval == pytest.approx((3 - 2.3533634 * made.stderr, 3 + 2.3533634 * made.stderr))
+    assert made.interval == pytest.approx((
+        3 - 2.3533634 * made.stderr,
+        3 + 2.3533634 * made.stderr,
+    ))
     wide = from_samples([1.0, 2.0, 3.0, 6.0], predict=True)
     assert wide.interval[1] - 3 == pytest.approx(2.3533634 * math.sqrt(14 / 3 * 1.25))
 

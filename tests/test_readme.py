@@ -26,7 +26,9 @@ def test_example_runs(example, tmp_path, monkeypatch, capsys):
 
 
 def test_two_commands_come_first():
-    blocks = re.findall(r"<!-- (\w+) -->\n```bash\n(.*?)```", README.read_text(encoding="utf-8"), re.S)
+    blocks = re.findall(
+        r"<!-- (\w+) -->\n```bash\n(.*?)```", README.read_text(encoding="utf-8"), re.S
+    )
     assert [name for name, _ in blocks] == ["run", "test"]
     for _, command in blocks:
         assert command.count("\n") == 1, "one line to copy"

@@ -59,6 +59,8 @@ def compatible_capacity(
 ) -> tuple[CapacityAtScale, ...]:
     """Estimate R_A(t) at several scales from one set of Lanczos runs.
 
+    A scale that is not a finite number above 0 is a ValueError.
+
     Args:
         jacobian: J_t; None takes the identity, for which the result is exact.
         preserving: The projector P_A.
@@ -70,23 +72,17 @@ def compatible_capacity(
 
     Returns:
         One record per scale, in the order given.
-
-    Raises:
-        ValueError: If a scale is not a finite number above 0.
     """
     scales = [positive_float("eps", e) for e in eps]
     if jacobian is None:
         kept = like.numel() - preserving.removed
-        return tuple(
-            _at_scale(e, Estimate(value=0.5 * kept * math.log1p(e**-2))) for e in scales
-        )
+        return tuple(_at_scale(e, Estimate(value=0.5 * kept * math.log1p(e**-2))) for e in scales)
+
     def normal(vectors: Tensor) -> Tensor:
         return jacobian.adjoint(preserving.project(jacobian.forward(vectors)))
 
     functions = [lambda x, e=e: 0.5 * torch.log1p(x.clamp(min=0) / e**2) for e in scales]
-    sums = spectral_sums(
-        normal, like, functions, probes=probes, steps=nodes, generator=generator
-    )
+    sums = spectral_sums(normal, like, functions, probes=probes, steps=nodes, generator=generator)
     return tuple(_at_scale(e, made) for e, made in zip(scales, sums, strict=True))
 
 

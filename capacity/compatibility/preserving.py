@@ -66,15 +66,14 @@ class Preserving:
 def curvature_threshold(tolerance: float, displacement: float) -> float:
     """Curvature above which a direction does not preserve the old tasks.
 
+    A tolerance or displacement that is not a finite number above 0 is a ValueError.
+
     Args:
         tolerance: a, the allowed rise of the loss; above 0.
         displacement: d, how far a direction is moved; above 0.
 
     Returns:
         2 a / d^2.
-
-    Raises:
-        ValueError: If either is not a finite number above 0.
     """
     a = positive_float("tolerance", tolerance)
     d = positive_float("displacement", displacement)
@@ -92,6 +91,8 @@ def preserving_projector(
 ) -> Preserving:
     """Find the directions that do not preserve the old tasks.
 
+    A tolerance or displacement that is not a finite number above 0 is a ValueError.
+
     Args:
         curvature: The old tasks' GGN on rows.
         theta: Where (P,); size, dtype and device of the vectors.
@@ -102,9 +103,6 @@ def preserving_projector(
 
     Returns:
         The projector; `converged` is False where the products ran out first.
-
-    Raises:
-        ValueError: If tolerance or displacement is not a finite number above 0.
     """
     threshold = curvature_threshold(tolerance, displacement)
     found = eigenpairs(

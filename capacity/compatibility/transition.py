@@ -1,4 +1,4 @@
-"""Before a task is learned: the room that the old tasks leave, and the room that the new one needs."""
+"""Before a task is learned: the room the old tasks leave, and the room the new one needs."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ from capacity.transport.jacobian import TrainingJacobian
 
 _LITERAL_NOTE = (
     "Literal criterion of [II]: forgetting is inevitable when m_B > R_A. In an over-parameterised "
-    "network R_A is nearly P and m_B a few dozen, so it almost never fires, and it does not see how "
-    "the tasks are aligned; the forecast is what decides."
+    "network R_A is about P and m_B a few dozen, so it almost never fires, and it does not see "
+    "how the tasks are aligned; the forecast is what decides."
 )
 
 

@@ -1,0 +1,1 @@
+"""Curvature operators and the Krylov methods on them."""

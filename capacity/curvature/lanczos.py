@@ -1,4 +1,4 @@
-"""Krylov methods on operators that are only ever multiplied with: spectra, traces, log-determinants.
+"""Krylov methods on operators that are only multiplied with: spectra, traces, log-determinants.
 
 Vectors are rows: an operator maps (K, P) to (K, P). Small matrices are float64 throughout, and
 every basis is fully reorthogonalised, so there are no ghost copies of converged values.
@@ -67,7 +67,9 @@ def quadrature(operator: Operator, probes: Tensor, steps: int) -> tuple[Tensor, 
             break
         known = basis[:, : j + 1]
         for _ in range(2):
-            image = image - torch.einsum("kj,kjp->kp", torch.einsum("kjp,kp->kj", known, image), known)
+            image = image - torch.einsum(
+                "kj,kjp->kp", torch.einsum("kjp,kp->kj", known, image), known
+            )
         norm = image.double().norm(dim=-1)
         # Where the Krylov space is exhausted the next vector is zero: its node has weight 0.
         alive = norm > 1e2 * torch.finfo(probes.dtype).eps * scale
@@ -261,8 +263,8 @@ def singular_triplets(
 ) -> SingularTriplets:
     """Find the largest singular triplets by block Krylov on J'J with Rayleigh-Ritz on J.
 
-    J v = s u holds by construction, so the residual is |J'u - s v|, and a singular value lies within
-    residual / sqrt 2 of s (the augmented matrix [0 J; J' 0] is symmetric).
+    J v = s u holds by construction, so the residual is |J'u - s v|, and a singular value lies
+    within residual / sqrt 2 of s (the augmented matrix [0 J; J' 0] is symmetric).
 
     Args:
         forward: J on rows.

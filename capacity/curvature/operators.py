@@ -6,9 +6,10 @@ from collections.abc import Callable
 
 import torch
 from torch import Tensor
-from torch.func import grad, jvp, vjp, vmap
+from torch.func import grad, vmap
 
 from capacity.curvature.lanczos import Operator
+from capacity.differential import pullback, pushforward
 from capacity.dynamics.flat import FlatModel
 from capacity.tasks.task import Split, Task
 from capacity.transport.hessian_products import HessianProducts
@@ -59,12 +60,12 @@ def ggn(
     """
 
     def on_batch(x: Tensor, y: Tensor, rows: Tensor) -> Tensor:
-        outputs, pull = vjp(lambda t: model.outputs(t, x), theta)
+        outputs, pull = pullback(lambda t: model.outputs(t, x), theta)
         pull_loss = grad(task.loss_of)
 
         def one(row: Tensor) -> Tensor:
-            moved = jvp(lambda t: model.outputs(t, x), (theta,), (row,))[1]
-            return pull(jvp(lambda f: pull_loss(f, y), (outputs,), (moved,))[1])[0]
+            moved = pushforward(lambda t: model.outputs(t, x), (theta,), (row,))[1]
+            return pull(pushforward(lambda f: pull_loss(f, y), (outputs,), (moved,))[1])[0]
 
         return vmap(one)(rows)
 

@@ -1,0 +1,1 @@
+"""How networks learn: update maps, data order, the training loop."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -17,7 +17,8 @@ from capacity.dynamics.updates import State, UpdateMap, from_training
 from capacity.tasks.task import Task
 
 
-class Step(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Step:
     """What an observer sees of one training step. Tensors are shared: never write to them.
 
     Attributes:

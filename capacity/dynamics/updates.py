@@ -29,7 +29,7 @@ class UpdateMap(Protocol):
 
     Attributes:
         name: For people.
-        plain: Whether the step is theta - lr * gradient, so that its Jacobian is 1 - lr H, symmetric.
+        plain: Whether the step is theta - lr * gradient, its Jacobian the symmetric 1 - lr H.
     """
 
     @property

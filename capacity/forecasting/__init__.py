@@ -1,0 +1,1 @@
+"""Forecasts of forgetting, simpler predictors, and their scores."""

@@ -14,8 +14,8 @@ from capacity.dynamics.evaluate import Score
 from capacity.dynamics.flat import FlatModel
 from capacity.estimate import Estimate, Status, from_samples, not_defined
 from capacity.forecasting.linearized import cost_ratio, linearized_scores, simulate
-from capacity.tasks.tensors import as_task
 from capacity.tasks.task import LossFunction, Task
+from capacity.tasks.tensors import as_task
 
 INTERVAL_NOTE = (
     "The interval covers data order and, over replicas, initialisation; the error of the "
@@ -220,9 +220,7 @@ def forecast(
         with torch.no_grad():
             n_outputs = flat.outputs(theta, new_task.train.x[:1].to(theta.device)).shape[-1]
     except RuntimeError as error:
-        raise ValueError(
-            f"model does not take inputs of shape {tuple(shape)}: {error}"
-        ) from error
+        raise ValueError(f"model does not take inputs of shape {tuple(shape)}: {error}") from error
     for task in (*old_tasks, new_task):
         task.check_outputs(n_outputs)
 
@@ -249,8 +247,7 @@ def forecast(
 def _old_tasks(old: object, loss: str | LossFunction) -> tuple[Task, ...]:
     # A pair of tensors is one task; a list or tuple of anything else is several.
     several = isinstance(old, list | tuple) and not (
-        len(old) == 2
-        and all(isinstance(part, torch.Tensor | tuple) for part in old)
+        len(old) == 2 and all(isinstance(part, torch.Tensor | tuple) for part in old)
     )
     if not several:
         return (as_task(old, name="old", loss=loss),)

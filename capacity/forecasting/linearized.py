@@ -12,10 +12,11 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
-from torch.func import grad, jvp, vjp, vmap
+from torch.func import grad, vmap
 from torch.utils.flop_counter import FlopCounterMode
 
 from capacity.config import Training
+from capacity.differential import pullback, pushforward
 from capacity.dynamics.batches import DataOrder
 from capacity.dynamics.evaluate import Score, score_outputs
 from capacity.dynamics.flat import FlatModel
@@ -43,11 +44,11 @@ def _gradient(
     """Gradient of B's loss on the linearised outputs, with respect to delta (P,)."""
 
     def linearized(moved: Tensor) -> Tensor:
-        f, df = jvp(lambda t: model.outputs(t, x), (theta,), (moved,))
+        f, df = pushforward(lambda t: model.outputs(t, x), (theta,), (moved,))
         return f + df
 
     # Transposing the linear map that the JVP has just built shares its forward pass.
-    values, transpose = vjp(linearized, delta)
+    values, transpose = pullback(linearized, delta)
     return transpose(grad(task.loss_of)(values, y))[0]
 
 
@@ -109,7 +110,7 @@ def linearized_scores(
     """
 
     def push(t: Tensor, d: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
-        return jvp(lambda p: model.outputs(p, x), (t,), (d,))
+        return pushforward(lambda p: model.outputs(p, x), (t,), (d,))
 
     both = vmap(push, in_dims=(0, 0, None))
     parts = [both(theta, delta, x) for x in split.x.split(_CHUNK)]

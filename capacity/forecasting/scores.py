@@ -56,7 +56,9 @@ def r2(predicted: Sequence[float], measured: Sequence[float]) -> Estimate:
     """
     m, p = np.asarray(measured, float), np.asarray(predicted, float)
     if len(m) < _FEW or float(np.ptp(m)) == 0:
-        return not_defined(f"{len(m)} pairs with spread {np.ptp(m) if len(m) else 0:g}: too little.")
+        return not_defined(
+            f"{len(m)} pairs with spread {np.ptp(m) if len(m) else 0:g}: too little."
+        )
     value = 1 - float(((m - p) ** 2).sum() / ((m - m.mean()) ** 2).sum())
     return Estimate(value=value, n=len(m))
 

@@ -111,7 +111,10 @@ class RunDirectory:
                     f"out = {shown!r} holds a run of another recipe ({_difference(before, recipe)})"
                     "; name another directory, or delete this one"
                 )
-            if self.status().get("state") not in UNFINISHED and (self.path / "result.json").exists():
+            if (
+                self.status().get("state") not in UNFINISHED
+                and (self.path / "result.json").exists()
+            ):
                 return True
         elif self.path.is_dir() and any(self.path.iterdir()):
             raise ValueError(
@@ -286,7 +289,9 @@ def _difference(before: Recipe, now: Recipe) -> str:
     def flat(prefix: str, fields: dict[str, Any]) -> dict[str, Any]:
         out: dict[str, Any] = {}
         for key, value in fields.items():
-            out |= flat(f"{prefix}{key}.", value) if isinstance(value, dict) else {prefix + key: value}
+            out |= (
+                flat(f"{prefix}{key}.", value) if isinstance(value, dict) else {prefix + key: value}
+            )
         return out
 
     old, new = flat("", before.model_dump()), flat("", now.model_dump())

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from capacity.compatibility.transition import CapacityRecord, assess
 from capacity.config import Recipe
 from capacity.dynamics.batches import DataOrder
 from capacity.dynamics.evaluate import Score, evaluate
@@ -23,8 +24,7 @@ from capacity.runs import summary
 from capacity.runs.directory import RunDirectory
 from capacity.runs.observe import PhaseTransport, composed_log_volume
 from capacity.runs.progress import Progress
-from capacity.compatibility.transition import CapacityRecord, assess
-from capacity.tasks.task import Task, TaskSequence
+from capacity.tasks.task import TaskSequence
 from capacity.thermo.path import PathCost, PathObserver
 from capacity.transport.jacobian import TrainingJacobian
 

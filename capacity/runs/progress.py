@@ -33,7 +33,7 @@ class Progress:
         if self._bar is not None:
             self._bar.write(text, file=self._stream)
         else:
-            print(text, file=self._stream, flush=True)  # noqa: T201
+            print(text, file=self._stream, flush=True)
 
     def start(self, label: str, total: int) -> None:
         """Begin a stretch of work.

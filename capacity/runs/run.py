@@ -111,10 +111,7 @@ def open_run(path: str | Path) -> Run:
         path: The run directory.
 
     Returns:
-        The run.
-
-    Raises:
-        ValueError: If there is no run.
+        The run. A path that holds none is a ValueError.
     """
     return Run(RunDirectory.open(path).path)
 
@@ -134,6 +131,10 @@ def run(
     quiet: bool = False,
 ) -> Run:
     """Learn a sequence of tasks; forecast, measure and report.
+
+    Anything wrong with the request is a ValueError before any work starts. A KeyboardInterrupt
+    leaves a readable run directory that says `interrupted`, any other exception one that says
+    `failed`.
 
     Args:
         tasks: A recipe's name, the path of a recipe, a `Recipe`; or tasks of your own: an Avalanche
@@ -156,11 +157,6 @@ def run(
 
     Returns:
         The run, whose status may be `diverged`.
-
-    Raises:
-        ValueError: If anything about the request is wrong; nothing was started then.
-        KeyboardInterrupt: If it was interrupted; the run directory says so and stays readable.
-        Exception: Whatever else stopped the run; the run directory says `failed`.
 
     Example:
         >>> import capacity
@@ -250,7 +246,7 @@ def _model_factory(
     if model is None:
         return lambda seed: build_model(recipe.model, tasks.input_shape, tasks.n_outputs, seed)
     if isinstance(model, nn.Module):
-        return lambda seed: model
+        return lambda _: model
     if not callable(model):
         raise ValueError(
             f"model is a {type(model).__name__}; pass a torch.nn.Module, or a function without "

@@ -150,8 +150,8 @@ def scores(transitions: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
                 for cell in transition["old"]
                 if cell["measured"] is not None
             ]
-            cells = [(p, m) for p, m in cells if p is not None and m is not None]
-            rank = spearman([p for p, _ in cells], [m for _, m in cells])
+            known = [(p, m) for p, m in cells if p is not None and m is not None]
+            rank = spearman([p for p, _ in known], [m for _, m in known])
             record["controls"].setdefault(name, {})[target] = rank.to_dict()
     return record
 

@@ -6,7 +6,8 @@ from dataclasses import replace
 
 from capacity.config import TaskStream
 from capacity.tasks.classic import classic_tasks
-from capacity.tasks.digits import angles, digits_tasks
+from capacity.tasks.digits import angles, digits_benchmark
+from capacity.tasks.streams import from_avalanche
 from capacity.tasks.task import Task, TaskSequence
 
 
@@ -29,7 +30,11 @@ def build_tasks(stream: TaskStream) -> TaskSequence:
             "as tasks=[(x, y), ...] or an Avalanche benchmark; accepted in a recipe: digits, "
             "mnist, cifar10, cifar100"
         )
-    built = digits_tasks(stream) if stream.dataset == "digits" else classic_tasks(stream)
+    built = (
+        from_avalanche(digits_benchmark(stream))
+        if stream.dataset == "digits"
+        else classic_tasks(stream)
+    )
     named = [
         replace(task, name=f"task {number}: {_title(stream, number, task)}")
         for number, task in enumerate(built.tasks)

@@ -14,31 +14,16 @@ import torch
 from torch import Tensor
 
 from capacity.config import TaskStream
-from capacity.tasks.assemble import Piece, assemble
+from capacity.tasks.assemble import Piece
 from capacity.tasks.sampling import holdout, subsample
-from capacity.tasks.task import Split, TaskSequence
+from capacity.tasks.task import Split
 
 SIDE = 8
 CLASSES = 10
 
 
-def digits_tasks(stream: TaskStream) -> TaskSequence:
-    """Build the tasks straight from tensors.
-
-    The same as `from_avalanche(digits_benchmark(stream))`, without the seconds that importing
-    Avalanche takes.
-
-    Args:
-        stream: A recipe's `tasks` section with dataset = 'digits'.
-
-    Returns:
-        The sequence; inputs (n, 64) float32.
-    """
-    return assemble("digits", _pieces(stream), "cross_entropy")
-
-
 def digits_benchmark(stream: TaskStream) -> Any:
-    """Build the tasks as an Avalanche benchmark, to train on them with Avalanche's strategies.
+    """Build the tasks as an Avalanche benchmark; Avalanche's own strategies train on it, too.
 
     Args:
         stream: A recipe's `tasks` section with dataset = 'digits'.

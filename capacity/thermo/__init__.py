@@ -1,0 +1,1 @@
+"""The thermodynamic cost of learning."""

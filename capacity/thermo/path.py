@@ -26,7 +26,7 @@ class PathCost:
         learning_time: T = sum of dt_k, dt_k = lr_k.
         inefficiency: T dL / |theta_T - theta_0|^2, the per-replica inefficiency of [S] eq. 12; at
             least 1 for gradient flow. Defined for plain (S)GD.
-        inefficiency_path: T sum |d theta_k|^2/dt_k / |theta_T - theta_0|^2; at least 1 for any path.
+        inefficiency_path: T sum |d theta_k|^2/dt_k / |theta_T - theta_0|^2; at least 1 always.
         action: Sigma of the path, sum |d theta_k|^2 / dt_k.
         loss_drop: Training loss before minus after.
         displacement_sq: |theta_T - theta_0|^2.

@@ -1,0 +1,1 @@
+"""The training map's Jacobian J_t = d theta_t / d theta_0."""

@@ -10,12 +10,13 @@ depend on theta.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
-from torch.func import jvp, vjp, vmap
+from torch.func import vmap
 
+from capacity.differential import pullback, pushforward
 from capacity.dynamics.updates import State, UpdateMap
 from capacity.transport.trajectory import TrainingStep, Trajectory
 
@@ -52,15 +53,14 @@ class TrainingJacobian:
     def forward(self, tangents: Tensor) -> Tensor:
         """Push tangents of theta_0 to theta_t.
 
+        Rows of the wrong length are a ValueError; a product that is not finite is a
+        FloatingPointError that names phase and step.
+
         Args:
             tangents: V, one per row (K, P).
 
         Returns:
             J V, one per row (K, P).
-
-        Raises:
-            ValueError: If the rows have the wrong length.
-            FloatingPointError: If a product is not finite; phase and step are named.
         """
         self._check("tangents", tangents)
         self._count("forward", len(tangents))
@@ -68,17 +68,13 @@ class TrainingJacobian:
 
     @torch.no_grad()
     def adjoint(self, cotangents: Tensor) -> Tensor:
-        """Pull cotangents of theta_t back to theta_0.
+        """Pull cotangents of theta_t back to theta_0. Errors are those of `forward`.
 
         Args:
             cotangents: U, one per row (K, P).
 
         Returns:
             J' U, one per row (K, P).
-
-        Raises:
-            ValueError: If the rows have the wrong length.
-            FloatingPointError: If a product is not finite; phase and step are named.
         """
         self._check("cotangents", cotangents)
         self._count("adjoint", len(cotangents))
@@ -133,7 +129,7 @@ def push(trajectory: Trajectory, step: TrainingStep, tangents: State) -> State:
     algebra = _algebra(update, step)
 
     def one(*tangent: Tensor) -> State:
-        return jvp(algebra, (*step.state, gradient), tangent)[1]
+        return pushforward(algebra, (*step.state, gradient), tangent)[1]
 
     return vmap(one)(*tangents, moved)
 
@@ -154,13 +150,13 @@ def pull(trajectory: Trajectory, step: TrainingStep, cotangents: State) -> State
     if update.plain:
         return push(trajectory, step, cotangents)  # 1 - lr H is symmetric
     gradient = torch.func.grad(trajectory.loss)(theta, step.x, step.y)
-    _, transpose = vjp(_algebra(update, step), *step.state, gradient)
+    _, transpose = pullback(_algebra(update, step), *step.state, gradient)
     *state, through = vmap(transpose)(cotangents)
     state[0] = state[0] + products(theta, step.x, step.y, through)
     return tuple(state)
 
 
-def _algebra(update: UpdateMap, step: TrainingStep):  # type: ignore[no-untyped-def]  # noqa: ANN202
+def _algebra(update: UpdateMap, step: TrainingStep) -> Callable[..., State]:
     def algebra(*arguments: Tensor) -> State:
         return update.step(arguments[:-1], arguments[-1], step.lr, step.count)
 

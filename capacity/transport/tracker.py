@@ -136,9 +136,6 @@ class TransportTracker:
             is less.
         seed: Seed of the tracker's own random numbers.
 
-    Raises:
-        ValueError: If the model, the loss or the optimiser cannot be tracked; the message says why.
-
     Example:
         >>> import torch, capacity
         >>> model = torch.nn.Linear(3, 2)
@@ -247,7 +244,7 @@ class TransportTracker:
         parameters = [p for p in self._module.parameters() if p.requires_grad]
         keys = {Momentum: ("momentum_buffer",), Adam: ("exp_avg", "exp_avg_sq")}
         moments = []
-        for key in keys.get(type(self._phase.trajectory.update), ()):  # type: ignore[call-overload]
+        for key in keys.get(type(self._phase.trajectory.update), ()):
             parts = []
             for parameter in parameters:
                 held = self._optimizer.state.get(parameter, {}).get(key)
@@ -285,5 +282,3 @@ def _update_of(optimizer: torch.optim.Optimizer, model: nn.Module) -> UpdateMap:
     if kind is torch.optim.Adam:
         return Adam(beta1=group["betas"][0], beta2=group["betas"][1], eps=group["eps"])
     return Momentum(mu=group["momentum"]) if group["momentum"] else SGD()
-
-

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import NamedTuple
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -15,7 +15,8 @@ from capacity.transport.hessian_products import HessianProducts, Loss
 DEFAULT_BUDGET = 1 << 30
 
 
-class TrainingStep(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class TrainingStep:
     """One step of a trajectory.
 
     Attributes:
@@ -71,7 +72,7 @@ class Trajectory:
 
     @property
     def like(self) -> Tensor:
-        """theta at the start: its size, dtype and device are those of every tangent."""
+        """Start of the phase, theta_0: its size, dtype and device are those of every tangent."""
         assert self.size
         return self._states[0][0]
 

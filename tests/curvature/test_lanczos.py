@@ -22,7 +22,9 @@ def generator(seed=0):
 
 def symmetric(values, seed=0):
     values = torch.as_tensor(values, dtype=torch.float64)
-    q = torch.linalg.qr(torch.randn(len(values), len(values), generator=generator(seed)).double())[0]
+    q = torch.linalg.qr(torch.randn(len(values), len(values), generator=generator(seed)).double())[
+        0
+    ]
     return q * values @ q.T
 
 
@@ -110,9 +112,7 @@ def test_quadrature_is_exact_at_full_grade():
 
 def test_quadrature_survives_an_exhausted_space():
     matrix = torch.eye(50, dtype=torch.float64) * 3
-    nodes, weights = quadrature(
-        lambda v: v @ matrix, random_signs(4, matrix[0], generator()), 6
-    )
+    nodes, weights = quadrature(lambda v: v @ matrix, random_signs(4, matrix[0], generator()), 6)
     assert torch.isfinite(nodes).all()
     torch.testing.assert_close((weights * nodes).sum(-1), torch.full((4,), 3.0).double())
 

@@ -54,7 +54,7 @@ def test_result_is_complete(tiny):
         for cell in transition["old"]:
             assert cell["forecast"]["accuracy_drop"]["value"] is not None
             assert cell["measured"]["accuracy_drop"]["value"] is not None
-        assert 0 < transition["capacity"]["directions"]["value"]
+        assert transition["capacity"]["directions"]["value"] > 0
         assert transition["dimension"]["stable_rank"]["value"] > 0
         assert 0 < transition["cost_ratio"]["value"] < 3
     for phase in result["phases"]:
@@ -224,39 +224,39 @@ def test_own_avalanche_benchmark(tmp_path):
 
 NETWORK = nn.Linear(6, 2)
 BAD = {
-    "no tasks": (dict(tasks=[]), "empty"),
-    "a number": (dict(tasks=3), "tasks"),
-    "device": (dict(tasks="tiny-digits", device="tpu"), "device"),
-    "no gpu": (dict(tasks="tiny-digits", device="cuda:99"), "not on this machine"),
-    "replicas": (dict(tasks="tiny-digits", replicas=0), "replicas = 0"),
-    "seed": (dict(tasks="tiny-digits", seed=-1), "seed = -1"),
-    "nan": (dict(tasks=[(torch.full((4, 6), torch.nan), torch.zeros(4).long())]), "NaN"),
-    "empty": (dict(tasks=[(torch.zeros(0, 6), torch.zeros(0).long())]), "empty"),
+    "no tasks": ({"tasks": []}, "empty"),
+    "a number": ({"tasks": 3}, "tasks"),
+    "device": ({"tasks": "tiny-digits", "device": "tpu"}, "device"),
+    "no gpu": ({"tasks": "tiny-digits", "device": "cuda:99"}, "not on this machine"),
+    "replicas": ({"tasks": "tiny-digits", "replicas": 0}, "replicas = 0"),
+    "seed": ({"tasks": "tiny-digits", "seed": -1}, "seed = -1"),
+    "nan": ({"tasks": [(torch.full((4, 6), torch.nan), torch.zeros(4).long())]}, "NaN"),
+    "empty": ({"tasks": [(torch.zeros(0, 6), torch.zeros(0).long())]}, "empty"),
     "labels outside": (
-        dict(tasks=[(torch.randn(9, 6), torch.arange(9))], model=NETWORK),
+        {"tasks": [(torch.randn(9, 6), torch.arange(9))], "model": NETWORK},
         "accepted: 0 to 1",
     ),
     "frozen model": (
-        dict(tasks=[pair(0)], model=nn.Linear(6, 2).requires_grad_(False)),
+        {"tasks": [pair(0)], "model": nn.Linear(6, 2).requires_grad_(False)},
         "no trainable parameters",
     ),
-    "wrong inputs": (dict(tasks=[pair(0)], model=nn.Linear(7, 2)), "inputs of shape"),
+    "wrong inputs": ({"tasks": [pair(0)], "model": nn.Linear(7, 2)}, "inputs of shape"),
     "batch norm": (
-        dict(tasks=[pair(0)], model=nn.Sequential(NETWORK, nn.BatchNorm1d(2))),
+        {"tasks": [pair(0)], "model": nn.Sequential(NETWORK, nn.BatchNorm1d(2))},
         "running statistics",
     ),
     "dropout": (
-        dict(tasks=[pair(0)], model=nn.Sequential(NETWORK, nn.Dropout())),
+        {"tasks": [pair(0)], "model": nn.Sequential(NETWORK, nn.Dropout())},
         "random mask",
     ),
-    "model is text": (dict(tasks=[pair(0)], model="mlp"), "model is a str"),
+    "model is text": ({"tasks": [pair(0)], "model": "mlp"}, "model is a str"),
 }
 
 
 @pytest.mark.parametrize("case", BAD)
 def test_bad_input_dies_before_any_work(case, tmp_path):
     arguments, said = BAD[case]
-    with pytest.raises(ValueError, match=".") as caught:
+    with pytest.raises(ValueError, match=r".") as caught:
         capacity.run(**arguments, out=tmp_path / "run", quiet=True)
     assert said in str(caught.value)
     assert not (tmp_path / "run").exists()

@@ -61,13 +61,11 @@ def transition(cells, loss):
 
 
 def test_scores():
-    made = summary.scores(
-        [
-            transition([cell(0.1, 0.2)], 3.0),
-            transition([cell(0.2, 0.1), cell(0.3, 0.3)], 2.0),
-            transition([cell(0.4, 0.5), cell(0.9, 0.8)], 1.0),
-        ]
-    )
+    made = summary.scores([
+        transition([cell(0.1, 0.2)], 3.0),
+        transition([cell(0.2, 0.1), cell(0.3, 0.3)], 2.0),
+        transition([cell(0.4, 0.5), cell(0.9, 0.8)], 1.0),
+    ])
     # ranks 1 2 3 4 5 against 2 1 3 4 5: rho = 1 - 6 * 2 / (5 * 24)
     assert made["pairs"] == 5
     assert made["accuracy_drop"]["spearman"]["value"] == pytest.approx(0.9)

@@ -9,7 +9,8 @@ from sklearn.datasets import load_digits
 
 from capacity.config import TaskStream
 from capacity.tasks import build_tasks, from_avalanche
-from capacity.tasks.digits import _variants, angles, digits_benchmark, digits_tasks
+from capacity.tasks.assemble import assemble
+from capacity.tasks.digits import _pieces, _variants, angles, digits_benchmark
 
 
 def rows_of(*splits):
@@ -37,7 +38,10 @@ STREAMS = {
 @pytest.mark.parametrize("stream", STREAMS.values(), ids=STREAMS)
 def test_avalanche_carries_the_same_tasks(stream):
     benchmark = digits_benchmark(stream)
-    assert_same(from_avalanche(benchmark, name="digits"), digits_tasks(stream))
+    assert_same(
+        from_avalanche(benchmark, name="digits"),
+        assemble("digits", _pieces(stream), "cross_entropy"),
+    )
     for experience in benchmark.train_stream:
         assert isinstance(experience.classes_in_this_experience, list)
 

@@ -6,12 +6,12 @@ import copy
 
 import pytest
 import torch
+from dense import dense_jacobian, network
 from torch import nn
 
 import capacity
 from capacity.estimate import Status
 from capacity.transport.spectrum import spectrum
-from dense import dense_jacobian, network
 
 OPTIMISERS = {
     "sgd": lambda p: torch.optim.SGD(p, lr=0.3),
@@ -116,10 +116,16 @@ def adam_with_steps():
 
 
 BAD = {
-    "nesterov": (lambda: torch.optim.SGD(NET.parameters(), lr=1, momentum=0.9, nesterov=True), "nesterov"),
+    "nesterov": (
+        lambda: torch.optim.SGD(NET.parameters(), lr=1, momentum=0.9, nesterov=True),
+        "nesterov",
+    ),
     "decay": (lambda: torch.optim.Adam(NET.parameters(), weight_decay=0.1), "weight_decay"),
     "other": (lambda: torch.optim.Rprop(NET.parameters()), "Rprop"),
-    "groups": (lambda: torch.optim.SGD([{"params": [p]} for p in NET.parameters()], lr=1), "groups"),
+    "groups": (
+        lambda: torch.optim.SGD([{"params": [p]} for p in NET.parameters()], lr=1),
+        "groups",
+    ),
     "partial": (lambda: torch.optim.SGD([NET.weight], lr=1), "exactly the model's"),
     "used": (adam_with_steps, "taken steps already"),
 }

@@ -1,0 +1,229 @@
+"""What every chart shares: colours, Vega-Lite configuration, the static picture, the figure record.
+
+Colours are CSS variables all the way into the SVG, so one picture serves light, dark and print.
+Keys (legends) are HTML beside the chart: they wrap on a narrow screen and take the keyboard.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import altair as alt
+import vl_convert
+
+from capacity.report.tables import Table
+
+WIDE, HALF, NARROW = 780, 380, 340
+"""Widths of the static pictures, px: full column, half column, telephone."""
+
+INK, MUTED, RULE, SURFACE = "var(--ink)", "var(--muted)", "var(--rule)", "var(--surface)"
+FORECAST, MEASURED = "var(--forecast)", "var(--measured)"
+
+CONFIG: dict[str, Any] = {
+    # The figure around the chart carries the description; one per mark would only be noise.
+    "aria": False,
+    "background": None,
+    "font": "sans-serif",
+    "view": {"stroke": None},
+    "axis": {
+        "domainColor": RULE,
+        "tickColor": RULE,
+        "gridColor": RULE,
+        "gridOpacity": 0.6,
+        "labelColor": MUTED,
+        "titleColor": MUTED,
+        "titleFontWeight": "normal",
+        "labelFontSize": 12,
+        "titleFontSize": 12,
+        "titlePadding": 8,
+        "labelPadding": 6,
+        "tickSize": 4,
+        "labelLimit": 150,
+    },
+    "axisX": {"grid": False},
+    "axisY": {"domain": False, "ticks": False},
+    "text": {"fill": INK, "fontSize": 12},
+    "rule": {"stroke": INK},
+    "legend": {"disable": True},
+}
+
+
+@dataclass(frozen=True)
+class Key:
+    """One entry of the key beside a chart.
+
+    Attributes:
+        label: What it stands for.
+        color: A CSS colour.
+        shape: `line`, `dot`, `ring`, `bar`, `band`, `diamond`, `square`, `tick` or `dash`.
+        focus: Value of the chart's `focus` parameter that shows this entry alone; None for none.
+    """
+
+    label: str
+    color: str
+    shape: str = "dot"
+    focus: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Figure:
+    """A chart with everything around it.
+
+    Attributes:
+        id: Anchor in the page.
+        title: What is shown, in words.
+        caption: What to see in it.
+        alt: The same for somebody who cannot see it.
+        spec: A Vega-Lite specification without a width.
+        keys: The key.
+        table: The data.
+        half: Whether it takes half of the column.
+    """
+
+    id: str
+    title: str
+    caption: str
+    alt: str
+    spec: dict[str, Any]
+    table: Table
+    keys: Sequence[Key] = field(default=())
+    half: bool = False
+
+    def svg(self, *, narrow: bool) -> str:
+        """Draw the figure without a browser.
+
+        Args:
+            narrow: Draw it for a telephone.
+
+        Returns:
+            An `<svg>` element whose ids are unique in the page.
+        """
+        width = NARROW if narrow else HALF if self.half else WIDE
+        drawn = str(vl_convert.vegalite_to_svg({**self.spec, "width": width}))
+        name = f"{self.id}-{'narrow' if narrow else 'wide'}"
+        # Every picture counts its clip paths from 0; in one page they must not meet.
+        drawn = re.sub(r'id="([\w-]+)"', rf'id="{name}-\1"', drawn)
+        drawn = re.sub(r"url\(#([\w-]+)\)", rf"url(#{name}-\1)", drawn)
+        return drawn.replace("<svg ", '<svg aria-hidden="true" focusable="false" ', 1)
+
+
+def task_color(i: int) -> str:
+    """Name a task's colour.
+
+    Args:
+        i: Index of the task.
+
+    Returns:
+        A CSS colour; the page defines the variables.
+    """
+    return f"var(--task-{i})"
+
+
+def task_keys(labels: Sequence[str], shape: str = "line") -> list[Key]:
+    """Make the key of a chart that colours by task.
+
+    Args:
+        labels: Labels of the tasks.
+        shape: Shape of the swatches.
+
+    Returns:
+        One entry per task, each of which can be focused.
+    """
+    return [Key(label, task_color(i), shape, label) for i, label in enumerate(labels)]
+
+
+def task_scale(labels: Sequence[str]) -> alt.Scale:
+    """Map labels of tasks to their colours.
+
+    Args:
+        labels: Labels of the tasks.
+
+    Returns:
+        A scale without a legend.
+    """
+    colors = [task_color(i) for i in range(len(labels))]
+    return alt.Scale(domain=list(labels), range=colors)
+
+
+def data(rows: Sequence[dict[str, Any]]) -> alt.Data:
+    """Hand rows to Altair as they are.
+
+    Args:
+        rows: Plain dictionaries.
+
+    Returns:
+        Inline data.
+    """
+    return alt.Data(values=list(rows))
+
+
+def focus() -> alt.Parameter:
+    """Make the parameter that the key sets: the label to show alone, or null.
+
+    Returns:
+        The parameter.
+    """
+    return alt.param(name="focus", value=None)
+
+
+def dimmed(name: str, full: float = 1.0) -> Any:
+    """Fade what is not in focus.
+
+    Args:
+        name: Field that holds the label.
+        full: Opacity otherwise.
+
+    Returns:
+        An opacity channel.
+    """
+    chosen = f"focus == null || datum['{name}'] == focus"
+    return alt.condition(chosen, alt.value(full), alt.value(full * 0.12))
+
+
+def spec(chart: alt.Chart | alt.LayerChart, *, height: int) -> dict[str, Any]:
+    """Finish a chart: our configuration, nobody's theme, width left to whoever draws it.
+
+    Args:
+        chart: The chart.
+        height: Height of the plotting area, px.
+
+    Returns:
+        The specification.
+    """
+    # Validation by Altair; the theme that a user may have enabled must not reach the report.
+    with alt.theme.enable("none"):
+        made: dict[str, Any] = chart.properties(height=height).to_dict()
+    # The version in $schema is Altair's; the library that draws comes from vl-convert.
+    made.pop("$schema", None)
+    made["config"] = CONFIG
+    made["autosize"] = {"type": "fit-x", "contains": "padding"}
+    made["padding"] = {"left": 2, "right": 8, "top": 8, "bottom": 2}
+    return made
+
+
+def javascript() -> str:
+    """Give the libraries that make the charts interactive.
+
+    Returns:
+        JavaScript that may stand inside a `<script>` element.
+    """
+    bundle = str(vl_convert.javascript_bundle())
+    # Inside strings, where these stand, the backslash changes nothing for JavaScript.
+    return bundle.replace("</script", "<\\/script").replace("<!--", "<\\!--")
+
+
+def script_json(value: object) -> str:
+    """Write JSON that may stand inside a `<script>` element.
+
+    Args:
+        value: Plain types.
+
+    Returns:
+        JSON without `<`, `>` or `&`.
+    """
+    text = json.dumps(value, allow_nan=False, separators=(",", ":"), ensure_ascii=True)
+    return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")

@@ -1,0 +1,370 @@
+"""Tables: of plain entries, with the notes of their estimates as footnotes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from capacity.estimate import Estimate
+from capacity.report.format import (
+    MISSING,
+    PERCENT,
+    POINTS,
+    Cell,
+    cell,
+    header_cell,
+    number,
+    say,
+    text_cell,
+)
+from capacity.report.view import Record, RunView, forecast_mean, measured_mean, pick
+
+_MARKS = "†‡§¶‖*"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Table:
+    """A table.
+
+    Attributes:
+        caption: What it lists.
+        columns: Head of every column; `|` parts it into a group and a name.
+        rows: Entries, one tuple per row.
+        remark: A sentence below it.
+    """
+
+    caption: str
+    columns: Sequence[str]
+    rows: Sequence[Sequence[Cell]]
+    remark: str = ""
+
+    @property
+    def notes(self) -> list[tuple[str, str]]:
+        """Footnotes: mark and text, in the order of their first use."""
+        texts = dict.fromkeys(_note(c) for row in self.rows for c in row if _note(c))
+        return [(_mark(k), text) for k, text in enumerate(texts)]
+
+    def mark(self, entry: Cell) -> str:
+        """Find the footnote mark of an entry.
+
+        Args:
+            entry: An entry of this table.
+
+        Returns:
+            The mark; empty if it has no note.
+        """
+        wanted = _note(entry)
+        return next((mark for mark, text in self.notes if text == wanted), "") if wanted else ""
+
+    @property
+    def groups(self) -> list[tuple[str, int]]:
+        """Column groups with their widths; empty when no column is in one."""
+        if not any("|" in column for column in self.columns):
+            return []
+        made: list[tuple[str, int]] = []
+        for column in self.columns:
+            group = column.partition("|")[0] if "|" in column else ""
+            if made and made[-1][0] == group:
+                made[-1] = (group, made[-1][1] + 1)
+            else:
+                made.append((group, 1))
+        return made
+
+    @property
+    def heads(self) -> list[str]:
+        """Names of the columns, without their groups."""
+        return [column.rpartition("|")[2] for column in self.columns]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Matrix:
+    """A figure per pair of tasks, in two versions.
+
+    Attributes:
+        title: Heading.
+        explanation: How it is defined.
+        table: The values.
+    """
+
+    title: str
+    explanation: str
+    table: Table = field()
+
+
+def _mark(k: int) -> str:
+    return _MARKS[k % len(_MARKS)] * (k // len(_MARKS) + 1)
+
+
+def _note(entry: Cell) -> str:
+    if not entry.note:
+        return ""
+    return f"{entry.status[0].upper()}{entry.status[1:]}: {entry.note}" if entry.status else entry.note
+
+
+def drop_target(view: RunView) -> tuple[str, float, tuple[float, float] | None]:
+    """Say in which quantity forgetting is told: accuracy where there is one, else loss.
+
+    Args:
+        view: The run.
+
+    Returns:
+        Name of the quantity in the result, its scale in print, and its bounds in print.
+    """
+    if view.classifies:
+        return "accuracy_drop", 100.0, POINTS
+    return "loss_increase", 1.0, None
+
+
+def forecast_table(view: RunView) -> Table:
+    """List forecasts against measurements per transition.
+
+    Args:
+        view: The run.
+
+    Returns:
+        The table.
+    """
+    target, scale, bounds = drop_target(view)
+    new = "accuracy" if view.classifies else "loss"
+    what = "Accuracy drop on earlier tasks, points" if view.classifies else "Rise of earlier losses"
+    reached = "Accuracy on the new task, %" if view.classifies else "Loss on the new task"
+    new_bounds = PERCENT if view.classifies else None
+    rows = []
+    for transition in view.transitions:
+        off = "not forecast" if transition["new"]["forecast"] is None else ""
+        open_ = _not_measured(view, transition)
+        rows.append((
+            header_cell(view.label(transition["task"])),
+            cell(
+                forecast_mean(transition, target),
+                scale=scale,
+                interval=True,
+                bounds=bounds,
+                missing=off,
+            ),
+            cell(measured_mean(view, transition, target), scale=scale, missing=open_),
+            cell(
+                pick(transition, "new", "forecast", new),
+                scale=scale,
+                interval=True,
+                bounds=new_bounds,
+                missing=off,
+            ),
+            cell(pick(transition, "new", "measured", new), scale=scale, missing=open_),
+            _times(pick(transition, "cost_ratio"), missing=off),
+        ))
+    return Table(
+        caption="Forecast before training, and what was measured after it",
+        columns=(
+            "New task",
+            f"{what}|forecast",
+            f"{what}|measured",
+            f"{reached}|forecast",
+            f"{reached}|measured",
+            "Cost of the forecast, × training",
+        ),
+        rows=rows,
+        remark="Drops are means over all earlier tasks, those already forgotten included. Forecast: "
+        "value (90 % interval for one further network). Measured: mean ± standard error over "
+        "replicas.",
+    )
+
+
+def room_table(view: RunView) -> Table:
+    """List capacity, dimension, the literal criterion and the inefficiency per transition.
+
+    Args:
+        view: The run.
+
+    Returns:
+        The table.
+    """
+    rows = []
+    for transition in view.transitions:
+        literal = transition.get("literal")
+        phase = view.phases[transition["task"]]
+        open_ = _not_measured(view, transition)
+        dimension = transition.get("dimension") or {}
+        demand = "no demand" if dimension.get("no_demand") else ""
+        rows.append((
+            header_cell(view.label(transition["task"])),
+            cell(pick(transition, "capacity", "nats")),
+            cell(pick(transition, "capacity", "directions")),
+            _demand(pick(transition, "dimension", "stable_rank"), demand),
+            _demand(pick(transition, "dimension", "intrinsic"), demand),
+            text_cell(_verdict(literal)),
+            _times(pick(phase, "thermo", "inefficiency"), missing=open_),
+            _times(pick(phase, "thermo", "inefficiency_path"), missing=open_),
+        ))
+    return Table(
+        caption="Room left by the earlier tasks, need of the new one, and cost of learning it",
+        columns=(
+            "New task",
+            "Room: R_A|nats",
+            "Room: R_A|directions",
+            "Need: m_B|stable rank",
+            "Need: m_B|intrinsic",
+            "Literal criterion m_B > R_A",
+            "Inefficiency, × the speed limit|by loss drop",
+            "Inefficiency, × the speed limit|of the path",
+        ),
+        rows=rows,
+        remark=f"P = {number(view.result['model']['parameters'], 6)} parameters. R_A and m_B are "
+        "measured on replica 0, before the new task is trained; the inefficiency afterwards, over "
+        "replicas.",
+    )
+
+
+def _verdict(literal: Record | None) -> str:
+    if literal is None:
+        return "not measured"
+    said = {"undecided": "undecided", "room left": "does not fire"}
+    return "fires" if literal["fires"] else said.get(literal["verdict"], literal["verdict"])
+
+
+def _not_measured(view: RunView, transition: Record) -> str:
+    state = str(view.tasks[transition["task"]]["status"])
+    return "" if state == "learned" else state.replace("_", " ")
+
+
+def _demand(found: Estimate | None, demand: str) -> Cell:
+    entry = cell(found)
+    return Cell(demand, note=entry.note, numeric=False) if demand else entry
+
+
+def _times(found: Estimate | None, *, missing: str = "") -> Cell:
+    entry = cell(found, missing=missing)
+    if found is None or found.value is None:
+        return entry
+    return Cell(f"{entry.text} ×", entry.status, entry.note)
+
+
+_CONTROL_NAMES = {
+    "new_task_loss": "loss of the new task before it is learned",
+    "path_bound": "S |g_B|: sum of learning rates × gradient norm",
+    "dimension_stable_rank": "m_B, stable rank, alone",
+    "capacity_directions": "R_A, directions, alone",
+}
+
+
+def score_table(view: RunView) -> Table:
+    """Hold the forecast and the simpler predictors against what was measured.
+
+    Args:
+        view: The run.
+
+    Returns:
+        The table.
+    """
+    scores: Record = view.result.get("scores") or {}
+    targets = (("loss_increase", 1.0, "Rise of loss"),)
+    if view.classifies:
+        targets = (("accuracy_drop", 100.0, "Drop of accuracy"), *targets)
+    columns = ["Predictor"]
+    forecast: list[Cell] = [header_cell("forecast")]
+    for target, scale, title in targets:
+        unit = ", points" if scale == 100.0 else ""
+        columns += [f"{title}|Spearman", f"{title}|R²", f"{title}|mean error{unit}"]
+        score = scores.get(target)
+        forecast += [
+            _correlation(pick(score, "spearman")),
+            cell(pick(score, "r2")),
+            cell(pick(score, "mean_error"), scale=scale),
+        ]
+    rows: list[Sequence[Cell]] = [forecast]
+    for name, score in (scores.get("controls") or {}).items():
+        row = [header_cell(_CONTROL_NAMES.get(name, name.replace("_", " ")))]
+        for target, _, _ in targets:
+            row += [_correlation(pick(score, target)), Cell(MISSING), Cell(MISSING)]
+        rows.append(row)
+    return Table(
+        caption=f"How well each predictor ranks {scores.get('pairs', 0)} pairs of a new and an "
+        "old task",
+        columns=columns,
+        rows=rows,
+        remark="The simpler predictors are in units of their own: only their ranks can be compared. "
+        "R_A would have to correlate negatively.",
+    )
+
+
+def _correlation(found: Estimate | None) -> Cell:
+    return cell(found, interval=True, bounds=(-1.0, 1.0))
+
+
+def pair_table(view: RunView, target: str) -> Table:
+    """List forecast and measured forgetting of every pair of a new and an old task.
+
+    Args:
+        view: The run.
+        target: `accuracy_drop` or `loss_increase`.
+
+    Returns:
+        The table.
+    """
+    scale, bounds = (100.0, POINTS) if target == "accuracy_drop" else (1.0, None)
+    rows = [
+        (
+            header_cell(view.label(transition["task"])),
+            text_cell(view.label(old["task"])),
+            cell(pick(old["forecast"], target), scale=scale, interval=True, bounds=bounds),
+            cell(pick(old["measured"], target), scale=scale),
+        )
+        for transition in view.transitions
+        for old in transition["old"]
+    ]
+    unit = "points" if scale == 100.0 else "loss"
+    return Table(
+        caption="Every pair of a new and an old task",
+        columns=("New task", "Old task", f"Forecast, {unit}", f"Measured, {unit}"),
+        rows=rows,
+    )
+
+
+def forgetting_matrices(view: RunView) -> list[Matrix]:
+    """List both forgettings after every task.
+
+    Args:
+        view: The run.
+
+    Returns:
+        One table per definition; none while nothing could be forgotten.
+    """
+    kind, scale = ("accuracy", 100.0) if view.classifies else ("loss", 1.0)
+    unit = "points of accuracy" if view.classifies else "loss"
+    best = "highest accuracy" if view.classifies else "lowest loss"
+    found: dict[str, Any] = (view.result.get("forgetting") or {}).get(kind) or {}
+    explained = {
+        "last": "against just after the task was learned",
+        "max": f"against the {best} so far",
+    }
+    made = []
+    for version, against in explained.items():
+        cells = found.get(version) or []
+        rows = [
+            (header_cell(view.label(i)), *(cell(pick({"e": e}, "e"), scale=scale) for e in row[:-1]))
+            for i, row in enumerate(cells)
+            if any(e is not None for e in row)
+        ]
+        if rows:
+            table = Table(
+                caption=f"forgetting_{version}, {unit}, {against}",
+                columns=("After learning", *(view.label(j) for j in range(len(cells) - 1))),
+                rows=rows,
+            )
+            made.append(Matrix(title=f"forgetting_{version}", explanation=against, table=table))
+    return made
+
+
+def scalar(record: Record | None, *path: str, scale: float = 1.0) -> str:
+    """Write one estimate of the result in a sentence.
+
+    Args:
+        record: Where to start.
+        path: Names on the way.
+        scale: Factor on value and uncertainty.
+
+    Returns:
+        The text.
+    """
+    return say(pick(record, *path), scale=scale)
