@@ -193,40 +193,33 @@ def eigenpairs(
         values, coefficients = torch.linalg.eigh((small + small.T) / 2)
         order = (values.abs() if by_magnitude else values).argsort(descending=True)
         values, coefficients = values[order], coefficients[:, order]
-        wanted = min(count, known) if count is not None else int((values > above).sum())
-        chosen = coefficients[:, :wanted].T.to(like.dtype)
-        vectors = chosen @ q
-        residuals = (chosen @ aq - values[:wanted, None].to(like.dtype) * vectors).double()
-        residuals = residuals.norm(dim=-1)
         scale = float(values.abs().max())
-        settled = bool((residuals <= tolerance * scale).all())
-        # "All above" needs a look below the threshold, too: a Ritz value under it that has settled.
-        below = count is not None or _settled_below(
-            values, coefficients, q, aq, wanted, tolerance * scale
-        )
-        done = known == size or (settled and below)
+        if above is None:
+            assert count is not None
+            wanted, looked, bound = count, count, tolerance * scale
+        else:
+            # Ritz values settle from the top down: when a whole block below the threshold has
+            # settled, too, nothing above it is missing.
+            wanted = int((values > above).sum())
+            looked, bound = wanted + block, min(tolerance * scale, 0.1 * abs(above))
+        wanted, looked = min(wanted, known), min(looked, known)
+        chosen = coefficients[:, :looked].T.to(like.dtype)
+        vectors = chosen @ q
+        errors = chosen @ aq - values[:looked, None].to(like.dtype) * vectors
+        residuals = errors.double().norm(dim=-1)
+        settled = looked < known and bool((residuals <= bound).all())
+        done = known == size or settled
         if done or known >= limit:
             return Eigenpairs(
                 values=values[:wanted],
-                vectors=vectors,
-                residuals=residuals,
+                vectors=vectors[:wanted],
+                residuals=residuals[:wanted],
                 status=Status.OK if done else Status.NOT_CONVERGED,
                 products=known,
             )
         rows = orthonormal(image[known - len(rows) : known], q)
         if not len(rows):  # an invariant subspace: start again outside it
             rows = orthonormal(random_signs(block, like, generator), q)
-
-
-def _settled_below(
-    values: Tensor, coefficients: Tensor, q: Tensor, aq: Tensor, wanted: int, bound: float
-) -> bool:
-    if wanted >= len(values):
-        return False
-    chosen = coefficients[:, wanted].to(q.dtype)
-    residual = chosen @ aq - float(values[wanted]) * (chosen @ q)
-    # Ten times looser: nobody reads this pair, it only shows that the search has come down here.
-    return float(residual.double().norm()) <= 10 * bound
 
 
 @dataclass(frozen=True, kw_only=True)

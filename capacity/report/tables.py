@@ -99,7 +99,9 @@ def _mark(k: int) -> str:
 def _note(entry: Cell) -> str:
     if not entry.note:
         return ""
-    return f"{entry.status[0].upper()}{entry.status[1:]}: {entry.note}" if entry.status else entry.note
+    return (
+        f"{entry.status[0].upper()}{entry.status[1:]}: {entry.note}" if entry.status else entry.note
+    )
 
 
 def drop_target(view: RunView) -> tuple[str, float, tuple[float, float] | None]:
@@ -342,7 +344,10 @@ def forgetting_matrices(view: RunView) -> list[Matrix]:
     for version, against in explained.items():
         cells = found.get(version) or []
         rows = [
-            (header_cell(view.label(i)), *(cell(pick({"e": e}, "e"), scale=scale) for e in row[:-1]))
+            (
+                header_cell(view.label(i)),
+                *(cell(pick({"e": e}, "e"), scale=scale) for e in row[:-1]),
+            )
             for i, row in enumerate(cells)
             if any(e is not None for e in row)
         ]

@@ -91,7 +91,8 @@ def test_against_the_dense_jacobian_on_digits(float64):
     assert preserving.removed == above.shape[1] > 3
     p = torch.eye(model.size) - above @ above.T
     v = torch.randn(4, model.size)
-    torch.testing.assert_close(preserving.project(v), v @ p, rtol=0, atol=2e-2)
+    # Eigenvectors at the cut itself are known to a tenth of the threshold only.
+    assert float((preserving.project(v) - v @ p).norm() / v.norm()) < 0.02
 
     j = dense_jacobian(trajectory)
     for eps, made in zip(
