@@ -9,9 +9,17 @@ import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from types import FrameType
+from typing import NoReturn
 
 USER_ERROR = 2
 INTERRUPTED = 130
+
+
+class _Parser(argparse.ArgumentParser):
+    """Says what is wrong in one line, as every other mistake is said."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(USER_ERROR, f"{self.prog}: {message}; see {self.prog} --help\n")
 
 
 def parser() -> argparse.ArgumentParser:
@@ -20,7 +28,7 @@ def parser() -> argparse.ArgumentParser:
     Returns:
         The parser of `capacity`.
     """
-    top = argparse.ArgumentParser(
+    top = _Parser(
         prog="capacity",
         description="How much will a network forget, why, and what would it cost to avoid that?",
     )

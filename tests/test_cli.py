@@ -36,6 +36,14 @@ def test_mistakes_are_one_line_and_exit_code_2(case, capsys, tmp_path, monkeypat
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize("words", [[], ["rnu", "x"], ["run"], ["run", "x", "--outt", "y"]])
+def test_unknown_words_are_one_line_too(words, capsys):
+    with pytest.raises(SystemExit) as caught:
+        main(words)
+    assert caught.value.code == 2
+    assert capsys.readouterr().err.count("\n") == 1
+
+
 def test_run_validate_list_copy_report(capsys, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert main(["recipes", "ls"]) == 0

@@ -19,6 +19,11 @@ from capacity.curvature.lanczos import spectral_sums
 from capacity.estimate import Estimate
 from capacity.transport.jacobian import TrainingJacobian
 
+_STRETCHED = (
+    "More than the {kept} preserving directions there are: J_t stretches some, and a direction "
+    "stretched by s counts log(1 + s^2/eps^2) / log(1 + 1/eps^2) times."
+)
+
 
 @dataclass(frozen=True, kw_only=True)
 class CapacityAtScale:
@@ -74,20 +79,22 @@ def compatible_capacity(
         One record per scale, in the order given.
     """
     scales = [positive_float("eps", e) for e in eps]
+    kept = like.numel() - preserving.removed
     if jacobian is None:
-        kept = like.numel() - preserving.removed
-        return tuple(_at_scale(e, Estimate(value=0.5 * kept * math.log1p(e**-2))) for e in scales)
+        exact = [Estimate(value=0.5 * kept * math.log1p(e**-2)) for e in scales]
+        return tuple(_at_scale(e, made, kept) for e, made in zip(scales, exact, strict=True))
 
     def normal(vectors: Tensor) -> Tensor:
         return jacobian.adjoint(preserving.project(jacobian.forward(vectors)))
 
     functions = [lambda x, e=e: 0.5 * torch.log1p(x.clamp(min=0) / e**2) for e in scales]
     sums = spectral_sums(normal, like, functions, probes=probes, steps=nodes, generator=generator)
-    return tuple(_at_scale(e, made) for e, made in zip(scales, sums, strict=True))
+    return tuple(_at_scale(e, made, kept) for e, made in zip(scales, sums, strict=True))
 
 
-def _at_scale(eps: float, nats: Estimate) -> CapacityAtScale:
+def _at_scale(eps: float, nats: Estimate, kept: int) -> CapacityAtScale:
     unit = 0.5 * math.log1p(eps**-2)
+    stretched = nats.value is not None and nats.value > (kept + 0.5) * unit
     scaled = Estimate(
         value=None if nats.value is None else nats.value / unit,
         stderr=None if nats.stderr is None else nats.stderr / unit,
@@ -98,6 +105,6 @@ def _at_scale(eps: float, nats: Estimate) -> CapacityAtScale:
         level=nats.level,
         n=nats.n,
         cost=nats.cost,
-        note=nats.note,
+        note=_STRETCHED.format(kept=kept) if stretched else nats.note,
     )
     return CapacityAtScale(eps=eps, nats=nats, directions=scaled)

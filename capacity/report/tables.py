@@ -373,3 +373,31 @@ def scalar(record: Record | None, *path: str, scale: float = 1.0) -> str:
         The text.
     """
     return say(pick(record, *path), scale=scale)
+
+
+def eps_table(view: RunView) -> Table | None:
+    """List R_A at every scale, where more than one was asked for.
+
+    Args:
+        view: The run.
+
+    Returns:
+        The table; None for one scale.
+    """
+    rows = [
+        (
+            header_cell(view.label(transition["task"])),
+            Cell(number(at["eps"])),
+            cell(pick(at, "nats")),
+            cell(pick(at, "directions")),
+        )
+        for transition in view.transitions
+        for at in (transition.get("capacity") or {}).get("by_eps") or []
+    ]
+    if len(rows) <= len(view.transitions):
+        return None
+    return Table(
+        caption="R_A depends on the scale \u03b5 below which a direction does not count",
+        columns=("New task", "\u03b5", "R_A, nats", "R_A, directions"),
+        rows=rows,
+    )

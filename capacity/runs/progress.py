@@ -60,7 +60,7 @@ class Progress:
             self._bar.update()
 
     def close(self) -> None:
-        """End the stretch of work."""
+        """End the stretch of work, done or not."""
         if self._bar is not None:
             self._bar.close()
             self._bar = None

@@ -1,0 +1,387 @@
+"""Figures of what was learned and forgotten: the score matrix and the curves over the sequence."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import altair as alt
+
+from capacity.report.charts import (
+    INK,
+    MUTED,
+    RULE,
+    Figure,
+    data,
+    dimmed,
+    focus,
+    spec,
+    task_color,
+    task_keys,
+    task_scale,
+)
+from capacity.report.format import Cell, header_cell, number, with_error
+from capacity.report.tables import Table
+from capacity.report.view import Record, RunView
+
+_CURVE_POINTS = 6000
+_TABLE_ROWS = 160
+_PRINTED_CELLS = 16
+
+
+def matrix_figure(view: RunView) -> Figure | None:
+    """Draw the accuracy matrix, or the loss matrix for regression.
+
+    Args:
+        view: The run.
+
+    Returns:
+        The figure; None while no task was learned.
+    """
+    kind, scale, unit = ("accuracy", 100.0, "%") if view.classifies else ("loss", 1.0, "")
+    scores: Record = view.result.get(kind) or {}
+    mean, stderr = scores.get("mean") or [], scores.get("stderr") or []
+    n, short = len(mean), [str(i + 1) for i in range(len(view.tasks))]
+    rows: list[dict[str, Any]] = []
+    known = [v for row in mean for v in row if v is not None]
+    if not known:
+        return None
+    top = 1.0 if view.classifies else max(known) or 1.0
+    for i in range(n):
+        for j in range(n):
+            value = mean[i][j]
+            error = stderr[i][j] if stderr and stderr[i] else None
+            said = "not reached" if value is None else _said(value, error, scale)
+            rows.append({
+                "after": view.label(i),
+                "on": short[j],
+                "tested": view.label(j),
+                "shade": None if value is None else 0.04 + 0.96 * max(value, 0.0) / top,
+                "text": "" if value is None else _short(value * scale),
+                "said": f"{said} {unit}".strip() if value is not None else said,
+                "own": i == j,
+            })
+    cell = 34 if n <= 10 else max(10, 400 // n)
+    order = [view.label(i) for i in range(n)]
+    x = alt.X(
+        "on:N", sort=short, title=f"{kind} on task", axis=alt.Axis(orient="top", labelAngle=0)
+    )
+    y = alt.Y("after:N", sort=order, title=None, axis=alt.Axis(domain=False, ticks=False))
+    tooltip = [
+        alt.Tooltip("after:N", title="after learning"),
+        alt.Tooltip("tested:N", title="tested on"),
+        alt.Tooltip("said:N", title=kind),
+    ]
+    base = alt.Chart(data(rows)).encode(x=x, y=y, tooltip=tooltip)
+    gap = {"xOffset": 1, "x2Offset": -1, "yOffset": 1, "y2Offset": -1, "cornerRadius": 3}
+    opacity = alt.Opacity("shade:Q", scale=alt.Scale(domain=[0, 1], range=[0, 1]), legend=None)
+    reached, missed = "datum.shade != null", "datum.shade == null"
+    layers = [
+        base
+        .transform_filter(reached)
+        .mark_rect(fill="var(--heat)", stroke=None, **gap)
+        .encode(fillOpacity=opacity),
+        base.transform_filter(missed).mark_rect(
+            fill="transparent", stroke=RULE, strokeDash=[3, 3], **gap
+        ),
+        base.transform_filter("datum.own && datum.shade != null").mark_rect(
+            fill="transparent", stroke=INK, strokeWidth=1.4, **gap
+        ),
+    ]
+    if n <= _PRINTED_CELLS:
+        text = base.mark_text(fontSize=12 if n <= 10 else 10).encode(
+            text="text:N",
+            color=alt.condition("datum.shade > 0.55", alt.value("var(--heat-ink)"), alt.value(INK)),
+        )
+        layers.append(text)
+    chart = alt.layer(*layers)
+    columns = ("After learning", *(view.label(j) for j in range(n)))
+    cells = [
+        (
+            header_cell(view.label(i)),
+            *(Cell(_said(mean[i][j], stderr[i][j] if stderr else None, scale)) for j in range(n)),
+        )
+        for i in range(n)
+        if any(v is not None for v in mean[i])
+    ]
+    spread = " ± standard error" if view.replicas > 1 else ""
+    held = "fades" if view.classifies else "darkens"
+    return Figure(
+        id="fig-matrix",
+        title=f"Test {kind} after every task" + (", %" if view.classifies else ""),
+        caption=f"Read down a column: a task is first learned on the outlined diagonal, and what is "
+        f"forgotten later {held} below it. To the right of the diagonal stands what the network "
+        "does on tasks that it has not seen yet."
+        + (" Dashed cells were not reached." if None in [r["shade"] for r in rows] else ""),
+        alt=f"Matrix of test {kind}: one row per learned task, one column per tested task.",
+        spec=spec(chart, height=cell * n),
+        table=Table(
+            caption=f"Test {kind}{', %,' if view.classifies else ''} mean{spread}",
+            columns=columns,
+            rows=cells,
+        ),
+    )
+
+
+def curve_figure(view: RunView) -> Figure | None:
+    """Draw test accuracy (or loss) of every task over the whole sequence.
+
+    Args:
+        view: The run.
+
+    Returns:
+        The figure; None while there is no row of metrics.
+    """
+    kind, scale = ("accuracy", 100.0) if view.classifies else ("loss", 1.0)
+    labels = [view.label(i) for i in range(len(view.tasks))]
+    kept = thin(view.rows, max(_CURVE_POINTS // max(len(labels), 1), 2))
+    points = [
+        _point(row, row[f"test_{kind}"][j], (row.get(f"test_{kind}_stderr") or [None] * 999)[j])
+        | {"task": labels[j]}
+        for row in kept
+        for j in range(min(len(labels), len(row.get(f"test_{kind}") or [])))
+        if row[f"test_{kind}"][j] is not None
+    ]
+    if not points:
+        return None
+    for point in points:
+        for name in ("value", "low", "high"):
+            point[name] *= scale
+        if view.classifies:
+            point["low"], point["high"] = max(point["low"], 0.0), min(point["high"], 100.0)
+    scale_y = alt.Scale(domain=[0, 100]) if view.classifies else alt.Scale(zero=False, nice=True)
+    y_title = "test accuracy, %" if view.classifies else "test loss"
+    color = alt.Color("task:N", scale=task_scale(labels), legend=None)
+    base = alt.Chart(data(points)).encode(x=_steps(view), color=color)
+    tooltip = [
+        alt.Tooltip("task:N", title="tested on"),
+        alt.Tooltip("step:Q"),
+        alt.Tooltip("epoch:Q", title="epoch of its task"),
+        alt.Tooltip("said:N", title=kind),
+    ]
+    for point in points:
+        point["said"] = _said_scaled(point)
+    y = alt.Y("value:Q", title=y_title, scale=scale_y, axis=alt.Axis(tickCount=5))
+    chart = alt.layer(
+        *_boundaries(view),
+        base.mark_area(stroke=None, tooltip=None).encode(
+            y=alt.Y("low:Q", title=y_title),
+            y2="high:Q",
+            fill=alt.Fill("task:N", scale=task_scale(labels), legend=None),
+            opacity=dimmed("task", 0.18),
+        ),
+        base.mark_line(strokeWidth=2, strokeJoin="round").encode(y=y, opacity=dimmed("task")),
+        base.mark_circle(size=90, opacity=0).encode(y=y, tooltip=tooltip),
+    ).add_params(focus())
+    columns = ("Task", "Epoch", "Step", *labels)
+    shown = thin(view.rows, _TABLE_ROWS)
+    cells = [
+        (
+            header_cell(labels[row["task"]]),
+            Cell(str(row["epoch"])),
+            Cell(str(row["step"])),
+            *(
+                Cell(_said(v, (row.get(f"test_{kind}_stderr") or [None] * 999)[j], scale))
+                for j, v in enumerate(row[f"test_{kind}"][: len(labels)])
+            ),
+        )
+        for row in shown
+    ]
+    return Figure(
+        id="fig-curves",
+        title=f"Learning and forgetting: test {kind} along the sequence",
+        caption="Every line is one task's test score, from before the first step to after the last; "
+        "the numbered spans are the tasks being trained. A line rises in the span of its "
+        "own number; what it loses in later spans is forgetting."
+        + (" Bands: ± one standard error over replicas." if view.replicas > 1 else "")
+        + " Choose a task in the key to see it alone.",
+        alt=f"Line chart of test {kind} per task against training step.",
+        spec=spec(chart, height=300),
+        keys=task_keys(labels),
+        table=Table(
+            caption=f"Test {kind} per epoch{', %' if view.classifies else ''}",
+            columns=columns,
+            rows=cells,
+            remark=_thinned(view.rows, shown),
+        ),
+    )
+
+
+def train_figure(view: RunView) -> Figure | None:
+    """Draw the training loss over the whole sequence.
+
+    Args:
+        view: The run.
+
+    Returns:
+        The figure; None while there is no finite loss.
+    """
+    labels = [view.label(i) for i in range(len(view.tasks))]
+    points = [
+        _point(row, row["train_loss"], row.get("train_loss_stderr"))
+        | {
+            "task": labels[row["task"]],
+            "said": _said(row["train_loss"], row.get("train_loss_stderr")),
+        }
+        for row in thin(view.rows, _CURVE_POINTS)
+        if row.get("train_loss") is not None
+    ]
+    if not points:
+        return None
+    smallest = min(point["value"] for point in points)
+    log = smallest > 0 and max(point["value"] for point in points) > 20 * smallest
+    if log:
+        for point in points:
+            point["low"] = max(point["low"], point["value"] / 10)
+    scale = alt.Scale(type="log", nice=False) if log else alt.Scale(zero=True)
+    color = alt.Color("task:N", scale=task_scale(labels), legend=None)
+    fill = alt.Fill("task:N", scale=task_scale(labels), legend=None)
+    tooltip = [
+        alt.Tooltip("task:N", title="training"),
+        alt.Tooltip("step:Q"),
+        alt.Tooltip("said:N", title="training loss"),
+    ]
+    axis = alt.Axis(tickCount=4, format="~g")
+    base = alt.Chart(data(points)).encode(x=_steps(view))
+    chart = alt.layer(
+        *_boundaries(view),
+        base.mark_area(opacity=0.18, stroke=None).encode(
+            y=alt.Y("low:Q", scale=scale, title="training loss", axis=axis), y2="high:Q", fill=fill
+        ),
+        base.mark_line(strokeWidth=2, strokeJoin="round").encode(
+            y=alt.Y("value:Q", scale=scale, title="training loss", axis=axis), color=color
+        ),
+        base.mark_circle(size=90, opacity=0).encode(
+            y=alt.Y("value:Q", scale=scale), color=color, tooltip=tooltip
+        ),
+    )
+    shown = thin(view.rows, _TABLE_ROWS)
+    return Figure(
+        id="fig-train",
+        title="Training loss along the sequence",
+        caption="Loss on the training data of the task being learned. It jumps where a task begins: "
+        "that is how badly the network fits the new task before its first step."
+        + (" The axis is logarithmic." if log else ""),
+        alt="Line chart of the training loss against training step.",
+        spec=spec(chart, height=170),
+        table=Table(
+            caption="Training loss per epoch",
+            columns=("Task", "Epoch", "Step", "Learning rate", "Training loss"),
+            rows=[
+                (
+                    header_cell(labels[row["task"]]),
+                    Cell(str(row["epoch"])),
+                    Cell(str(row["step"])),
+                    Cell(number(row.get("lr"))),
+                    Cell(_said(row.get("train_loss"), row.get("train_loss_stderr"))),
+                )
+                for row in shown
+            ],
+            remark=_thinned(view.rows, shown),
+        ),
+    )
+
+
+def thin(rows: Sequence[Record], most: int) -> list[Record]:
+    """Leave rows out evenly, but never the first or the last one of a task.
+
+    Args:
+        rows: Rows in order, each with its task.
+        most: About how many to keep.
+
+    Returns:
+        The rows that are kept.
+    """
+    stride = -(-len(rows) // max(most, 1))
+    ends = {
+        k
+        for k in range(len(rows))
+        if k in {0, len(rows) - 1}
+        or rows[k]["task"] != rows[k - 1]["task"]
+        or rows[k]["task"] != rows[k + 1]["task"]
+    }
+    return [row for k, row in enumerate(rows) if k % stride == 0 or k in ends]
+
+
+def _thinned(rows: Sequence[Record], shown: Sequence[Record]) -> str:
+    if len(shown) == len(rows):
+        return ""
+    return f"{len(shown)} of {len(rows)} rows; all are in metrics.jsonl."
+
+
+def boundaries(view: RunView) -> list[tuple[int, int]]:
+    """Find where each task begins.
+
+    Args:
+        view: The run.
+
+    Returns:
+        Task and first step, in order.
+    """
+    starts: dict[int, int] = {}
+    for row in view.rows:
+        starts.setdefault(int(row["task"]), int(row["step"]))
+    return sorted(starts.items())
+
+
+def _boundaries(view: RunView) -> list[Any]:
+    """Mark where tasks begin, with their numbers on top."""
+    starts = boundaries(view)
+    end = max((int(row["step"]) for row in view.rows), default=1)
+    stops = [step for _, step in starts[1:]] + [end]
+    middles = [
+        {"step": (start + stop) / 2, "number": str(task + 1), "color": task_color(task)}
+        for (task, start), stop in zip(starts, stops, strict=True)
+    ]
+    rules = [{"step": step} for _, step in starts[1:]]
+    layers = [
+        alt
+        .Chart(data(rules))
+        .mark_rule(stroke=MUTED, strokeDash=[2, 3], opacity=0.6)
+        .encode(x="step:Q")
+    ]
+    if len(starts) <= 24:
+        labels = alt.Chart(data(middles)).mark_text(
+            fontSize=12, fontWeight="bold", baseline="bottom"
+        )
+        layers.append(
+            labels.encode(
+                x="step:Q",
+                y=alt.value(-3),
+                text="number:N",
+                color=alt.Color("color:N", scale=None, legend=None),
+            )
+        )
+    return layers
+
+
+def _steps(view: RunView) -> Any:
+    end = max((int(row["step"]) for row in view.rows), default=1)
+    axis = alt.Axis(tickCount=6, format="~s" if end >= 10_000 else "d")
+    return alt.X("step:Q", title="training step", scale=alt.Scale(domain=[0, end]), axis=axis)
+
+
+def _point(row: Record, value: float, stderr: float | None) -> dict[str, Any]:
+    error = stderr or 0.0
+    return {
+        "step": row["step"],
+        "epoch": row["epoch"],
+        "value": value,
+        "low": value - error,
+        "high": value + error,
+    }
+
+
+def _said_scaled(point: dict[str, Any]) -> str:
+    error = (point["high"] - point["low"]) / 2
+    return with_error(point["value"], error) if error > 0 else number(point["value"])
+
+
+def _said(value: float | None, stderr: float | None, scale: float = 1.0) -> str:
+    if value is None or stderr is None:
+        return number(None if value is None else value * scale)
+    return with_error(value * scale, stderr * scale)
+
+
+def _short(value: float) -> str:
+    return f"{value:.0f}" if value >= 9.95 else f"{value:.2g}" if value < 1 else f"{value:.1f}"

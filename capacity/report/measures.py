@@ -1,0 +1,371 @@
+"""Figures of the training Jacobian and of the thermodynamics of learning."""
+
+from __future__ import annotations
+
+from itertools import accumulate
+from typing import Any
+
+import altair as alt
+
+from capacity.report.charts import (
+    FORECAST,
+    MEASURED,
+    MUTED,
+    Figure,
+    Key,
+    data,
+    dimmed,
+    focus,
+    spec,
+    task_keys,
+    task_scale,
+)
+from capacity.report.format import Cell, cell, header_cell, number, text_cell
+from capacity.report.learning import boundaries
+from capacity.report.tables import Table
+from capacity.report.view import RunView, pick
+
+_VOLUME_POINTS = 300
+
+
+def spectrum_figure(view: RunView) -> Figure | None:
+    """Draw the largest singular values of every task's Jacobian.
+
+    Args:
+        view: The run.
+
+    Returns:
+        The figure; None where the Jacobian was not tracked.
+    """
+    labels = [view.label(i) for i in range(len(view.tasks))]
+    rows: list[dict[str, Any]] = []
+    for i, phase in enumerate(view.phases):
+        transport = (phase or {}).get("transport") or {}
+        for rank, s in enumerate(transport.get("singular_values") or [], start=1):
+            if s["value"] is None or s["value"] <= 0:
+                continue
+            rows.append({
+                "task": labels[i],
+                "rank": rank,
+                "value": s["value"],
+                "low": max(s["value"] - s["residual"], s["value"] / 10),
+                "high": s["value"] + s["residual"],
+                "resolved": bool(s["resolved"]),
+                "said": f"{number(s['value'], 4)} ± {number(s['residual'], 2)}"
+                + ("" if s["resolved"] else ", not resolved"),
+            })
+    if not rows:
+        return None
+    top = max(row["rank"] for row in rows)
+    lowest = min(row["low"] for row in rows)
+    y_scale = alt.Scale(type="log", nice=False, domainMin=min(0.9, lowest * 0.9))
+    title = "singular value of J, logarithmic"
+    y_axis = alt.Axis(format="~g", tickCount=5)
+    x = alt.X(
+        "rank:Q",
+        title="rank",
+        scale=alt.Scale(domain=[0.5, top + 0.5], nice=False),
+        axis=alt.Axis(values=_ticks(top), format="d"),
+    )
+    color = alt.Color("task:N", scale=task_scale(labels), legend=None)
+    base = alt.Chart(data(rows)).encode(x=x, color=color, opacity=dimmed("task"))
+    y = alt.Y("value:Q", title=title, scale=y_scale, axis=y_axis)
+    tooltip = [
+        alt.Tooltip("task:N", title="training of"),
+        alt.Tooltip("rank:Q"),
+        alt.Tooltip("said:N", title="singular value"),
+    ]
+    one = alt.Chart(data([{"one": 1}])).mark_rule(stroke=MUTED, strokeDash=[4, 4])
+    resolved = base.transform_filter("datum.resolved")
+    open_ = base.transform_filter("!datum.resolved")
+    chart = alt.layer(
+        one.encode(y=alt.Y("one:Q", scale=y_scale)),
+        base.mark_line(strokeWidth=1, strokeOpacity=0.5).encode(y=y),
+        base.mark_rule(strokeWidth=1.5).encode(
+            y=alt.Y("low:Q", title=title, scale=y_scale, axis=y_axis), y2="high:Q"
+        ),
+        resolved.mark_circle(size=60, opacity=1).encode(y=y, tooltip=tooltip),
+        open_.mark_point(size=60, fill="var(--surface)", strokeWidth=1.6).encode(
+            y=y, tooltip=tooltip
+        ),
+    ).add_params(focus())
+    present = {row["task"] for row in rows}
+    missed = any(not row["resolved"] for row in rows)
+    return Figure(
+        id="fig-spectrum",
+        title="Top of the spectrum of the training Jacobian, per task",
+        caption="Above the dashed line at 1, training amplifies a small difference in the parameters "
+        "it starts from. Bars: a true singular value lies within the residual. "
+        + (
+            "Hollow marks are not resolved: their residual exceeds a thousandth of the value."
+            if missed
+            else "All values shown are resolved to a thousandth."
+        ),
+        alt="Largest singular values of J against their rank, one series per task.",
+        spec=spec(chart, height=280),
+        keys=[
+            *(key for key in task_keys(labels, "dot") if key.label in present),
+            *([Key("not resolved", MUTED, "ring")] if missed else []),
+            Key("\u03c3 = 1: no change", MUTED, "dash"),
+        ],
+        table=Table(
+            caption="Singular values of J, largest first",
+            columns=("Task", "Rank", "Value ± residual", "Resolved"),
+            rows=[
+                (
+                    header_cell(row["task"]),
+                    Cell(str(row["rank"])),
+                    Cell(row["said"].removesuffix(", not resolved")),
+                    text_cell("yes" if row["resolved"] else "not resolved"),
+                )
+                for row in rows
+            ],
+        ),
+    )
+
+
+def transport_table(view: RunView) -> Table | None:
+    """List what is known of every task's Jacobian.
+
+    Args:
+        view: The run.
+
+    Returns:
+        The table; None where the Jacobian was not tracked.
+    """
+    rows = []
+    method = ""
+    for i, phase in enumerate(view.phases):
+        transport = (phase or {}).get("transport")
+        if transport is None:
+            continue
+        values = transport["singular_values"]
+        method = str(transport.get("method") or method)
+        rows.append((
+            header_cell(view.label(i)),
+            cell(pick(transport, "log_volume")),
+            cell(pick(transport, "log_volume_total")),
+            cell(pick(transport, "frobenius_sq")),
+            cell(pick(transport, "deviation_sq")),
+            text_cell(f"{transport['top_resolved']} of {len(values)}"),
+            Cell(f"{transport['products_forward']} + {transport['products_adjoint']}"),
+        ))
+    if not rows:
+        return None
+    return Table(
+        caption="The training Jacobian of every task (replica 0)",
+        columns=(
+            "Task",
+            "log|det J|, nats|this task",
+            "log|det J|, nats|composed so far",
+            "|J|_F²",
+            "|J − 1|_F²",
+            "Top values resolved",
+            "Products, forward + adjoint",
+        ),
+        rows=rows,
+        remark="Not resolved by this method: the rest of the spectrum. The bulk at 1 and the stable "
+        f"part below it enter through |J|_F² and log|det J| only. Method: {method}.",
+    )
+
+
+def volume_figure(view: RunView) -> Figure | None:
+    """Draw how the log-volume shrinks along the sequence.
+
+    Args:
+        view: The run.
+
+    Returns:
+        The figure; None where no step was recorded.
+    """
+    labels = [view.label(i) for i in range(len(view.tasks))]
+    starts = dict(boundaries(view))
+    rows: list[dict[str, Any]] = []
+    total = 0.0
+    for i, steps in sorted(view.log_volume_steps.items()):
+        if (
+            not len(steps)
+            or i not in starts
+            or any(s != s or abs(s) == float("inf") for s in steps)
+        ):
+            break
+        sums = [total, *(total + s for s in accumulate(steps))]
+        stride = max(1, len(sums) // _VOLUME_POINTS)
+        keep = sorted({*range(0, len(sums), stride), len(sums) - 1})
+        rows += [
+            {"task": labels[i], "step": starts[i] + k, "value": sums[k], "said": number(sums[k])}
+            for k in keep
+        ]
+        total = sums[-1]
+    if not rows:
+        return None
+    color = alt.Color("task:N", scale=task_scale(labels), legend=None)
+    end = max(row["step"] for row in rows)
+    x = alt.X("step:Q", title="training step", scale=alt.Scale(domain=[0, end]))
+    y = alt.Y(
+        "value:Q", title="cumulative log|det J|, nats", axis=alt.Axis(tickCount=5, format="~s")
+    )
+    tooltip = [
+        alt.Tooltip("task:N", title="training of"),
+        alt.Tooltip("step:Q"),
+        alt.Tooltip("said:N", title="log|det J|, nats"),
+    ]
+    base = alt.Chart(data(rows)).encode(x=x, y=y, color=color, opacity=dimmed("task"))
+    chart = alt.layer(
+        base.mark_line(strokeWidth=2),
+        base.mark_circle(size=60, opacity=0).encode(tooltip=tooltip, opacity=alt.value(0)),
+    ).add_params(focus())
+    present = [label for label in labels if any(row["task"] == label for row in rows)]
+    last = {row["task"]: row for row in rows}
+    return Figure(
+        id="fig-volume",
+        title="Volume of parameter space along the sequence",
+        caption="How much a small cloud of initial parameters has been squeezed: the steeper the "
+        "fall, the faster training forgets where it started. Its uncertainty is in the table above.",
+        alt="Line chart of the cumulative log-determinant of J against training step.",
+        spec=spec(chart, height=200),
+        keys=[key for key in task_keys(labels) if key.label in present],
+        table=Table(
+            caption="Cumulative log|det J| at the end of every task",
+            columns=("Task", "Step", "log|det J|, nats"),
+            rows=[
+                (header_cell(label), Cell(str(last[label]["step"])), Cell(last[label]["said"]))
+                for label in present
+            ],
+        ),
+    )
+
+
+def thermo_figure(view: RunView) -> Figure | None:
+    """Draw the inefficiency of every task's training against the speed limit.
+
+    Args:
+        view: The run.
+
+    Returns:
+        The figure; None where none is defined.
+    """
+    paths = {"by loss drop": "inefficiency", "of the path": "inefficiency_path"}
+    rows = []
+    for i, phase in enumerate(view.phases):
+        for kind, name in paths.items():
+            found = pick(phase, "thermo", name)
+            if found is None or found.value is None or found.value <= 0:
+                continue
+            low, high = found.interval or (found.value, found.value)
+            rows.append({
+                "task": view.label(i),
+                "kind": kind,
+                "value": found.value,
+                "low": max(low, found.value / 10),
+                "high": high,
+                "said": cell(found).text,
+            })
+    if not rows:
+        return None
+    order = [view.label(i) for i in range(len(view.tasks))]
+    kinds, colors, shapes = list(paths), [MEASURED, FORECAST], ["circle", "diamond"]
+    highest = max(row["high"] for row in rows)
+    lowest = min(row["low"] for row in rows)
+    domain = [min(0.8, 0.9 * lowest), 1.15 * highest]
+    scale = alt.Scale(type="log", domain=domain, nice=False)
+    axis = alt.Axis(format="~g", grid=True, values=_log_ticks(*domain))
+    title = "inefficiency, × the speed limit, logarithmic"
+    y = alt.Y("task:N", sort=order, title=None, axis=alt.Axis(grid=True, gridDash=[1, 3]))
+    base = alt.Chart(data(rows)).encode(
+        y=y, color=alt.Color("kind:N", scale=alt.Scale(domain=kinds, range=colors), legend=None)
+    )
+    limit = alt.Chart(data([{"one": 1}])).mark_rule(stroke=MUTED, strokeDash=[4, 4])
+    chart = alt.layer(
+        limit.encode(x=alt.X("one:Q", scale=scale)),
+        base.mark_rule(strokeWidth=1.5).encode(
+            x=alt.X("low:Q", scale=scale, title=title, axis=axis), x2="high:Q"
+        ),
+        base.mark_point(filled=True, size=85, opacity=1).encode(
+            x=alt.X("value:Q", scale=scale, title=title, axis=axis),
+            shape=alt.Shape("kind:N", scale=alt.Scale(domain=kinds, range=shapes), legend=None),
+            tooltip=[
+                alt.Tooltip("task:N"),
+                alt.Tooltip("kind:N", title="inefficiency"),
+                alt.Tooltip("said:N", title="× the speed limit"),
+            ],
+        ),
+    )
+    present = {row["kind"] for row in rows}
+    table = thermo_table(view)
+    assert table is not None
+    return Figure(
+        id="fig-thermo",
+        title="Inefficiency of learning, per task",
+        caption="At the dashed line at 1 the network goes straight to where it ends, at constant "
+        "speed. By loss drop: T \u0394L over the squared displacement. Of the path: the same with "
+        "the action of the actual steps, minibatch noise included; no path can be below 1.",
+        alt="Dot plot of the inefficiency per task against the speed limit at 1.",
+        spec=spec(chart, height=max(34 * len({row["task"] for row in rows}), 60)),
+        keys=[
+            *(
+                Key(kind, color, shape)
+                for kind, color, shape in zip(kinds, colors, ("dot", "diamond"), strict=True)
+                if kind in present
+            ),
+            Key("speed limit", MUTED, "dash"),
+        ],
+        table=table,
+    )
+
+
+def thermo_table(view: RunView) -> Table | None:
+    """List the thermodynamic record of every task.
+
+    Args:
+        view: The run.
+
+    Returns:
+        The table; None where nothing was learned.
+    """
+    rows = []
+    for i, phase in enumerate(view.phases):
+        thermo = (phase or {}).get("thermo")
+        if thermo is None:
+            continue
+        invariant = thermo["path_invariant"]
+        smallest = number(invariant["smallest_ratio"], 4)
+        rows.append((
+            header_cell(view.label(i)),
+            Cell(number(thermo["learning_time"], 4)),
+            cell(pick(thermo, "loss_drop")),
+            cell(pick(thermo, "action")),
+            cell(pick(thermo, "displacement_sq")),
+            cell(pick(thermo, "inefficiency")),
+            cell(pick(thermo, "inefficiency_path")),
+            cell(pick(thermo, "length_ratio")),
+            text_cell(f"{'holds' if invariant['holds'] else 'BROKEN'}, smallest {smallest}"),
+        ))
+    if not rows:
+        return None
+    return Table(
+        caption="Cost of learning every task, mean ± standard error over replicas",
+        columns=(
+            "Task",
+            "T, sum of learning rates",
+            "Loss drop",
+            "Action",
+            "|\u0394\u03b8|²",
+            "Inefficiency, ×|by loss drop",
+            "Inefficiency, ×|of the path",
+            "Length over chord",
+            "Path invariant \u2265 1",
+        ),
+        rows=rows,
+    )
+
+
+def _ticks(top: int) -> list[int]:
+    stride = max(1, -(-top // 10))
+    return list(range(1, top + 1, stride))
+
+
+def _log_ticks(low: float, high: float) -> list[float]:
+    ticks = [m * 10.0**e for e in range(-3, 9) for m in (1, 2, 5)]
+    inside = [tick for tick in ticks if low <= tick <= high]
+    return inside if len(inside) <= 8 else [tick for tick in inside if str(f"{tick:e}")[0] == "1"]

@@ -1,0 +1,191 @@
+"""From a run directory to one HTML file. Reading and writing happen here and nowhere else."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import yaml
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup, escape
+from safetensors.numpy import load_file
+
+from capacity.report import learning, measures, prediction, tables, words
+from capacity.report.charts import Figure, javascript, script_json
+from capacity.report.format import number, plural
+from capacity.report.reproduce import python_call, runs_from_recipe
+from capacity.report.view import RunView
+from capacity.runs.directory import RunDirectory, write_atomically
+
+_SYMBOL = re.compile(r"\b([A-Za-z])_([A-Za-z0-9])\b|\|([A-Za-z0-9\u2212\u0394\u03b8 ]+)\|_F²")
+_OWN_COLORS = 8
+
+
+def render(run_dir: Path, output: Path | None = None) -> Path:
+    """Write the report of a run: one HTML file that needs no network and no other file.
+
+    Args:
+        run_dir: The run directory, in whatever state the run is.
+        output: The HTML file; None writes `report.html` into the run directory.
+
+    Returns:
+        Path of the report.
+
+    Raises:
+        ValueError: If there is no run in `run_dir`, or one of its files cannot be read.
+        OSError: If the report cannot be written.
+    """
+    target = Path(run_dir) / "report.html" if output is None else Path(output)
+    write_atomically(target, to_html(read(Path(run_dir))).encode())
+    return target
+
+
+def read(run_dir: Path) -> RunView:
+    """Read everything that a report shows.
+
+    Args:
+        run_dir: The run directory.
+
+    Returns:
+        Its content.
+
+    Raises:
+        ValueError: If there is no run in `run_dir`, or one of its files cannot be read.
+    """
+    directory = RunDirectory.open(run_dir)
+    text = (run_dir / "recipe.yaml").read_text(encoding="utf-8")
+    env = run_dir / "env.json"
+    spectra = run_dir / "spectra.safetensors"
+    try:
+        recipe = yaml.safe_load(text)
+        described = json.loads(env.read_text(encoding="utf-8")) if env.is_file() else {}
+    except (yaml.YAMLError, json.JSONDecodeError) as error:
+        raise ValueError(f"{run_dir}: recipe.yaml or env.json is not readable ({error})") from None
+    volumes: dict[int, list[float]] = {}
+    for name, values in (load_file(spectra) if spectra.is_file() else {}).items():
+        match = re.fullmatch(r"task(\d+)\.log_volume_steps", name)
+        if match:
+            volumes[int(match[1])] = values.tolist()
+    return RunView(
+        result=directory.result(),
+        recipe=recipe if isinstance(recipe, dict) else {},
+        recipe_text=text,
+        env=described,
+        status=directory.status(),
+        rows=directory.metrics(),
+        log_volume_steps=volumes,
+    )
+
+
+def to_html(view: RunView) -> str:
+    """Make the page.
+
+    Args:
+        view: The run.
+
+    Returns:
+        HTML.
+    """
+    groups = figures(view)
+    everything = [figure for group in groups.values() for figure in group]
+    several = view.learned > 0
+    return _environment().get_template("page.html").render(
+        view=view,
+        state=words.state_word(view),
+        warning=words.state_sentence(view),
+        headline=words.headline(view),
+        facts=words.facts(view),
+        sentences=[words.transition_sentence(view, t) for t in view.transitions],
+        literal=words.literal_sentence(view),
+        scored=words.score_sentence(view),
+        forecast_table=tables.forecast_table(view) if view.transitions else None,
+        room_table=tables.room_table(view) if view.transitions else None,
+        score_table=tables.score_table(view) if view.transitions else None,
+        forgetting=tables.forgetting_matrices(view),
+        transport_table=measures.transport_table(view),
+        thermo_table=measures.thermo_table(view),
+        groups=groups,
+        eps_rows=tables.eps_table(view),
+        colors=_task_colors(len(view.tasks)),
+        specs=Markup(script_json({figure.id: figure.spec for figure in everything})),
+        bundle=Markup(_bundle()) if everything else "",
+        from_recipe=runs_from_recipe(view.recipe),
+        python_call=python_call(view.recipe),
+        measured=several,
+    )
+
+
+def figures(view: RunView) -> dict[str, list[Figure]]:
+    """Make every figure that the run has data for.
+
+    Args:
+        view: The run.
+
+    Returns:
+        Figures by section; a section without data has none.
+    """
+    targets = ("accuracy_drop", "loss_increase") if view.classifies else ("loss_increase",)
+    made: dict[str, Iterable[Figure | None]] = {
+        "verdict": [prediction.drop_figure(view)],
+        "accuracy": [learning.matrix_figure(view)],
+        "curves": [learning.curve_figure(view), learning.train_figure(view)],
+        "scatter": [prediction.scatter_figure(view, target) for target in targets],
+        "transport": [measures.spectrum_figure(view), measures.volume_figure(view)],
+        "capacity": [prediction.capacity_figure(view)],
+        "thermo": [measures.thermo_figure(view)],
+    }
+    return {name: [f for f in group if f is not None] for name, group in made.items()}
+
+
+@cache
+def _bundle() -> str:
+    return javascript()
+
+
+@cache
+def _environment() -> Environment:
+    environment = Environment(
+        loader=PackageLoader("capacity.report"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters["symbols"] = symbols
+    environment.filters["number"] = number
+    environment.globals["plural"] = plural
+    environment.globals["drawn"] = lambda figure, narrow: Markup(figure.svg(narrow=narrow))
+    return environment
+
+
+def symbols(text: str) -> Markup:
+    """Set the theory's symbols as such: `R_A` with an index, `|J|_F²` with its own.
+
+    Args:
+        text: Plain text.
+
+    Returns:
+        Escaped HTML.
+    """
+
+    def index(match: re.Match[str]) -> str:
+        if match[3]:
+            return f"|{match[3]}|<sub>F</sub>²"
+        return f"<i>{match[1]}</i><sub>{match[2]}</sub>"
+
+    return Markup(_SYMBOL.sub(index, str(escape(text))))
+
+
+def _task_colors(count: int) -> list[tuple[int, str]]:
+    """Give every task a colour: its own while there are few, a place on a ramp beyond that."""
+    if count <= _OWN_COLORS:
+        return [(i, f"var(--own-{i})") for i in range(count)]
+    ends: list[tuple[int, str]] = []
+    for i in range(count):
+        share: Any = round(100 * i / (count - 1))
+        ends.append((i, f"color-mix(in oklch, var(--ramp-1) {share}%, var(--ramp-0))"))
+    return ends
