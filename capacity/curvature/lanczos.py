@@ -273,7 +273,7 @@ def singular_triplets(
         The triplets found, converged or not.
     """
     size = like.numel()
-    block = min(max(block, min(count, 16)), size)
+    block = min(block, size)
     q = like.new_zeros(0, size)
     jq, jjq = q, q
     rows = orthonormal(random_signs(block, like, generator), q)

@@ -52,6 +52,13 @@ CONFIG: dict[str, Any] = {
 }
 
 
+HOVER = "hover"
+"""Name of a layer that only answers the pointer."""
+
+_GEOMETRY = re.compile(r'\b(?:d|transform|x|y|x1|x2|y1|y2|width|height)="[^"]*"')
+_TAIL = re.compile(r"(\d\.\d\d)\d+")
+
+
 @dataclass(frozen=True)
 class Key:
     """One entry of the key beside a chart.
@@ -103,7 +110,10 @@ class Figure:
             An `<svg>` element whose ids are unique in the page.
         """
         width = NARROW if narrow else HALF if self.half else WIDE
-        drawn = str(vl_convert.vegalite_to_svg({**self.spec, "width": width}))
+        # What only answers the pointer has no place in a picture.
+        layers = [part for part in self.spec["layer"] if part.get("name") != HOVER]
+        drawn = str(vl_convert.vegalite_to_svg({**self.spec, "layer": layers, "width": width}))
+        drawn = _GEOMETRY.sub(lambda found: _TAIL.sub(r"\1", found[0]), drawn)
         name = f"{self.id}-{'narrow' if narrow else 'wide'}"
         # Every picture counts its clip paths from 0; in one page they must not meet.
         drawn = re.sub(r'id="([\w-]+)"', rf'id="{name}-\1"', drawn)
@@ -158,7 +168,12 @@ def data(rows: Sequence[dict[str, Any]]) -> alt.Data:
     Returns:
         Inline data.
     """
-    return alt.Data(values=list(rows))
+    return alt.Data(values=[{name: _short(value) for name, value in row.items()} for row in rows])
+
+
+def _short(value: object) -> object:
+    """Drop digits that no screen shows; they are most of the bytes of a long run."""
+    return float(f"{value:.6g}") if isinstance(value, float) else value
 
 
 def focus() -> alt.Parameter:

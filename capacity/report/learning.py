@@ -8,6 +8,7 @@ from typing import Any
 import altair as alt
 
 from capacity.report.charts import (
+    HOVER,
     INK,
     MUTED,
     RULE,
@@ -171,7 +172,7 @@ def curve_figure(view: RunView) -> Figure | None:
             opacity=dimmed("task", 0.18),
         ),
         base.mark_line(strokeWidth=2, strokeJoin="round").encode(y=y, opacity=dimmed("task")),
-        base.mark_circle(size=90, opacity=0).encode(y=y, tooltip=tooltip),
+        base.properties(name=HOVER).mark_circle(size=90, opacity=0).encode(y=y, tooltip=tooltip),
     ).add_params(focus())
     columns = ("Task", "Epoch", "Step", *labels)
     shown = thin(view.rows, _TABLE_ROWS)
@@ -251,7 +252,7 @@ def train_figure(view: RunView) -> Figure | None:
         base.mark_line(strokeWidth=2, strokeJoin="round").encode(
             y=alt.Y("value:Q", scale=scale, title="training loss", axis=axis), color=color
         ),
-        base.mark_circle(size=90, opacity=0).encode(
+        base.properties(name=HOVER).mark_circle(size=90, opacity=0).encode(
             y=alt.Y("value:Q", scale=scale), color=color, tooltip=tooltip
         ),
     )

@@ -9,6 +9,7 @@ import altair as alt
 
 from capacity.report.charts import (
     FORECAST,
+    HOVER,
     MEASURED,
     MUTED,
     Figure,
@@ -213,7 +214,7 @@ def volume_figure(view: RunView) -> Figure | None:
     base = alt.Chart(data(rows)).encode(x=x, y=y, color=color, opacity=dimmed("task"))
     chart = alt.layer(
         base.mark_line(strokeWidth=2),
-        base.mark_circle(size=60, opacity=0).encode(tooltip=tooltip, opacity=alt.value(0)),
+        base.properties(name=HOVER).mark_circle(size=60, opacity=0).encode(tooltip=tooltip, opacity=alt.value(0)),
     ).add_params(focus())
     present = [label for label in labels if any(row["task"] == label for row in rows)]
     last = {row["task"]: row for row in rows}

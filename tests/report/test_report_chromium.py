@@ -1,0 +1,151 @@
+"""The report in a real browser: it draws, fits a phone, asks nobody for anything, stays silent."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+
+import pytest
+from report.fabricated_run import CASES, write
+
+from capacity.report import render
+
+ARGUMENTS = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--no-first-run",
+]
+NAMES = ("chromium", "chromium-browser", "google-chrome")
+WIDTHS = (390, 768, 1440, 2560)
+
+
+def _absent(reason: str) -> None:
+    if os.environ.get("CAPACITY_REQUIRE_BROWSER") == "1":
+        pytest.fail(f"{reason}, and CAPACITY_REQUIRE_BROWSER=1 asks for it")
+    pytest.skip(reason)
+
+
+@pytest.fixture(scope="module")
+def browser():
+    """Headless Chromium."""
+    path = os.environ.get("CAPACITY_CHROMIUM") or next(filter(None, map(shutil.which, NAMES)), None)
+    if path is None:
+        _absent("no Chromium (set CAPACITY_CHROMIUM)")
+    try:
+        from playwright.sync_api import sync_playwright
+    except ImportError:
+        _absent("playwright is not installed")
+    with sync_playwright() as playwright:
+        started = playwright.chromium.launch(executable_path=path, args=ARGUMENTS)
+        yield started
+        started.close()
+
+
+@pytest.fixture(scope="module")
+def reports(tmp_path_factory):
+    """Every case's report, rendered once."""
+    folder = tmp_path_factory.mktemp("reports")
+    return {case: render(write(folder / case, case)) for case in CASES}
+
+
+@pytest.fixture
+def visit(browser):
+    """Opens a file at a width; returns the page, the requests made and the messages heard."""
+    contexts = []
+
+    def go(path, width=1440, **options):
+        context = browser.new_context(viewport={"width": width, "height": 900}, **options)
+        contexts.append(context)
+        page = context.new_page()
+        requests, heard = [], []
+        page.on("request", lambda request: requests.append(request.url))
+        page.on("console", lambda message: heard.append(message.text))
+        page.on("pageerror", lambda error: heard.append(str(error)))
+        page.goto(path.as_uri())
+        page.wait_for_timeout(1500)  # charts are drawn after the first paint
+        return page, requests, heard
+
+    yield go
+    for context in contexts:
+        context.close()
+
+
+def _marks(page):
+    """Bounding boxes of the drawn marks per figure, every figure scrolled into view first."""
+    found = []
+    for figure in page.locator("figure").all():
+        figure.scroll_into_view_if_needed()
+        page.wait_for_timeout(50)
+        found.append(
+            figure.evaluate(
+                """f => [...f.querySelectorAll('svg')].map(svg =>
+                [...svg.querySelectorAll('.role-mark path, .role-mark text, .role-mark rect')]
+                .map(m => m.getBoundingClientRect())
+                .filter(b => b.width + b.height > 0).length)"""
+            )
+        )
+    return found
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_figures_draw_and_nothing_is_asked_or_said(visit, reports, case):
+    page, requests, heard = visit(reports[case])
+    marks = _marks(page)
+    assert marks or case == "stopped_early"
+    for figure in marks:
+        assert figure
+        assert all(count > 0 for count in figure)
+    assert requests == [reports[case].as_uri()]
+    assert heard == []
+
+
+@pytest.mark.parametrize("width", WIDTHS)
+@pytest.mark.parametrize("case", CASES)
+def test_no_horizontal_scroll(visit, reports, case, width):
+    page, _, _ = visit(reports[case], width)
+    page.evaluate("document.querySelectorAll('details').forEach(d => { d.open = true })")
+    page.wait_for_timeout(100)
+    wide = page.evaluate("document.documentElement.scrollWidth - window.innerWidth")
+    assert wide <= 0
+
+
+def test_first_paint_needs_no_script(visit, reports):
+    page, requests, _ = visit(reports["finished"], java_script_enabled=False)
+    # Without scripts nothing can be evaluated in the page: ask the locators.
+    figures = page.locator("figure").all()
+    assert len(figures) >= 4
+    for figure in figures:
+        box = figure.locator("svg").first.bounding_box()
+        assert box is not None
+        assert box["width"] > 100
+        assert box["height"] > 50
+    assert requests == [reports["finished"].as_uri()]
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_text_stands_out_from_its_ground(visit, reports, scheme):
+    page, _, _ = visit(reports["finished"], color_scheme=scheme)
+    ratio = """e => {
+        const light = c => { const [r, g, b] = c.match(/[\\d.]+/g).map(Number).map(v => {
+            v /= 255; return v <= 0.03928 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4 });
+            return 0.2126 * r + 0.7152 * g + 0.0722 * b };
+        const [a, b] = [getComputedStyle(e).color, getComputedStyle(document.body).backgroundColor];
+        const [high, low] = [light(a), light(b)].sort((x, y) => y - x);
+        return (high + 0.05) / (low + 0.05) }"""
+    assert page.locator("h1").first.evaluate(ratio) > 7
+    for text in page.locator("figcaption, section p").all():
+        assert text.evaluate(ratio) > 4.5
+    axis = page.locator("figure svg .role-axis-label text").first
+    fill = axis.evaluate("e => getComputedStyle(e).fill")
+    dark_ink = sum(map(int, re.findall(r"\d+", fill)[:3])) < 384
+    assert dark_ink == (scheme == "light")
+
+
+def test_hostile_text_does_not_run(visit, reports):
+    page, _, heard = visit(reports["finished"])
+    assert page.title() != "owned"
+    assert heard == []

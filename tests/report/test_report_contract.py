@@ -1,0 +1,183 @@
+"""The report of every kind of run: it exists, says what happened and lets nothing through."""
+
+from __future__ import annotations
+
+import re
+from html.parser import HTMLParser
+
+import pytest
+from report.fabricated_run import CASES, HOSTILE, write
+
+from capacity.report import render
+
+MOST_BYTES = 3 * 1024 * 1024
+
+
+class Page(HTMLParser):
+    """The visible text of a page, its tags and its scripts."""
+
+    def __init__(self, source: str) -> None:
+        super().__init__()
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.text, self.scripts = "", []
+        self._inside = ""
+        self.feed(source)
+        self.close()
+        self.text = " ".join(self.text.split())
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append((tag, dict(attrs)))
+        self._inside = tag
+        if tag == "script":
+            self.scripts.append("")
+
+    def handle_endtag(self, tag):
+        self._inside = ""
+
+    def handle_data(self, data):
+        if self._inside == "script":
+            self.scripts[-1] += data
+        elif self._inside != "style":
+            self.text += data + " "
+
+
+@pytest.fixture(scope="module")
+def pages(tmp_path_factory):
+    """Every case's source and parsed page, rendered once."""
+    folder = tmp_path_factory.mktemp("runs")
+    made = {}
+    for case in CASES:
+        path = render(write(folder / case, case))
+        assert path == folder / case / "report.html"
+        source = path.read_text(encoding="utf-8")
+        made[case] = (source, Page(source))
+    return made
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_page_is_one_small_file_without_addresses_to_load(pages, case):
+    source, page = pages[case]
+    assert len(source.encode()) <= MOST_BYTES
+    for tag, attributes in page.tags:
+        if tag in {"script", "img", "iframe", "source", "object", "embed"}:
+            assert not attributes.get("src"), tag
+        if tag == "link":
+            assert str(attributes.get("href")).startswith("data:")
+    for style in re.findall(r"<style.*?</style>", source, re.DOTALL):
+        assert "@import" not in style
+        assert not re.search(r"url\((?!['\"]?(data:|#))", style)
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_links_inside_the_page_have_targets_and_ids_are_unique(pages, case):
+    _, page = pages[case]
+    # Vega names clip paths by itself; what is linked to is ours.
+    ids = [a["id"] for _, a in page.tags if a.get("id")]
+    assert len(ids) == len(set(ids))
+    for tag, attributes in page.tags:
+        target = attributes.get("href") or ""
+        if tag == "a" and target.startswith("#"):
+            assert target[1:] in ids
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_text_from_outside_appears_as_text(pages, case):
+    source, page = pages[case]
+    assert HOSTILE not in source
+    assert "<script>document.title" not in source
+    assert "<img src=x" not in source
+    assert "document.title='owned'" in page.text  # but it is readable
+    assert not [a for _, a in page.tags if any(key.startswith("on") for key in a)]
+    for script in page.scripts:
+        assert "document.title='owned'" not in script
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_no_missing_value_leaks_into_the_words(pages, case):
+    _, page = pages[case]
+    words = re.findall(r"\b(NaN|nan|None|undefined|Infinity|inf)\b", page.text)
+    assert not words, words
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_every_figure_has_words_and_numbers_of_its_own(pages, case):
+    source, _ = pages[case]
+    figures = re.findall(r"<figure.*?</figure>", source, re.DOTALL)
+    assert (len(figures) >= 4) or case == "stopped_early"
+    for figure in figures:
+        assert "<svg" in figure, "the first paint needs no JavaScript"
+        assert "<figcaption" in figure
+        assert "aria-label" in figure
+        assert re.search(r"<details.*<table", figure, re.DOTALL)
+
+
+@pytest.mark.parametrize("case", ["diverged", "interrupted", "stopped_early"])
+def test_a_run_that_did_not_finish_says_so_first(pages, case):
+    _, page = pages[case]
+    word = "interrupted" if case == "stopped_early" else case
+    assert word in page.text[:1200].lower()
+
+
+def test_divergence_names_task_step_and_replica(pages):
+    text = pages["diverged"][1].text
+    assert re.search(r"step 7\b", text)
+    assert re.search(r"replica 2\b", text)
+
+
+def test_refusals_are_shown_with_their_notes(pages):
+    text = pages["refusals"][1].text
+    for note in (
+        "NOTE-momentum-has-no-volume",
+        "NOTE-below-the-noise",
+        "NOTE-thermo-diverged",
+        "NOTE-more-nodes",
+        "NOTE-no-demand",
+    ):
+        assert note in text
+    for status in ("not defined", "not resolved", "not converged", "diverged"):
+        assert status in text.lower()
+
+
+def test_verdict_gives_forecast_and_measurement_in_points(pages):
+    text = pages["finished"][1].text
+    # Before task 2 the drop is 12 points on each of two earlier tasks; 14 were forecast.
+    found = re.search(r"task 2\b[^.]*forecast[^.]*\b14\b.*?\b12\b", text)
+    assert found, text[:2500]
+    assert "0.93" in text
+    assert "over-parameterised" in text
+
+
+def test_regression_speaks_of_loss_and_never_of_points(pages):
+    text = pages["regression"][1].text
+    first = text[: text.index("Spearman")]
+    assert "loss" in first
+    assert not re.search(r"\d points", first)
+
+
+def test_one_replica_has_no_standard_error(pages):
+    text = pages["one_replica"][1].text
+    assert "one replica" in text.lower() or "1 replica" in text
+
+
+def test_recipe_repeats_the_run_and_custom_needs_the_python_call(pages, tmp_path):
+    assert "capacity run recipe.yaml" in pages["finished"][1].text
+    custom = write(tmp_path / "custom", model={"kind": "custom"})
+    text = Page(render(custom).read_text(encoding="utf-8")).text
+    assert "capacity run recipe.yaml" not in text
+    assert "import" in text
+    assert "capacity" in text
+
+
+def test_same_run_gives_the_same_bytes_and_leaves_no_other_file(tmp_path):
+    folder = write(tmp_path / "run")
+    before = {p.name for p in folder.iterdir()}
+    first = render(folder).read_bytes()
+    assert {p.name for p in folder.iterdir()} == before | {"report.html"}
+    other = tmp_path / "elsewhere" / "page.html"
+    assert render(folder, other) == other
+    assert other.read_bytes() == first
+
+
+def test_no_run_is_an_error_that_names_the_directory(tmp_path):
+    with pytest.raises(ValueError, match="not a run directory"):
+        render(tmp_path)
