@@ -172,7 +172,7 @@ def forecast(
 
     Args:
         model: The network as it is after the old task; only `requires_grad` parameters count.
-        old: The old task, or a list of them: a `Task`, an `(x, y)` pair of tensors, a pair of such
+        old: The old task, or a *list* of them; a task is a `Task`, an `(x, y)` pair of tensors, a pair of such
             pairs (train, test), a `Dataset`, a `DataLoader`, or an Avalanche experience.
         new: The new task, in one of the same forms.
         training: How the new task will be trained; None takes the defaults of `Training`.
@@ -245,13 +245,9 @@ def forecast(
 
 
 def _old_tasks(old: object, loss: str | LossFunction) -> tuple[Task, ...]:
-    # A pair of tensors is one task; a list or tuple of anything else is several.
-    several = isinstance(old, list | tuple) and not (
-        len(old) == 2 and all(isinstance(part, torch.Tensor | tuple) for part in old)
-    )
-    if not several:
+    # A list is several tasks, a tuple is one: ((x, y), (x, y)) is a task with its test split.
+    if not isinstance(old, list):
         return (as_task(old, name="old", loss=loss),)
-    assert isinstance(old, list | tuple)
     if not old:
         raise ValueError("old is empty; pass at least one old task")
     return tuple(as_task(task, name=f"old {i}", loss=loss) for i, task in enumerate(old))
