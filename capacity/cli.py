@@ -84,7 +84,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"capacity: {' '.join(str(error).split())}", file=sys.stderr)
         return USER_ERROR
     except KeyboardInterrupt:
-        print("capacity: interrupted; what was measured is kept", file=sys.stderr)
+        print("capacity: interrupted", file=sys.stderr)
         return INTERRUPTED
 
 

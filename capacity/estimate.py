@@ -10,6 +10,9 @@ from typing import Any
 
 from scipy import stats
 
+Z90 = 1.645
+"""Half-width of the normal 90 % interval in standard errors."""
+
 
 class Status(StrEnum):
     """What a reader may conclude from an estimate."""
@@ -59,6 +62,8 @@ class Estimate:
                 object.__setattr__(self, name, None)
                 if name == "value" and self.status is Status.OK:
                     object.__setattr__(self, "status", Status.DIVERGED)
+        if self.interval is not None and not all(map(math.isfinite, self.interval)):
+            object.__setattr__(self, "interval", None)
 
     @property
     def resolved(self) -> bool:
@@ -104,6 +109,40 @@ def not_defined(note: str) -> Estimate:
         An estimate without a value.
     """
     return Estimate(value=None, status=Status.NOT_DEFINED, note=note)
+
+
+def from_error(
+    value: float,
+    stderr: float,
+    *,
+    n: int | None = None,
+    status: Status = Status.OK,
+    cost: float = 0.0,
+    note: str = "",
+) -> Estimate:
+    """Give a value with a known standard error its normal 90 % interval.
+
+    Args:
+        value: The estimate.
+        stderr: Its standard error.
+        n: Number of probes or samples behind the standard error.
+        status: Status to record.
+        cost: Price to record.
+        note: Sentence to record.
+
+    Returns:
+        The estimate; `diverged` where the value is not finite.
+    """
+    half = Z90 * stderr
+    return Estimate(
+        value=value,
+        stderr=stderr,
+        interval=(value - half, value + half),
+        n=n,
+        status=status,
+        cost=cost,
+        note=note,
+    )
 
 
 def from_samples(

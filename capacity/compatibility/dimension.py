@@ -15,7 +15,7 @@ from torch import Tensor
 
 from capacity.compatibility.preserving import Preserving
 from capacity.curvature.lanczos import Operator, eigenpairs, random_signs
-from capacity.estimate import Estimate, Status, not_defined
+from capacity.estimate import Estimate, Status, from_error, not_defined
 
 _NOTHING = 1e-10
 
@@ -104,7 +104,4 @@ def _ratio(samples: Tensor, scale: float, relative: float, status: Status) -> Es
     value = float(samples.mean()) / scale
     probe_error = float(samples.std()) / math.sqrt(n) / scale
     stderr = math.hypot(probe_error, abs(value) * relative)
-    half = 1.645 * stderr
-    return Estimate(
-        value=value, stderr=stderr, interval=(value - half, value + half), n=n, status=status
-    )
+    return from_error(value, stderr, n=n, status=status)

@@ -15,6 +15,7 @@ from capacity.compatibility.preserving import Preserving, default_tolerance, pre
 from capacity.config import Measure
 from capacity.curvature.operators import ggn, hessian
 from capacity.dynamics.flat import FlatModel
+from capacity.estimate import Z90
 from capacity.tasks.task import Task
 from capacity.transport.jacobian import TrainingJacobian
 
@@ -113,7 +114,7 @@ def literal_verdict(capacity: CapacityAtScale, dimension: Dimension) -> Verdict:
     if room.value is None or need.value is None:
         return Verdict(fires=False, margin=None, verdict="undecided")
     margin = room.value - need.value
-    slack = 1.645 * ((room.stderr or 0.0) ** 2 + (need.stderr or 0.0) ** 2) ** 0.5
+    slack = Z90 * ((room.stderr or 0.0) ** 2 + (need.stderr or 0.0) ** 2) ** 0.5
     if abs(margin) <= slack:
         return Verdict(fires=False, margin=margin, verdict="undecided")
     fires = margin < 0

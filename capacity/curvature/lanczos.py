@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from capacity.estimate import Estimate, Status
+from capacity.estimate import Estimate, Status, from_error
 
 Operator = Callable[[Tensor], Tensor]
 """Rows (K, P) to rows (K, P)."""
@@ -77,6 +77,9 @@ def quadrature(operator: Operator, probes: Tensor, steps: int) -> tuple[Tensor, 
         inverse = torch.where(alive, 1 / norm.clamp(min=torch.finfo(torch.float64).tiny), 0.0)
         basis[:, j + 1] = image * inverse[:, None].to(image.dtype)
     small = torch.diag_embed(diagonal) + torch.diag_embed(off, 1) + torch.diag_embed(off, -1)
+    if not bool(torch.isfinite(small).all()):
+        lost = torch.full_like(diagonal, torch.nan)
+        return lost, lost
     nodes, vectors = torch.linalg.eigh(small)
     return nodes, vectors[:, 0].square()
 
@@ -111,16 +114,7 @@ def spectral_sums(
         samples = like.numel() * (weights * function(nodes)).sum(-1)
         value = float(samples.mean())
         stderr = float(samples.std()) / math.sqrt(probes)
-        half = 1.645 * stderr
-        made.append(
-            Estimate(
-                value=value,
-                stderr=stderr,
-                interval=(value - half, value + half),
-                n=probes,
-                cost=float(probes * steps),
-            )
-        )
+        made.append(from_error(value, stderr, n=probes, cost=float(probes * steps)))
     return made
 
 
@@ -174,6 +168,7 @@ def eigenpairs(
     Raises:
         ValueError: If not exactly one of `count` and `above` is given.
     """
+    # A product that is not finite ends in a FloatingPointError (`_require_finite`).
     if (count is None) == (above is None):
         raise ValueError("give exactly one of count and above")
     size = like.numel()
@@ -190,6 +185,7 @@ def eigenpairs(
         known += len(rows)
         q, aq = basis[:known], image[:known]
         small = q.double() @ aq.double().T
+        _require_finite(small)
         values, coefficients = torch.linalg.eigh((small + small.T) / 2)
         order = (values.abs() if by_magnitude else values).argsort(descending=True)
         values, coefficients = values[order], coefficients[:, order]
@@ -284,6 +280,7 @@ def singular_triplets(
         spent += 1
         q, jq = torch.cat([q, rows]), torch.cat([jq, pushed])
         jjq = torch.cat([jjq, pulled])
+        _require_finite(jjq[-len(rows) :])
         # SVD of the rows J q: jq = L diag(s) U with U the left singular vectors of J.
         basis, values, left = torch.linalg.svd(jq.double(), full_matrices=False)
         wanted = min(count, len(values))
@@ -302,6 +299,11 @@ def singular_triplets(
                 sweeps=spent,
                 products=len(q),
             )
+
+
+def _require_finite(products: Tensor) -> None:
+    if not bool(torch.isfinite(products).all()):
+        raise FloatingPointError("a product with the operator is not finite; its spectrum is lost")
 
 
 def orthonormal(rows: Tensor, against: Tensor) -> Tensor:

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 from scipy import stats
 
-from capacity.estimate import Estimate, Status, not_defined
+from capacity.estimate import Z90, Estimate, Status, not_defined
 
 _FEW = 4
 
@@ -35,7 +35,7 @@ def spearman(predicted: Sequence[float], measured: Sequence[float]) -> Estimate:
     # Two neighbours that swap ranks cost 12/(n(n^2 - 1)): a perfect order is known to half of that.
     finest = 1 - 6 / (n * (n**2 - 1))
     known = max(min(rho, finest), -finest)
-    z, half = math.atanh(known), 1.645 * math.sqrt(1.06 / (n - 3))
+    z, half = math.atanh(known), Z90 * math.sqrt(1.06 / (n - 3))
     low, high = math.tanh(z - half), math.tanh(z + half)
     return Estimate(
         value=rho,

@@ -17,7 +17,7 @@ import vl_convert
 
 from capacity.report.tables import Table
 
-WIDE, HALF, NARROW = 780, 380, 340
+WIDE, HALF, NARROW = 940, 450, 340
 """Widths of the static pictures, px: full column, half column, telephone."""
 
 INK, MUTED, RULE, SURFACE = "var(--ink)", "var(--muted)", "var(--rule)", "var(--surface)"
@@ -27,7 +27,9 @@ CONFIG: dict[str, Any] = {
     # The figure around the chart carries the description; one per mark would only be noise.
     "aria": False,
     "background": None,
-    "font": "sans-serif",
+    # The page's own font, so that what is measured is what is shown.
+    "font": 'system-ui, -apple-system, "Segoe UI", "Helvetica Neue", "Noto Sans", '
+    '"Liberation Sans", sans-serif',
     "view": {"stroke": None},
     "axis": {
         "domainColor": RULE,
@@ -42,7 +44,7 @@ CONFIG: dict[str, Any] = {
         "titlePadding": 8,
         "labelPadding": 6,
         "tickSize": 4,
-        "labelLimit": 150,
+        "labelLimit": 190,
     },
     "axisX": {"grid": False},
     "axisY": {"domain": False, "ticks": False},
@@ -52,6 +54,8 @@ CONFIG: dict[str, Any] = {
 }
 
 
+# What the page's script calls; the bundle itself exports nothing.
+_GLOBALS = "window.vegaEmbed = vegaEmbed;"
 HOVER = "hover"
 """Name of a layer that only answers the pointer."""
 
@@ -116,8 +120,10 @@ class Figure:
         drawn = _GEOMETRY.sub(lambda found: _TAIL.sub(r"\1", found[0]), drawn)
         name = f"{self.id}-{'narrow' if narrow else 'wide'}"
         # Every picture counts its clip paths from 0; in one page they must not meet.
-        drawn = re.sub(r'id="([\w-]+)"', rf'id="{name}-\1"', drawn)
-        drawn = re.sub(r"url\(#([\w-]+)\)", rf"url(#{name}-\1)", drawn)
+        # They also count on from picture to picture, but the same run gives the same page.
+        for k, old in enumerate(dict.fromkeys(re.findall(r'\bid="([\w-]+)"', drawn))):
+            drawn = drawn.replace(f'id="{old}"', f'id="{name}-{k}"')
+            drawn = drawn.replace(f"url(#{old})", f"url(#{name}-{k})")
         return drawn.replace("<svg ", '<svg aria-hidden="true" focusable="false" ', 1)
 
 
@@ -220,13 +226,28 @@ def spec(chart: alt.Chart | alt.LayerChart, *, height: int) -> dict[str, Any]:
     return made
 
 
+def log_ticks(low: float, high: float) -> list[float]:
+    """Choose the ticks of a logarithmic axis: 1, 2, 5 over few decades, powers of ten over many.
+
+    Args:
+        low: Lower end of the axis, positive.
+        high: Upper end.
+
+    Returns:
+        The ticks inside.
+    """
+    ticks = [float(f"{m}e{e}") for e in range(-12, 13) for m in (1, 2, 5)]
+    inside = [tick for tick in ticks if low <= tick <= high]
+    return inside if len(inside) <= 8 else [tick for tick in inside if f"{tick:e}"[0] == "1"]
+
+
 def javascript() -> str:
     """Give the libraries that make the charts interactive.
 
     Returns:
         JavaScript that may stand inside a `<script>` element.
     """
-    bundle = str(vl_convert.javascript_bundle())
+    bundle = str(vl_convert.javascript_bundle(_GLOBALS))
     # Inside strings, where these stand, the backslash changes nothing for JavaScript.
     return bundle.replace("</script", "<\\/script").replace("<!--", "<\\!--")
 

@@ -1,4 +1,4 @@
-"""Numbers as people read them: as many digits as the uncertainty allows, and what is missing said."""
+"""Numbers as people read them: as many digits as the uncertainty allows."""
 
 from __future__ import annotations
 
@@ -86,6 +86,8 @@ def number(value: float | None, digits: int = 3) -> str:
     if value == 0:
         return "0"
     magnitude = math.floor(math.log10(abs(value)))
+    if isinstance(value, int) and magnitude < 6:
+        return _fixed(value, 0)
     if magnitude >= 6 or abs(value) < _SMALL:
         return _scientific(value, None, digits - 1)
     return _fixed(value, max(digits - 1 - magnitude, 0))
@@ -129,7 +131,8 @@ def with_interval(value: float, interval: tuple[float, float], bounds: Bounds = 
     top = max(abs(value), abs(low), abs(high))
     if top >= _LARGE or top < _SMALL:
         return f"{number(value)} ({number(low, 2)} to {number(high, 2)})"
-    places = _decimals(half)
+    # An interval that is almost a point would ask for digits that nobody reads.
+    places = min(_decimals(half), 3 - math.floor(math.log10(top)))
     parts = (_fixed(part, places) for part in (value, low, high))
     return "{} ({} to {})".format(*parts)
 
@@ -173,6 +176,23 @@ def say(
     if estimate.stderr is not None:
         return with_error(value, estimate.stderr * scale)
     return number(value)
+
+
+def correlation(estimate: Estimate) -> str:
+    """Write a correlation, which is read to two decimals whatever its interval.
+
+    Args:
+        estimate: The correlation.
+
+    Returns:
+        As `0.93 (0.85 to 0.97)`; a dash where there is no value.
+    """
+    if estimate.value is None:
+        return MISSING
+    if estimate.interval is None:
+        return _fixed(estimate.value, 2)
+    low, high = clip(estimate.interval, (-1.0, 1.0))
+    return f"{_fixed(estimate.value, 2)} ({_fixed(low, 2)} to {_fixed(high, 2)})"
 
 
 def cell(

@@ -16,6 +16,7 @@ from capacity.report.charts import (
     data,
     dimmed,
     focus,
+    log_ticks,
     spec,
     task_color,
     task_keys,
@@ -110,8 +111,8 @@ def matrix_figure(view: RunView) -> Figure | None:
     return Figure(
         id="fig-matrix",
         title=f"Test {kind} after every task" + (", %" if view.classifies else ""),
-        caption=f"Read down a column: a task is first learned on the outlined diagonal, and what is "
-        f"forgotten later {held} below it. To the right of the diagonal stands what the network "
+        caption=f"Read down a column: a task is first learned on the outlined diagonal, and what "
+        f"is forgotten later {held} below it. To the right of the diagonal stands what the network "
         "does on tasks that it has not seen yet."
         + (" Dashed cells were not reached." if None in [r["shade"] for r in rows] else ""),
         alt=f"Matrix of test {kind}: one row per learned task, one column per tested task.",
@@ -191,8 +192,8 @@ def curve_figure(view: RunView) -> Figure | None:
     return Figure(
         id="fig-curves",
         title=f"Learning and forgetting: test {kind} along the sequence",
-        caption="Every line is one task's test score, from before the first step to after the last; "
-        "the numbered spans are the tasks being trained. A line rises in the span of its "
+        caption="Every line is one task's test score, from before the first step to after the "
+        "last; the numbered spans are the tasks being trained. A line rises in the span of its "
         "own number; what it loses in later spans is forgetting."
         + (" Bands: ± one standard error over replicas." if view.replicas > 1 else "")
         + " Choose a task in the key to see it alone.",
@@ -242,7 +243,12 @@ def train_figure(view: RunView) -> Figure | None:
         alt.Tooltip("step:Q"),
         alt.Tooltip("said:N", title="training loss"),
     ]
-    axis = alt.Axis(tickCount=4, format="~g")
+    ends = [point[end] for point in points for end in ("value", "low", "high")]
+    axis = (
+        alt.Axis(format="~g", values=log_ticks(min(ends), max(ends)))
+        if log
+        else alt.Axis(format="~g", tickCount=4)
+    )
     base = alt.Chart(data(points)).encode(x=_steps(view))
     chart = alt.layer(
         *_boundaries(view),
@@ -252,16 +258,17 @@ def train_figure(view: RunView) -> Figure | None:
         base.mark_line(strokeWidth=2, strokeJoin="round").encode(
             y=alt.Y("value:Q", scale=scale, title="training loss", axis=axis), color=color
         ),
-        base.properties(name=HOVER).mark_circle(size=90, opacity=0).encode(
-            y=alt.Y("value:Q", scale=scale), color=color, tooltip=tooltip
-        ),
+        base
+        .properties(name=HOVER)
+        .mark_circle(size=90, opacity=0)
+        .encode(y=alt.Y("value:Q", scale=scale), color=color, tooltip=tooltip),
     )
     shown = thin(view.rows, _TABLE_ROWS)
     return Figure(
         id="fig-train",
         title="Training loss along the sequence",
-        caption="Loss on the training data of the task being learned. It jumps where a task begins: "
-        "that is how badly the network fits the new task before its first step."
+        caption="Loss on the training data of the task being learned. It jumps where a task "
+        "begins: that is how badly the network fits the new task before its first step."
         + (" The axis is logarithmic." if log else ""),
         alt="Line chart of the training loss against training step.",
         spec=spec(chart, height=170),

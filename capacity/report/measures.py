@@ -7,6 +7,7 @@ from typing import Any
 
 import altair as alt
 
+from capacity.estimate import Estimate
 from capacity.report.charts import (
     FORECAST,
     HOVER,
@@ -17,6 +18,7 @@ from capacity.report.charts import (
     data,
     dimmed,
     focus,
+    log_ticks,
     spec,
     task_keys,
     task_scale,
@@ -61,7 +63,8 @@ def spectrum_figure(view: RunView) -> Figure | None:
     lowest = min(row["low"] for row in rows)
     y_scale = alt.Scale(type="log", nice=False, domainMin=min(0.9, lowest * 0.9))
     title = "singular value of J, logarithmic"
-    y_axis = alt.Axis(format="~g", tickCount=5)
+    highest = max(row["high"] for row in rows)
+    y_axis = alt.Axis(format="~g", values=log_ticks(min(0.9, lowest * 0.9), highest))
     x = alt.X(
         "rank:Q",
         title="rank",
@@ -95,8 +98,8 @@ def spectrum_figure(view: RunView) -> Figure | None:
     return Figure(
         id="fig-spectrum",
         title="Top of the spectrum of the training Jacobian, per task",
-        caption="Above the dashed line at 1, training amplifies a small difference in the parameters "
-        "it starts from. Bars: a true singular value lies within the residual. "
+        caption="Above the dashed line at 1, training amplifies a small difference in the "
+        "parameters it starts from. Bars: a true singular value lies within the residual. "
         + (
             "Hollow marks are not resolved: their residual exceeds a thousandth of the value."
             if missed
@@ -145,7 +148,7 @@ def transport_table(view: RunView) -> Table | None:
         rows.append((
             header_cell(view.label(i)),
             cell(pick(transport, "log_volume")),
-            cell(pick(transport, "log_volume_total")),
+            _composed(pick(transport, "log_volume_total")),
             cell(pick(transport, "frobenius_sq")),
             cell(pick(transport, "deviation_sq")),
             text_cell(f"{transport['top_resolved']} of {len(values)}"),
@@ -157,17 +160,25 @@ def transport_table(view: RunView) -> Table | None:
         caption="The training Jacobian of every task (replica 0)",
         columns=(
             "Task",
-            "log|det J|, nats|this task",
-            "log|det J|, nats|composed so far",
+            "log|det J|, nats::this task",
+            "log|det J|, nats::composed so far",
             "|J|_F²",
             "|J − 1|_F²",
             "Top values resolved",
-            "Products, forward + adjoint",
+            "Products J·, Jᵀ·",
         ),
         rows=rows,
-        remark="Not resolved by this method: the rest of the spectrum. The bulk at 1 and the stable "
-        f"part below it enter through |J|_F² and log|det J| only. Method: {method}.",
+        remark="Not resolved by this method: the rest of the spectrum. The bulk at 1 and the "
+        f"stable part below it enter through |J|_F² and log|det J| only. Method: {method}.",
     )
+
+
+def _composed(found: Estimate | None) -> Cell:
+    """Show a sum over tasks; its note repeats those of the tasks, which stand beside it."""
+    entry = cell(found)
+    if found is None or found.value is None or not found.note:
+        return entry
+    return Cell(entry.text, entry.status, "What is noted of one task holds for the sum from there.")
 
 
 def volume_figure(view: RunView) -> Figure | None:
@@ -214,7 +225,10 @@ def volume_figure(view: RunView) -> Figure | None:
     base = alt.Chart(data(rows)).encode(x=x, y=y, color=color, opacity=dimmed("task"))
     chart = alt.layer(
         base.mark_line(strokeWidth=2),
-        base.properties(name=HOVER).mark_circle(size=60, opacity=0).encode(tooltip=tooltip, opacity=alt.value(0)),
+        base
+        .properties(name=HOVER)
+        .mark_circle(size=60, opacity=0)
+        .encode(tooltip=tooltip, opacity=alt.value(0)),
     ).add_params(focus())
     present = [label for label in labels if any(row["task"] == label for row in rows)]
     last = {row["task"]: row for row in rows}
@@ -222,7 +236,7 @@ def volume_figure(view: RunView) -> Figure | None:
         id="fig-volume",
         title="Volume of parameter space along the sequence",
         caption="How much a small cloud of initial parameters has been squeezed: the steeper the "
-        "fall, the faster training forgets where it started. Its uncertainty is in the table above.",
+        "fall, the faster training forgets where it started. The table above has its error.",
         alt="Line chart of the cumulative log-determinant of J against training step.",
         spec=spec(chart, height=200),
         keys=[key for key in task_keys(labels) if key.label in present],
@@ -247,7 +261,7 @@ def thermo_figure(view: RunView) -> Figure | None:
         The figure; None where none is defined.
     """
     paths = {"by loss drop": "inefficiency", "of the path": "inefficiency_path"}
-    rows = []
+    rows: list[dict[str, Any]] = []
     for i, phase in enumerate(view.phases):
         for kind, name in paths.items():
             found = pick(phase, "thermo", name)
@@ -270,7 +284,7 @@ def thermo_figure(view: RunView) -> Figure | None:
     lowest = min(row["low"] for row in rows)
     domain = [min(0.8, 0.9 * lowest), 1.15 * highest]
     scale = alt.Scale(type="log", domain=domain, nice=False)
-    axis = alt.Axis(format="~g", grid=True, values=_log_ticks(*domain))
+    axis = alt.Axis(format="~g", grid=True, values=log_ticks(*domain))
     title = "inefficiency, × the speed limit, logarithmic"
     y = alt.Y("task:N", sort=order, title=None, axis=alt.Axis(grid=True, gridDash=[1, 3]))
     base = alt.Chart(data(rows)).encode(
@@ -352,8 +366,8 @@ def thermo_table(view: RunView) -> Table | None:
             "Loss drop",
             "Action",
             "|\u0394\u03b8|²",
-            "Inefficiency, ×|by loss drop",
-            "Inefficiency, ×|of the path",
+            "Inefficiency, ×::by loss drop",
+            "Inefficiency, ×::of the path",
             "Length over chord",
             "Path invariant \u2265 1",
         ),
@@ -364,9 +378,3 @@ def thermo_table(view: RunView) -> Table | None:
 def _ticks(top: int) -> list[int]:
     stride = max(1, -(-top // 10))
     return list(range(1, top + 1, stride))
-
-
-def _log_ticks(low: float, high: float) -> list[float]:
-    ticks = [m * 10.0**e for e in range(-3, 9) for m in (1, 2, 5)]
-    inside = [tick for tick in ticks if low <= tick <= high]
-    return inside if len(inside) <= 8 else [tick for tick in inside if str(f"{tick:e}")[0] == "1"]

@@ -28,16 +28,14 @@ _OWN_COLORS = 8
 def render(run_dir: Path, output: Path | None = None) -> Path:
     """Write the report of a run: one HTML file that needs no network and no other file.
 
+    A directory without a run, or with a file that cannot be read, is a `ValueError`.
+
     Args:
         run_dir: The run directory, in whatever state the run is.
         output: The HTML file; None writes `report.html` into the run directory.
 
     Returns:
         Path of the report.
-
-    Raises:
-        ValueError: If there is no run in `run_dir`, or one of its files cannot be read.
-        OSError: If the report cannot be written.
     """
     target = Path(run_dir) / "report.html" if output is None else Path(output)
     write_atomically(target, to_html(read(Path(run_dir))).encode())
@@ -93,29 +91,33 @@ def to_html(view: RunView) -> str:
     groups = figures(view)
     everything = [figure for group in groups.values() for figure in group]
     several = view.learned > 0
-    return _environment().get_template("page.html").render(
-        view=view,
-        state=words.state_word(view),
-        warning=words.state_sentence(view),
-        headline=words.headline(view),
-        facts=words.facts(view),
-        sentences=[words.transition_sentence(view, t) for t in view.transitions],
-        literal=words.literal_sentence(view),
-        scored=words.score_sentence(view),
-        forecast_table=tables.forecast_table(view) if view.transitions else None,
-        room_table=tables.room_table(view) if view.transitions else None,
-        score_table=tables.score_table(view) if view.transitions else None,
-        forgetting=tables.forgetting_matrices(view),
-        transport_table=measures.transport_table(view),
-        thermo_table=measures.thermo_table(view),
-        groups=groups,
-        eps_rows=tables.eps_table(view),
-        colors=_task_colors(len(view.tasks)),
-        specs=Markup(script_json({figure.id: figure.spec for figure in everything})),
-        bundle=Markup(_bundle()) if everything else "",
-        from_recipe=runs_from_recipe(view.recipe),
-        python_call=python_call(view.recipe),
-        measured=several,
+    return (
+        _environment()
+        .get_template("page.html")
+        .render(
+            view=view,
+            state=words.state_word(view),
+            warning=words.state_sentence(view),
+            headline=words.headline(view),
+            facts=words.facts(view),
+            sentences=[words.transition_sentence(view, t) for t in view.transitions],
+            literal=words.literal_sentence(view),
+            scored=words.score_sentence(view),
+            forecast_table=tables.forecast_table(view) if view.transitions else None,
+            room_table=tables.room_table(view) if view.transitions else None,
+            score_table=tables.score_table(view) if view.transitions else None,
+            forgetting=tables.forgetting_matrices(view),
+            transport_table=measures.transport_table(view),
+            thermo_table=measures.thermo_table(view),
+            groups=groups,
+            eps_rows=tables.eps_table(view),
+            colors=_task_colors(len(view.tasks)),
+            specs=Markup(script_json({figure.id: figure.spec for figure in everything})),
+            bundle=Markup(_bundle()) if everything else "",
+            from_recipe=runs_from_recipe(view.recipe),
+            python_call=python_call(view.recipe),
+            measured=several,
+        )
     )
 
 

@@ -16,6 +16,7 @@ from capacity.report.charts import (
     data,
     dimmed,
     focus,
+    log_ticks,
     spec,
     task_keys,
     task_scale,
@@ -117,7 +118,7 @@ def scatter_figure(view: RunView, target: str) -> Figure | None:
     values = [row[f"{side}_value"] for row in rows for side in "fm"]
     ends = [row[f"{side}_{end}"] for row in rows for side in "fm" for end in ("low", "high")]
     domain = _domain(values, ends, zero=False)
-    axis = alt.Axis(grid=True, tickCount=5, format="~g")
+    axis = alt.Axis(grid=True, tickCount=5)
     unit = ", points" if scale == 100.0 else ""
     x_scale = alt.Scale(domain=domain, nice=False, zero=False)
     x = alt.X("f_value:Q", title=f"forecast{unit}", scale=x_scale, axis=axis)
@@ -149,8 +150,8 @@ def scatter_figure(view: RunView, target: str) -> Figure | None:
     return Figure(
         id=f"fig-scatter-{'accuracy' if target == 'accuracy_drop' else 'loss'}",
         title=f"{word[0].upper()}{word[1:]}, every pair",
-        caption="One mark per pair of a new and an old task, coloured by the new one; on the dashed "
-        "diagonal the forecast is exact. Bars: 90 % intervals, cut at the frame.",
+        caption="One mark per pair of a new and an old task, coloured by the new one; on the "
+        "dashed diagonal the forecast is exact. Bars: 90 % intervals, cut at the frame.",
         alt=f"Scatter of measured against forecast {word}.",
         spec=spec(chart, height=290),
         keys=[key for key in task_keys(labels, "dot") if key.label in present],
@@ -190,10 +191,13 @@ def capacity_figure(view: RunView) -> Figure | None:
     order = [view.label(t["task"]) for t in view.transitions]
     kinds, colors = list(paths), [FORECAST, MEASURED, "var(--third)"]
     shapes = ["circle", "diamond", "square"]
-    domain = [0.8 * min(1.25, *(r["low"] for r in rows)), 1.5 * max(parameters, 1.0)]
+    domain = [
+        0.8 * min(1.25, *(r["low"] for r in rows)),
+        1.5 * max(parameters, *(r["high"] for r in rows)),
+    ]
     scale = alt.Scale(type="log", domain=domain, nice=False)
     title = "directions, logarithmic"
-    axis = alt.Axis(format="~s", grid=True, tickCount=5)
+    axis = alt.Axis(format="~s", grid=True, values=log_ticks(*domain))
     y = alt.Y("task:N", sort=order, title=None, axis=alt.Axis(grid=True, gridDash=[1, 3]))
     base = alt.Chart(data(rows)).encode(
         y=y, color=alt.Color("kind:N", scale=alt.Scale(domain=kinds, range=colors), legend=None)
@@ -218,8 +222,8 @@ def capacity_figure(view: RunView) -> Figure | None:
         id="fig-capacity",
         title="Room left by the earlier tasks against the need of the new one",
         caption="The literal criterion would fire where a diamond lies to the right of its circle. "
-        "The distance between them says why it does not: R_A stays near the number of parameters "
-        "(dashed), while m_B is bounded by what the data asks for.",
+        "The distance between them says why it does not: R_A is of the order of the number of "
+        "parameters (dashed), while m_B is bounded by what the data asks for.",
         alt="Dot plot of R_A and m_B per new task on a logarithmic axis.",
         spec=spec(chart, height=max(34 * len(order), 60)),
         keys=[

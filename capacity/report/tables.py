@@ -13,6 +13,7 @@ from capacity.report.format import (
     POINTS,
     Cell,
     cell,
+    correlation,
     header_cell,
     number,
     say,
@@ -29,7 +30,7 @@ class Table:
 
     Attributes:
         caption: What it lists.
-        columns: Head of every column; `|` parts it into a group and a name.
+        columns: Head of every column; `::` parts it into a group and a name.
         rows: Entries, one tuple per row.
         remark: A sentence below it.
     """
@@ -60,11 +61,11 @@ class Table:
     @property
     def groups(self) -> list[tuple[str, int]]:
         """Column groups with their widths; empty when no column is in one."""
-        if not any("|" in column for column in self.columns):
+        if not any("::" in column for column in self.columns):
             return []
         made: list[tuple[str, int]] = []
         for column in self.columns:
-            group = column.partition("|")[0] if "|" in column else ""
+            group = column.rpartition("::")[0]
             if made and made[-1][0] == group:
                 made[-1] = (group, made[-1][1] + 1)
             else:
@@ -74,7 +75,7 @@ class Table:
     @property
     def heads(self) -> list[str]:
         """Names of the columns, without their groups."""
-        return [column.rpartition("|")[2] for column in self.columns]
+        return [column.rpartition("::")[2] for column in self.columns]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -160,16 +161,16 @@ def forecast_table(view: RunView) -> Table:
         caption="Forecast before training, and what was measured after it",
         columns=(
             "New task",
-            f"{what}|forecast",
-            f"{what}|measured",
-            f"{reached}|forecast",
-            f"{reached}|measured",
+            f"{what}::forecast",
+            f"{what}::measured",
+            f"{reached}::forecast",
+            f"{reached}::measured",
             "Cost of the forecast, × training",
         ),
         rows=rows,
-        remark="Drops are means over all earlier tasks, those already forgotten included. Forecast: "
-        "value (90 % interval for one further network). Measured: mean ± standard error over "
-        "replicas.",
+        remark="Drops are means over all earlier tasks, those already forgotten included. "
+        "Forecast: value (90 % interval for one further network). Measured: mean ± standard error "
+        "over replicas.",
     )
 
 
@@ -203,18 +204,18 @@ def room_table(view: RunView) -> Table:
         caption="Room left by the earlier tasks, need of the new one, and cost of learning it",
         columns=(
             "New task",
-            "Room: R_A|nats",
-            "Room: R_A|directions",
-            "Need: m_B|stable rank",
-            "Need: m_B|intrinsic",
+            "Room: R_A::nats",
+            "Room: R_A::directions",
+            "Need: m_B::stable rank",
+            "Need: m_B::intrinsic",
             "Literal criterion m_B > R_A",
-            "Inefficiency, × the speed limit|by loss drop",
-            "Inefficiency, × the speed limit|of the path",
+            "Inefficiency, × the speed limit::by loss drop",
+            "Inefficiency, × the speed limit::of the path",
         ),
         rows=rows,
-        remark=f"P = {number(view.result['model']['parameters'], 6)} parameters. R_A and m_B are "
-        "measured on replica 0, before the new task is trained; the inefficiency afterwards, over "
-        "replicas.",
+        remark=f"P = {number(view.result['model']['parameters'], 6)} parameters; where J "
+        "stretches, R_A can exceed P. R_A and m_B are measured on replica 0, before the new task "
+        "is trained; the inefficiency afterwards, over replicas.",
     )
 
 
@@ -222,7 +223,8 @@ def _verdict(literal: Record | None) -> str:
     if literal is None:
         return "not measured"
     said = {"undecided": "undecided", "room left": "does not fire"}
-    return "fires" if literal["fires"] else said.get(literal["verdict"], literal["verdict"])
+    verdict = str(literal["verdict"])
+    return "fires" if literal["fires"] else said.get(verdict, verdict)
 
 
 def _not_measured(view: RunView, transition: Record) -> str:
@@ -260,14 +262,14 @@ def score_table(view: RunView) -> Table:
         The table.
     """
     scores: Record = view.result.get("scores") or {}
-    targets = (("loss_increase", 1.0, "Rise of loss"),)
+    targets: tuple[tuple[str, float, str], ...] = (("loss_increase", 1.0, "Rise of loss"),)
     if view.classifies:
         targets = (("accuracy_drop", 100.0, "Drop of accuracy"), *targets)
     columns = ["Predictor"]
     forecast: list[Cell] = [header_cell("forecast")]
     for target, scale, title in targets:
         unit = ", points" if scale == 100.0 else ""
-        columns += [f"{title}|Spearman", f"{title}|R²", f"{title}|mean error{unit}"]
+        columns += [f"{title}::Spearman", f"{title}::R²", f"{title}::mean error{unit}"]
         score = scores.get(target)
         forecast += [
             _correlation(pick(score, "spearman")),
@@ -285,13 +287,14 @@ def score_table(view: RunView) -> Table:
         "old task",
         columns=columns,
         rows=rows,
-        remark="The simpler predictors are in units of their own: only their ranks can be compared. "
-        "R_A would have to correlate negatively.",
+        remark="The simpler predictors are in units of their own: only their ranks can be "
+        "compared. R_A would have to correlate negatively.",
     )
 
 
 def _correlation(found: Estimate | None) -> Cell:
-    return cell(found, interval=True, bounds=(-1.0, 1.0))
+    entry = cell(found)
+    return entry if found is None else Cell(correlation(found), entry.status, entry.note)
 
 
 def pair_table(view: RunView, target: str) -> Table:

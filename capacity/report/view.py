@@ -1,4 +1,4 @@
-"""What a report is made from: the files of a run directory as one record, and how it names things."""
+"""What a report is made from: the files of a run directory as one record."""
 
 from __future__ import annotations
 
@@ -103,6 +103,18 @@ class RunView:
         """
         name = self.names[i]
         return name if name == f"task {i + 1}" else f"{i + 1} \u00b7 {name}"
+
+    def spoken(self, i: int) -> str:
+        """Name a task inside a sentence.
+
+        Args:
+            i: Index of the task, counted from 0.
+
+        Returns:
+            As `task 2 (classes 2, 3)`.
+        """
+        name = self.names[i]
+        return name if name == f"task {i + 1}" else f"task {i + 1} ({name})"
 
 
 def estimate(record: Record | None) -> Estimate | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from capacity.estimate import Estimate
-from capacity.report.format import MINUS, number, plural, say, with_interval
+from capacity.report.format import MINUS, correlation, number, plural, say, with_interval
 from capacity.report.tables import drop_target
 from capacity.report.view import Record, RunView, forecast_mean, measured_mean, pick
 
@@ -57,7 +57,9 @@ def state_sentence(view: RunView) -> str:
     if view.state == "finished":
         return ""
     count = len(view.tasks)
-    kept = f"{view.learned} of {plural(count, 'task')} had been learned; what was measured is below."
+    kept = (
+        f"{view.learned} of {plural(count, 'task')} had been learned; what was measured is below."
+    )
     if not count:
         kept = "Nothing had been measured."
     lost = [(i, task["diverged"]) for i, task in enumerate(view.tasks) if task.get("diverged")]
@@ -66,7 +68,7 @@ def state_sentence(view: RunView) -> str:
         who = ", ".join(map(str, where["replicas"]))
         several = "replicas" if len(where["replicas"]) > 1 else "replica"
         return (
-            f"Training diverged while learning {view.label(i)}, at its step {where['step']}: "
+            f"Training diverged while learning {view.spoken(i)}, at its step {where['step']}: "
             f"{several} {who} no longer finite. A smaller training.lr usually helps. {kept}"
         )
     message = str(view.status.get("message") or "").strip()
@@ -178,15 +180,14 @@ def transition_sentence(view: RunView, transition: Record) -> str:
     """
     i = int(transition["task"])
     target, scale, _ = drop_target(view)
-    after = "task 1" if i == 1 else f"the {i} earlier tasks"
-    them = "it" if i == 1 else "them"
+    earlier = view.spoken(0) if i == 1 else f"the {i} earlier tasks"
     forecast = forecast_mean(transition, target)
     measured = measured_mean(view, transition, target)
-    opening = f"Learning {view.label(i)} of {len(view.tasks)} after {after}"
+    opening = f"Learning {view.spoken(i)}"
     if forecast is None:
         said = f"{opening} was not forecast"
     else:
-        said = f"{opening} was forecast to {_change(view, forecast, them)}"
+        said = f"{opening} was forecast to {_change(view, forecast, earlier)}"
     if measured is None or measured.value is None:
         state = str(view.tasks[i]["status"]).replace("_", " ")
         return f"{said}; it was not measured, because the task was {_participle(state)}."
@@ -199,7 +200,7 @@ def _participle(state: str) -> str:
     return {"diverged": "lost to divergence"}.get(state, state)
 
 
-def _change(view: RunView, found: Estimate, them: str) -> str:
+def _change(view: RunView, found: Estimate, earlier: str) -> str:
     _, scale, bounds = drop_target(view)
     if found.value is None:
         return f"have no value ({found.note or found.status.value})"
@@ -210,8 +211,8 @@ def _change(view: RunView, found: Estimate, them: str) -> str:
         low, high = found.interval
         amount = with_interval(value, (low * scale, high * scale), bounds)
     if view.classifies:
-        return f"cost {amount} points of accuracy on {them}"
-    return f"raise the loss on {them} by {amount}"
+        return f"cost {amount} points of accuracy on {earlier}"
+    return f"raise the loss on {earlier} by {amount}"
 
 
 def _amount(view: RunView, found: Estimate, scale: float) -> str:
@@ -229,7 +230,7 @@ def _where(view: RunView, transition: Record, target: str, scale: float) -> str:
     if total <= 0 or most < 0.6 * total:
         return ""
     unit = " points" if view.classifies else ""
-    return f" Most of it fell on {view.label(worst)}: {number(most * scale)}{unit}."
+    return f" Most of it fell on {view.spoken(worst)}: {number(most * scale)}{unit}."
 
 
 def literal_sentence(view: RunView) -> str:
@@ -247,29 +248,46 @@ def literal_sentence(view: RunView) -> str:
     fired = sum(bool(t["literal"]["fires"]) for t in found)
     undecided = sum(t["literal"]["verdict"] == "undecided" for t in found)
     of = plural(len(found), "transition")
+    any_of = "the one transition" if len(found) == 1 else f"any of {of}"
     if fired:
         return (
             f"The literal criterion m_B > R_A fires in {fired} of {of}: the new task needs more "
-            "directions than the old ones leave. It does not see how the tasks are aligned, so read "
-            "it next to the forecast."
+            "directions than the old ones leave. It does not see how the tasks are aligned, so "
+            "read it next to the forecast."
         )
     shares = [
-        pick(t, "capacity", "directions").value / t["capacity"]["parameters"]  # type: ignore[union-attr, operator]
+        pick(t, "capacity", "directions").value / t["capacity"]["parameters"]  # type: ignore[union-attr]
         for t in found
         if (e := pick(t, "capacity", "directions")) is not None and e.value is not None
     ]
     room = (
-        f"R_A is {100 * min(shares):.0f} to {100 * max(shares):.0f} % of all P directions"
+        f"R_A is {_span(shares)} % of the {_count(found)} parameters"
         if shares
         else "R_A is of the order of P"
     )
     doubt = f" ({undecided} undecided)" if undecided else ""
     return (
-        f"The literal criterion m_B > R_A does not fire in any of {of}{doubt}, and that says nothing "
-        f"about forgetting here: {room}, m_B a few dozen at most, so in an over-parameterised "
-        "network it almost never fires, and it does not see how the tasks are aligned. The forecast "
-        "decides instead."
+        f"The literal criterion m_B > R_A does not fire in {any_of}{doubt}, and that says nothing "
+        f"about forgetting here: {room}{_demand(found)}. In an over-parameterised "
+        "network it practically never fires, and it does not see how the tasks are aligned. The "
+        "forecast decides instead."
     )
+
+
+def _count(found: list[Record]) -> str:
+    return number(next((t["capacity"]["parameters"] for t in found if t.get("capacity")), None))
+
+
+def _span(shares: list[float]) -> str:
+    low, high = f"{100 * min(shares):.0f}", f"{100 * max(shares):.0f}"
+    return low if low == high else f"{low} to {high}"
+
+
+def _demand(found: list[Record]) -> str:
+    """Add the largest task dimension, where there is one."""
+    ranks = [pick(t, "dimension", "stable_rank") for t in found]
+    known = [e.value for e in ranks if e is not None and e.value is not None]
+    return f", m_B (stable rank) at most {max(known):.0f}" if known else ""
 
 
 def score_sentence(view: RunView) -> str:
@@ -291,12 +309,10 @@ def score_sentence(view: RunView) -> str:
         return f"The forecast's rank correlation is not defined: {rank.note}"
     word = "accuracy drop" if view.classifies else "rise of the loss"
     said = f"Forecast and measured {word} correlate in rank with Spearman "
-    said += say(rank, interval=True, bounds=(-1.0, 1.0)) + f", n = {rank.n} pairs"
+    said += correlation(rank) + f", n = {rank.n} pairs"
     if r2 is not None and r2.value is not None:
         said += f"; R² = {number(r2.value)}"
-    others = {
-        name: pick(score, target) for name, score in (scores.get("controls") or {}).items()
-    }
+    others = {name: pick(score, target) for name, score in (scores.get("controls") or {}).items()}
     values = [abs(e.value) for e in others.values() if e is not None and e.value is not None]
     if values:
         said += f". The best simpler predictor reaches {max(values):.2f} in absolute value"

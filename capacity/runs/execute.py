@@ -29,6 +29,7 @@ from capacity.thermo.path import PathCost, PathObserver
 from capacity.transport.jacobian import TrainingJacobian
 
 SCHEMA_VERSION = 1
+NO_CAPACITY = {"capacity": None, "dimension": None, "literal": None}
 
 
 class Execution:
@@ -58,7 +59,8 @@ class Execution:
         self._scores: list[list[Score]] = []
         self._zero: list[Score] = []
         self._forecasts: dict[int, Forecast] = {}
-        self._capacities: dict[int, CapacityRecord] = {}
+        self._capacities: dict[int, CapacityRecord | None] = {}
+        self._notes: dict[int, str] = {}
         self._controls: dict[int, dict[str, Any]] = {}
         self._costs: dict[int, PathCost] = {}
         self._transports: dict[int, PhaseTransport] = {}
@@ -126,21 +128,26 @@ class Execution:
                 }
         self._progress.start(f"task {i + 1}/{len(self._tasks)} capacity", 1)
         with self._directory.timed("capacity"):
-            jacobian = (
-                TrainingJacobian([self._transports[k].trajectory for k in range(i)])
-                if recipe.measure.transport
-                else None
-            )
-            self._capacities[i] = assess(
-                self._model,
-                self._theta[0],
-                old,
-                task,
-                jacobian,
-                recipe.measure,
-                displacement=self._displacement,
-                generator=stream(recipe.seed, "capacity", i, device=self._theta.device),
-            )
+            try:
+                self._capacities[i] = self._assess(i)
+            except FloatingPointError as error:
+                self._capacities[i] = None
+                self._notes[i] = f"Capacity and dimension could not be measured: {error}"
+                self._progress.line(f"task {i + 1}: {self._notes[i]}")
+
+    def _assess(self, i: int) -> CapacityRecord:
+        recipe, device = self._recipe, self._theta.device
+        phases = [self._transports[k].trajectory for k in range(i) if recipe.measure.transport]
+        return assess(
+            self._model,
+            self._theta[0],
+            self._tasks.tasks[:i],
+            self._tasks[i],
+            TrainingJacobian(phases) if phases else None,
+            recipe.measure,
+            displacement=self._displacement,
+            generator=stream(recipe.seed, "capacity", i, device=device),
+        )
 
     def _learn(self, i: int) -> None:
         """Train every replica on task i, watched."""
@@ -336,7 +343,7 @@ class Execution:
 
     def _transition(self, i: int) -> dict[str, Any]:
         made = self._forecasts.get(i)
-        learned = i < len(self._scores)
+        learned, assessed = i < len(self._scores), self._capacities[i]
         new: dict[str, Any] = {"forecast": None, "measured": None}
         if made is not None:
             new["forecast"] = {
@@ -363,7 +370,8 @@ class Execution:
             "new": new,
             "cost_ratio": None if made is None else made.cost_ratio.to_dict(),
             "controls": self._controls.get(i),
-            **self._capacities[i].to_dict(),
+            "note": self._notes.get(i, ""),
+            **(NO_CAPACITY if assessed is None else assessed.to_dict()),
         }
 
     def _phase(self, i: int) -> dict[str, Any] | None:

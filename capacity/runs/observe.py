@@ -11,9 +11,9 @@ from capacity.config import Measure
 from capacity.dynamics.flat import FlatModel
 from capacity.dynamics.train import Step
 from capacity.dynamics.updates import UpdateMap
-from capacity.estimate import Estimate, not_defined
+from capacity.estimate import Estimate, from_error, not_defined
 from capacity.tasks.task import Task
-from capacity.transport.spectrum import Spectrum
+from capacity.transport.spectrum import Spectrum, lost_spectrum
 from capacity.transport.tracker import PhaseTracker
 from capacity.transport.trajectory import Trajectory
 
@@ -65,9 +65,12 @@ class PhaseTransport:
         Args:
             generator: Source of the starting block.
         """
-        self._spectrum = self._tracker.spectrum(
-            top=self._measure.top_values, sweeps=self._measure.sweeps, generator=generator
-        )
+        try:
+            self._spectrum = self._tracker.spectrum(
+                top=self._measure.top_values, sweeps=self._measure.sweeps, generator=generator
+            )
+        except FloatingPointError as error:
+            self._spectrum = lost_spectrum(str(error))
 
     def tensors(self) -> dict[str, Tensor]:
         """Give what goes into `spectra.safetensors`.
@@ -116,11 +119,5 @@ def composed_log_volume(phases: list[PhaseTransport]) -> Estimate:
     value = sum(part.value or 0.0 for part in parts)
     stderr = sum((part.stderr or 0.0) ** 2 for part in parts) ** 0.5
     notes = " ".join(dict.fromkeys(part.note for part in parts if part.note))
-    return Estimate(
-        value=value,
-        stderr=stderr,
-        interval=(value - 1.645 * stderr, value + 1.645 * stderr),
-        n=parts[0].n,
-        cost=sum(part.cost for part in parts),
-        note=notes,
-    )
+    cost = sum(part.cost for part in parts)
+    return from_error(value, stderr, n=parts[0].n, cost=cost, note=notes)

@@ -28,6 +28,10 @@ from capacity.tasks.streams import as_sequence
 from capacity.tasks.task import LossFunction, TaskSequence
 
 
+class RunFailedError(RuntimeError):
+    """A run stopped by an error that is not the user's; its directory says `failed`."""
+
+
 @dataclass(frozen=True)
 class Run:
     """A run that was written to disk. Every number it gives is read from its directory.
@@ -133,8 +137,8 @@ def run(
     """Learn a sequence of tasks; forecast, measure and report.
 
     Anything wrong with the request is a ValueError before any work starts. A KeyboardInterrupt
-    leaves a readable run directory that says `interrupted`, any other exception one that says
-    `failed`.
+    leaves a readable run directory that says `interrupted`; any other exception becomes a
+    `RunFailedError`, and the directory says `failed`.
 
     Args:
         tasks: A recipe's name, the path of a recipe, a `Recipe`; or tasks of your own: an Avalanche
@@ -194,7 +198,7 @@ def run(
     directory.write_json("env.json", describe(where))
     directory.set_status("running")
     progress.line(f"{recipe.name}: {len(sequence)} tasks on {where}, writing to {directory.path}")
-    _carry_out(execution, directory)
+    _carry_out(execution, directory, progress)
     made = Run(directory.path)
     with directory.timed("report"):
         report = made.report()
@@ -202,15 +206,18 @@ def run(
     return made
 
 
-def _carry_out(execution: Execution, directory: RunDirectory) -> None:
+def _carry_out(execution: Execution, directory: RunDirectory, progress: Progress) -> None:
     try:
         state = execution.run()
     except KeyboardInterrupt:
         directory.set_status("interrupted", "Stopped by the user; what was measured is kept.")
+        progress.line(f"interrupted; `capacity report {directory.path}` shows what was measured")
         raise
     except Exception as error:
-        directory.set_status("failed", f"{type(error).__name__}: {error}")
-        raise
+        said = f"{type(error).__name__}: {error}"
+        directory.set_status("failed", said)
+        # Not the user's mistake, which would have died at the door as a ValueError.
+        raise RunFailedError(f"{said} ({directory.path} keeps what was measured)") from error
     directory.set_status(state)
 
 

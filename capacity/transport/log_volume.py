@@ -14,7 +14,7 @@ from torch import Tensor
 
 from capacity.curvature.lanczos import quadrature, random_signs
 from capacity.dynamics.updates import UpdateMap
-from capacity.estimate import Estimate, Status, not_defined
+from capacity.estimate import Estimate, from_error, not_defined
 from capacity.transport.hessian_products import HessianProducts
 
 _TINY = 1e-12
@@ -87,12 +87,9 @@ class LogVolume:
                 f"lr times curvature exceeds 1 in {self._folds} of {count} steps: the map folds "
                 "there, and the value is only an upper bound of the entropy change."
             )
-        half = 1.645 * stderr
-        return Estimate(
-            value=value,
-            stderr=stderr,
-            interval=(value - half, value + half),
-            status=Status.OK,
+        return from_error(
+            value,
+            stderr,
             n=self._probes,
             cost=float(count * self._probes * self._nodes),
             note=note,

@@ -7,7 +7,6 @@ forward-and-adjoint sweeps over the stored trajectory.
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,7 +15,7 @@ from torch import Tensor
 
 from capacity.checks import positive_int
 from capacity.curvature.lanczos import singular_triplets
-from capacity.estimate import Estimate, from_samples
+from capacity.estimate import Estimate, Status, from_samples
 from capacity.transport.jacobian import TrainingJacobian
 
 TOLERANCE = 1e-3
@@ -141,9 +140,28 @@ def spectrum(
     )
 
 
+def lost_spectrum(reason: str) -> Spectrum:
+    """Say that a spectrum could not be had.
+
+    Args:
+        reason: What was not finite.
+
+    Returns:
+        A spectrum without values, whose estimates carry the reason.
+    """
+    lost = Estimate(value=None, status=Status.DIVERGED, note=reason)
+    return Spectrum(
+        singular_values=(),
+        frobenius_sq=lost,
+        deviation_sq=lost,
+        sweeps=0,
+        products_forward=0,
+        products_adjoint=0,
+    )
+
+
 def _mean_square(rows: Tensor, count: int) -> Estimate:
     """Hutchinson's estimate of |A|_F^2 from images of unit-variance probes."""
     samples = rows.double().square().sum(-1).tolist()
     assert len(samples) == count
-    made = from_samples(samples, note="" if count > 1 else "One probe has no standard error.")
-    return made if made.value is None or math.isfinite(made.value) else from_samples([])
+    return from_samples(samples, note="" if count > 1 else "One probe has no standard error.")

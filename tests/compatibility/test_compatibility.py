@@ -6,8 +6,6 @@ import math
 
 import pytest
 import torch
-from dense import dense_jacobian, digits_task, network, trained
-from quadratics import linear, quadratic
 
 from capacity.compatibility.capacity import CapacityAtScale, compatible_capacity
 from capacity.compatibility.dimension import Dimension, task_dimension
@@ -24,6 +22,8 @@ from capacity.dynamics.flat import FlatModel
 from capacity.estimate import Estimate
 from capacity.tasks.task import Split, Task
 from capacity.transport.jacobian import TrainingJacobian
+from dense import dense_jacobian, digits_task, network, trained
+from quadratics import linear, quadratic
 
 
 def generator(seed=0):

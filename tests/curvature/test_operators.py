@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import torch
-from dense import digits_task, network
-from quadratics import linear, quadratic
 from torch.func import hessian as dense_hessian
 from torch.func import jacrev
 
 from capacity.curvature.operators import ggn, hessian
 from capacity.dynamics.flat import FlatModel
+from dense import digits_task, network
+from quadratics import linear, quadratic
 
 
 def test_hessian_over_uneven_chunks(float64):

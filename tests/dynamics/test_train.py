@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import torch
-from quadratics import linear, quadratic
 from torch import nn
 
 from capacity.config import Training
@@ -13,6 +12,7 @@ from capacity.dynamics.flat import FlatModel
 from capacity.dynamics.train import train
 from capacity.tasks.task import Split, Task
 from capacity.thermo.path import PathObserver
+from quadratics import linear, quadratic
 
 
 def blobs(n: int = 60) -> Task:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import pytest
 import torch
-from quadratics import linear, quadratic
 from torch import nn
 
 from capacity.config import Training
@@ -14,6 +13,7 @@ from capacity.dynamics.flat import FlatModel
 from capacity.dynamics.train import train
 from capacity.forecasting.linearized import cost_ratio, linearized_scores, simulate
 from capacity.tasks.task import Split, Task
+from quadratics import linear, quadratic
 
 
 def classes(name: str, labels: tuple[int, int], seed: int) -> Task:

@@ -7,9 +7,9 @@ import re
 import shutil
 
 import pytest
-from report.fabricated_run import CASES, write
 
 from capacity.report import render
+from report.fabricated_run import CASES, write
 
 ARGUMENTS = [
     "--no-sandbox",
@@ -79,10 +79,11 @@ def _marks(page):
     found = []
     for figure in page.locator("figure").all():
         figure.scroll_into_view_if_needed()
-        page.wait_for_timeout(50)
+        page.wait_for_timeout(250)
         found.append(
             figure.evaluate(
-                """f => [...f.querySelectorAll('svg')].map(svg =>
+                """f => [...f.querySelectorAll('svg')]
+                .filter(svg => svg.checkVisibility({visibilityProperty: true})).map(svg =>
                 [...svg.querySelectorAll('.role-mark path, .role-mark text, .role-mark rect')]
                 .map(m => m.getBoundingClientRect())
                 .filter(b => b.width + b.height > 0).length)"""
@@ -119,7 +120,7 @@ def test_first_paint_needs_no_script(visit, reports):
     figures = page.locator("figure").all()
     assert len(figures) >= 4
     for figure in figures:
-        box = figure.locator("svg").first.bounding_box()
+        box = figure.locator("svg:visible").first.bounding_box()
         assert box is not None
         assert box["width"] > 100
         assert box["height"] > 50
@@ -133,13 +134,14 @@ def test_text_stands_out_from_its_ground(visit, reports, scheme):
         const light = c => { const [r, g, b] = c.match(/[\\d.]+/g).map(Number).map(v => {
             v /= 255; return v <= 0.03928 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4 });
             return 0.2126 * r + 0.7152 * g + 0.0722 * b };
-        const [a, b] = [getComputedStyle(e).color, getComputedStyle(document.body).backgroundColor];
+        const [a, b] = [getComputedStyle(e).color,
+            getComputedStyle(document.documentElement).backgroundColor];
         const [high, low] = [light(a), light(b)].sort((x, y) => y - x);
         return (high + 0.05) / (low + 0.05) }"""
     assert page.locator("h1").first.evaluate(ratio) > 7
     for text in page.locator("figcaption, section p").all():
         assert text.evaluate(ratio) > 4.5
-    axis = page.locator("figure svg .role-axis-label text").first
+    axis = page.locator("figure svg:visible .role-axis-label text").first
     fill = axis.evaluate("e => getComputedStyle(e).fill")
     dark_ink = sum(map(int, re.findall(r"\d+", fill)[:3])) < 384
     assert dark_ink == (scheme == "light")

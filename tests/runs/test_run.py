@@ -260,3 +260,16 @@ def test_bad_input_dies_before_any_work(case, tmp_path):
         capacity.run(**arguments, out=tmp_path / "run", quiet=True)
     assert said in str(caught.value)
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("lr", [5.0, 1e3, 1e6])
+def test_wild_training_ends_in_a_status_not_in_a_crash(lr, tmp_path):
+    # Far from divergence, theta stays finite while its tangents and curvatures overflow.
+    made = capacity.run(
+        "tiny-digits",
+        training=Training(lr=lr, epochs=10, batch_size=32),
+        out=tmp_path / "run",
+        quiet=True,
+    )
+    assert made.status in {"finished", "diverged"}
+    assert (made.path / "report.html").is_file()

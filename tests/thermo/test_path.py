@@ -6,7 +6,6 @@ import math
 
 import pytest
 import torch
-from quadratics import linear, quadratic
 
 from capacity.config import Training
 from capacity.dynamics.batches import DataOrder
@@ -15,6 +14,7 @@ from capacity.dynamics.flat import FlatModel
 from capacity.dynamics.train import Step, train
 from capacity.estimate import Status
 from capacity.thermo.path import PathObserver
+from quadratics import linear, quadratic
 
 
 def descend(curvatures, *, lr, steps, optimizer="sgd"):

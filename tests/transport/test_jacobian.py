@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import pytest
 import torch
-from dense import dense_jacobian, digits_task, network, run_map, trained
-from quadratics import linear, quadratic
 
 from capacity.config import Training
 from capacity.dynamics.flat import FlatModel
 from capacity.transport.jacobian import TrainingJacobian
 from capacity.transport.trajectory import Trajectory
+from dense import dense_jacobian, digits_task, network, run_map, trained
+from quadratics import linear, quadratic
 
 TRAININGS = {
     "sgd": Training(lr=0.3, epochs=3, batch_size=48),

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import pytest
 import torch
-from dense import digits_task, exact_log_volume, network, trained
-from quadratics import linear, quadratic
 
 from capacity.config import Training
 from capacity.dynamics.flat import FlatModel
@@ -13,6 +11,8 @@ from capacity.dynamics.updates import SGD
 from capacity.estimate import Status
 from capacity.transport.hessian_products import HessianProducts
 from capacity.transport.log_volume import LogVolume
+from dense import digits_task, exact_log_volume, network, trained
+from quadratics import linear, quadratic
 
 
 def measured(trajectory, *, probes=8, nodes=3, seed=0):

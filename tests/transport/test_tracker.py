@@ -6,12 +6,12 @@ import copy
 
 import pytest
 import torch
-from dense import dense_jacobian, network
 from torch import nn
 
 import capacity
 from capacity.estimate import Status
 from capacity.transport.spectrum import spectrum
+from dense import dense_jacobian, network
 
 OPTIMISERS = {
     "sgd": lambda p: torch.optim.SGD(p, lr=0.3),
