@@ -173,8 +173,8 @@ def forecast(
     Args:
         model: The network as it is after the old task; only `requires_grad` parameters count.
         old: The old task, or a *list* of them. A task is a `Task`, an `(x, y)` pair of tensors, a
-            pair of such
-            pairs (train, test), a `Dataset`, a `DataLoader`, or an Avalanche experience.
+            pair of such pairs (train, test), a `Dataset`, a `DataLoader`, or an Avalanche
+            experience.
         new: The new task, in one of the same forms.
         training: How the new task will be trained; None takes the defaults of `Training`.
         loss: Loss of the tasks that do not bring one: `cross_entropy`, `mse`, or a function of

@@ -93,7 +93,7 @@ def matrix_figure(view: RunView) -> Figure | None:
     if n <= _PRINTED_CELLS:
         text = base.mark_text(fontSize=12 if n <= 10 else 10).encode(
             text="text:N",
-            color=alt.condition("datum.shade > 0.55", alt.value("var(--heat-ink)"), alt.value(INK)),
+            color=alt.condition("datum.shade > 0.72", alt.value("var(--heat-ink)"), alt.value(INK)),
         )
         layers.append(text)
     chart = alt.layer(*layers)
@@ -166,10 +166,9 @@ def curve_figure(view: RunView) -> Figure | None:
     y = alt.Y("value:Q", title=y_title, scale=scale_y, axis=alt.Axis(tickCount=5))
     chart = alt.layer(
         *_boundaries(view),
-        base.mark_area(stroke=None, tooltip=None).encode(
+        base.mark_area(tooltip=None).encode(
             y=alt.Y("low:Q", title=y_title),
             y2="high:Q",
-            fill=alt.Fill("task:N", scale=task_scale(labels), legend=None),
             opacity=dimmed("task", 0.18),
         ),
         base.mark_line(strokeWidth=2, strokeJoin="round").encode(y=y, opacity=dimmed("task")),
@@ -366,7 +365,8 @@ def _boundaries(view: RunView) -> list[Any]:
 def _steps(view: RunView) -> Any:
     end = max((int(row["step"]) for row in view.rows), default=1)
     axis = alt.Axis(tickCount=6, format="~s" if end >= 10_000 else "d")
-    return alt.X("step:Q", title="training step", scale=alt.Scale(domain=[0, end]), axis=axis)
+    scale = alt.Scale(domain=[0, end], nice=False)
+    return alt.X("step:Q", title="training step", scale=scale, axis=axis)
 
 
 def _point(row: Record, value: float, stderr: float | None) -> dict[str, Any]:

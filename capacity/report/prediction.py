@@ -55,7 +55,8 @@ def drop_figure(view: RunView) -> Figure | None:
     values = [row["value"] for row in rows]
     domain = _domain(values, [row[end] for row in rows for end in ("low", "high")], zero=True)
     y = alt.Y("task:N", sort=order, title=None, axis=alt.Axis(grid=True, gridDash=[1, 3]))
-    x = alt.X("value:Q", title=title, scale=alt.Scale(domain=domain, nice=False))
+    x_scale, x_axis = alt.Scale(domain=domain, nice=False), alt.Axis(tickCount=8)
+    x = alt.X("value:Q", title=title, scale=x_scale, axis=x_axis)
     tooltip = [
         alt.Tooltip("task:N", title="new task"),
         alt.Tooltip("kind:N", title="what"),
@@ -67,7 +68,7 @@ def drop_figure(view: RunView) -> Figure | None:
     chart = alt.layer(
         forecast.mark_bar(
             height=14, color=FORECAST, fillOpacity=0.3, cornerRadius=3, clip=True, minBandSize=3
-        ).encode(x=alt.X("low:Q", title=title, scale=alt.Scale(domain=domain)), x2="high:Q"),
+        ).encode(x=alt.X("low:Q", title=title, scale=x_scale, axis=x_axis), x2="high:Q"),
         forecast.mark_tick(color=FORECAST, thickness=3, size=22).encode(x=x),
         measured.mark_rule(stroke=MEASURED, strokeWidth=1.5, clip=True).encode(
             x="low:Q", x2="high:Q"
@@ -260,4 +261,4 @@ def _domain(values: list[float], ends: list[float], *, zero: bool) -> list[float
     low = max(min(low, *ends), low - reach / 4)
     high = min(max(high, *ends), high + reach / 4)
     margin = 0.05 * reach
-    return [low - margin, high + margin]
+    return [low if zero and low == 0 else low - margin, high + margin]

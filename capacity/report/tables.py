@@ -16,7 +16,6 @@ from capacity.report.format import (
     correlation,
     header_cell,
     number,
-    say,
     text_cell,
 )
 from capacity.report.view import Record, RunView, forecast_mean, measured_mean, pick
@@ -362,20 +361,6 @@ def forgetting_matrices(view: RunView) -> list[Matrix]:
             )
             made.append(Matrix(title=f"forgetting_{version}", explanation=against, table=table))
     return made
-
-
-def scalar(record: Record | None, *path: str, scale: float = 1.0) -> str:
-    """Write one estimate of the result in a sentence.
-
-    Args:
-        record: Where to start.
-        path: Names on the way.
-        scale: Factor on value and uncertainty.
-
-    Returns:
-        The text.
-    """
-    return say(pick(record, *path), scale=scale)
 
 
 def eps_table(view: RunView) -> Table | None:
