@@ -79,8 +79,8 @@ class Model(_Section):
 class Training(_Section):
     """How each task is learned. The optimiser state starts anew with each task."""
 
-    optimizer: Literal["sgd", "momentum", "adam"] = "sgd"
-    """Plain SGD, SGD with heavy-ball momentum, or Adam; as `torch.optim` defines them."""
+    optimizer: Literal["sgd", "momentum", "adam", "adamw", "rmsprop"] = "sgd"
+    """Plain SGD, SGD with heavy-ball momentum, Adam, AdamW, RMSprop; as `torch.optim` has them."""
     lr: PositiveFloat = 0.1
     """Learning rate at the start of a task."""
     schedule: Literal["constant", "cosine"] = "constant"
@@ -91,10 +91,18 @@ class Training(_Section):
     """Samples per step; a task smaller than this trains on full batches."""
     momentum: Decay = 0.9
     """Momentum coefficient (`momentum` only)."""
+    nesterov: bool = False
+    """Nesterov's variant (`momentum` only)."""
+    weight_decay: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
+    """Weight decay: decoupled for `adamw`, added to the gradient for the others."""
+    clip_norm: PositiveFloat | None = None
+    """Clip the gradient of each replica to this norm; None clips nothing."""
     betas: Annotated[tuple[Decay, Decay], Strict(False)] = (0.9, 0.999)
-    """Decay of the first and second moments (`adam` only)."""
+    """Decay of the first and second moments (`adam`, `adamw`)."""
+    alpha: Decay = 0.99
+    """Decay of the second moment (`rmsprop` only)."""
     eps: PositiveFloat = 1e-8
-    """Added to the denominator (`adam` only)."""
+    """Added to the denominator (`adam`, `adamw`, `rmsprop`)."""
 
     def steps(self, samples: int) -> int:
         """Count the optimiser steps of one task.

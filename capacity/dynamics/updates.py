@@ -43,10 +43,19 @@ class UpdateMap(Protocol):
 
 @dataclass(frozen=True)
 class SGD:
-    """Plain (stochastic) gradient descent: theta <- theta - lr g."""
+    """Plain (stochastic) gradient descent: theta <- theta - lr (g + weight_decay theta).
 
+    Attributes:
+        weight_decay: L2 coefficient, coupled as in `torch.optim.SGD`.
+    """
+
+    weight_decay: float = 0.0
     name: str = "sgd"
-    plain: bool = True
+
+    @property
+    def plain(self) -> bool:
+        """True without weight decay."""
+        return self.weight_decay == 0
 
     def init(self, theta: Tensor) -> State:
         """Start from theta.
@@ -72,7 +81,7 @@ class SGD:
             The next state.
         """
         del count
-        return (state[0] - lr * gradient,)
+        return (state[0] - lr * _decayed(gradient, state[0], self.weight_decay),)
 
 
 @dataclass(frozen=True)
@@ -81,9 +90,13 @@ class Momentum:
 
     Attributes:
         mu: Momentum coefficient.
+        nesterov: Step along g + mu m instead of m.
+        weight_decay: L2 coefficient, added to the gradient.
     """
 
     mu: float = 0.9
+    nesterov: bool = False
+    weight_decay: float = 0.0
     name: str = "momentum"
     plain: bool = False
 
@@ -112,23 +125,29 @@ class Momentum:
         """
         del count
         theta, m = state
+        gradient = _decayed(gradient, theta, self.weight_decay)
         m = self.mu * m + gradient
-        return (theta - lr * m, m)
+        direction = gradient + self.mu * m if self.nesterov else m
+        return (theta - lr * direction, m)
 
 
 @dataclass(frozen=True)
 class Adam:
-    """Adam as `torch.optim.Adam` has it, with bias correction.
+    """Adam and AdamW as `torch.optim` has them, with bias correction.
 
     Attributes:
         beta1: Decay of the first moment.
         beta2: Decay of the second moment.
         eps: Added to the denominator.
+        weight_decay: L2 coefficient.
+        decoupled: Shrink theta by lr * weight_decay (AdamW) instead of adding to the gradient.
     """
 
     beta1: float = 0.9
     beta2: float = 0.999
     eps: float = 1e-8
+    weight_decay: float = 0.0
+    decoupled: bool = False
     name: str = "adam"
     plain: bool = False
 
@@ -156,15 +175,108 @@ class Adam:
             The next state.
         """
         theta, m, v = state
+        if self.decoupled:
+            theta = theta * (1 - lr * self.weight_decay)
+        else:
+            gradient = _decayed(gradient, theta, self.weight_decay)
         m = self.beta1 * m + (1 - self.beta1) * gradient
         v = self.beta2 * v + (1 - self.beta2) * gradient * gradient
         m_hat = m / (1 - self.beta1**count)
-        # sqrt has no derivative at 0, where a parameter has never had a gradient; there the step is
-        # 0 whatever v is, so the root of a positive number stands in.
-        idle = v == 0
-        root = torch.where(idle, torch.ones_like(v), v).sqrt() / (1 - self.beta2**count) ** 0.5
-        denominator = torch.where(idle, torch.zeros_like(v), root) + self.eps
+        denominator = _root(v) / (1 - self.beta2**count) ** 0.5 + self.eps
         return (theta - lr * m_hat / denominator, m, v)
+
+
+@dataclass(frozen=True)
+class RMSprop:
+    """RMSprop as `torch.optim.RMSprop` has it (not centred, without momentum).
+
+    Attributes:
+        alpha: Decay of the second moment.
+        eps: Added to the denominator.
+        weight_decay: L2 coefficient, added to the gradient.
+    """
+
+    alpha: float = 0.99
+    eps: float = 1e-8
+    weight_decay: float = 0.0
+    name: str = "rmsprop"
+    plain: bool = False
+
+    def init(self, theta: Tensor) -> State:
+        """Start with an empty moment.
+
+        Args:
+            theta: Parameters (..., P).
+
+        Returns:
+            (theta, 0)
+        """
+        return (theta, torch.zeros_like(theta))
+
+    def step(self, state: State, gradient: Tensor, lr: float, count: int) -> State:
+        """Take one step.
+
+        Args:
+            state: (theta, second moment).
+            gradient: g (..., P).
+            lr: Learning rate.
+            count: Steps taken in this phase, this one included (unused).
+
+        Returns:
+            The next state.
+        """
+        del count
+        theta, v = state
+        gradient = _decayed(gradient, theta, self.weight_decay)
+        v = self.alpha * v + (1 - self.alpha) * gradient * gradient
+        return (theta - lr * gradient / (_root(v) + self.eps), v)
+
+
+@dataclass(frozen=True)
+class Clipped:
+    """Another update map, fed with the gradient clipped to a norm, as `clip_grad_norm_` does.
+
+    Attributes:
+        inner: The update map.
+        max_norm: Largest norm of the gradient of one replica.
+    """
+
+    inner: UpdateMap
+    max_norm: float
+    plain: bool = False
+
+    @property
+    def name(self) -> str:
+        """The inner map's name, with what was added."""
+        return f"{self.inner.name}, gradient clipped to {self.max_norm:g}"
+
+    def init(self, theta: Tensor) -> State:
+        """Start as the inner map does.
+
+        Args:
+            theta: Parameters (..., P).
+
+        Returns:
+            The inner map's state.
+        """
+        return self.inner.init(theta)
+
+    def step(self, state: State, gradient: Tensor, lr: float, count: int) -> State:
+        """Take one step.
+
+        Args:
+            state: The inner map's state.
+            gradient: g (..., P).
+            lr: Learning rate.
+            count: Steps taken in this phase, this one included.
+
+        Returns:
+            The next state.
+        """
+        norm = gradient.norm(dim=-1, keepdim=True)
+        # torch adds 1e-6 to the norm before it divides; parity includes that.
+        scale = (self.max_norm / (norm + 1e-6)).clamp(max=1.0)
+        return self.inner.step(state, gradient * scale, lr, count)
 
 
 def from_training(training: Training) -> UpdateMap:
@@ -176,8 +288,28 @@ def from_training(training: Training) -> UpdateMap:
     Returns:
         The update map.
     """
-    if training.optimizer == "sgd":
-        return SGD()
-    if training.optimizer == "momentum":
-        return Momentum(mu=training.momentum)
-    return Adam(beta1=training.betas[0], beta2=training.betas[1], eps=training.eps)
+    decay = training.weight_decay
+    beta1, beta2 = training.betas
+    maps: dict[str, UpdateMap] = {
+        "sgd": SGD(weight_decay=decay),
+        "momentum": Momentum(training.momentum, training.nesterov, decay),
+        "adam": Adam(beta1, beta2, training.eps, decay),
+        "adamw": Adam(beta1, beta2, training.eps, decay, decoupled=True, name="adamw"),
+        "rmsprop": RMSprop(training.alpha, training.eps, decay),
+    }
+    chosen = maps[training.optimizer]
+    return chosen if training.clip_norm is None else Clipped(chosen, training.clip_norm)
+
+
+def _decayed(gradient: Tensor, theta: Tensor, weight_decay: float) -> Tensor:
+    # The branch keeps a step without decay bit for bit what it is without the option.
+    return gradient + weight_decay * theta if weight_decay else gradient
+
+
+def _root(v: Tensor) -> Tensor:
+    """Take a square root whose derivative is finite at 0, where a gradient has never been.
+
+    The step is 0 there whatever v is, so the root of a positive number stands in.
+    """
+    idle = v == 0
+    return torch.where(idle, torch.zeros_like(v), torch.where(idle, torch.ones_like(v), v).sqrt())

@@ -16,6 +16,13 @@ TRAININGS = {
     "sgd": Training(lr=0.3, epochs=3, batch_size=48),
     "momentum": Training(optimizer="momentum", lr=0.05, epochs=3, batch_size=48),
     "adam": Training(optimizer="adam", lr=0.01, epochs=3, batch_size=48, schedule="cosine"),
+    "sgd, decay": Training(lr=0.3, epochs=2, batch_size=48, weight_decay=0.05),
+    "nesterov": Training(
+        optimizer="momentum", nesterov=True, weight_decay=0.01, lr=0.03, epochs=2, batch_size=48
+    ),
+    "adamw": Training(optimizer="adamw", lr=0.01, epochs=2, batch_size=48, weight_decay=0.1),
+    "rmsprop": Training(optimizer="rmsprop", lr=0.003, epochs=2, batch_size=48),
+    "clipped": Training(optimizer="momentum", lr=0.05, epochs=2, batch_size=48, clip_norm=0.3),
 }
 
 
