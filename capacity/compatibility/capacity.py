@@ -20,7 +20,7 @@ from capacity.estimate import Estimate
 from capacity.transport.jacobian import TrainingJacobian
 
 _STRETCHED = (
-    "More than the {kept} preserving directions there are: J_t stretches some, and a direction "
+    "More than the preserving directions there are: J_t stretches some, and a direction "
     "stretched by s counts log(1 + s^2/eps^2) / log(1 + 1/eps^2) times."
 )
 
@@ -105,6 +105,6 @@ def _at_scale(eps: float, nats: Estimate, kept: int) -> CapacityAtScale:
         level=nats.level,
         n=nats.n,
         cost=nats.cost,
-        note=_STRETCHED.format(kept=kept) if stretched else nats.note,
+        note=_STRETCHED if stretched else nats.note,
     )
     return CapacityAtScale(eps=eps, nats=nats, directions=scaled)

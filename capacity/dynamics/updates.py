@@ -307,9 +307,7 @@ def _decayed(gradient: Tensor, theta: Tensor, weight_decay: float) -> Tensor:
 
 
 def _root(v: Tensor) -> Tensor:
-    """Take a square root whose derivative is finite at 0, where a gradient has never been.
-
-    The step is 0 there whatever v is, so the root of a positive number stands in.
-    """
+    """Take a square root whose derivative is finite at 0, where a gradient has never been."""
+    # The step is 0 there whatever v is, so the root of a positive number stands in.
     idle = v == 0
     return torch.where(idle, torch.zeros_like(v), torch.where(idle, torch.ones_like(v), v).sqrt())

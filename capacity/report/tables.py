@@ -199,6 +199,11 @@ def room_table(view: RunView) -> Table:
             _times(pick(phase, "thermo", "inefficiency"), missing=open_),
             _times(pick(phase, "thermo", "inefficiency_path"), missing=open_),
         ))
+    missing = [
+        f"Task {view.label(transition['task'])}: {transition['note']}"
+        for transition in view.transitions
+        if transition.get("note")
+    ]
     return Table(
         caption="Room left by the earlier tasks, need of the new one, and cost of learning it",
         columns=(
@@ -214,7 +219,7 @@ def room_table(view: RunView) -> Table:
         rows=rows,
         remark=f"P = {number(view.result['model']['parameters'], 6)} parameters; where J "
         "stretches, R_A can exceed P. R_A and m_B are measured on replica 0, before the new task "
-        "is trained; the inefficiency afterwards, over replicas.",
+        "is trained; the inefficiency afterwards, over replicas. " + " ".join(missing),
     )
 
 

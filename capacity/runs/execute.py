@@ -15,21 +15,18 @@ from capacity.dynamics.batches import DataOrder
 from capacity.dynamics.evaluate import Score, evaluate
 from capacity.dynamics.flat import FlatModel
 from capacity.dynamics.seeds import stream, stream_seed
-from capacity.dynamics.train import Divergence, train
+from capacity.dynamics.train import train
 from capacity.dynamics.updates import from_training
-from capacity.estimate import Status, from_samples
+from capacity.estimate import from_samples
 from capacity.forecasting.baselines import new_task_loss, path_bound
-from capacity.forecasting.forecast import NO_ACCURACY, Forecast, change, forecast_replicas
-from capacity.runs import summary
+from capacity.forecasting.forecast import forecast_replicas
 from capacity.runs.directory import RunDirectory
-from capacity.runs.observe import PhaseTransport, composed_log_volume
+from capacity.runs.observe import PhaseTransport
 from capacity.runs.progress import Progress
+from capacity.runs.result import Measurements
 from capacity.tasks.task import TaskSequence
-from capacity.thermo.path import PathCost, PathObserver
+from capacity.thermo.path import PathObserver
 from capacity.transport.jacobian import TrainingJacobian
-
-SCHEMA_VERSION = 1
-NO_CAPACITY = {"capacity": None, "dimension": None, "literal": None}
 
 
 class Execution:
@@ -56,16 +53,10 @@ class Execution:
         self._theta = torch.stack([model.initial() for model in models]).to(device)
         _check_head(self._model, self._theta[0], self._tasks)
         self._update = from_training(recipe.training)
-        self._scores: list[list[Score]] = []
         self._zero: list[Score] = []
-        self._forecasts: dict[int, Forecast] = {}
-        self._capacities: dict[int, CapacityRecord | None] = {}
-        self._notes: dict[int, str] = {}
-        self._controls: dict[int, dict[str, Any]] = {}
-        self._costs: dict[int, PathCost] = {}
-        self._transports: dict[int, PhaseTransport] = {}
-        self._states = ["not_started"] * len(self._tasks)
-        self._diverged: dict[int, Divergence] = {}
+        self._found = Measurements(
+            recipe, self._model, self._tasks, states=["not_started"] * len(self._tasks)
+        )
         self._steps, self._time = 0, 0.0
         self._displacement = 0.0
 
@@ -85,21 +76,23 @@ class Execution:
             for i in range(len(self._tasks)):
                 self._before(i)
                 self._learn(i)
-                if i in self._diverged:
+                if i in self._found.diverged:
                     state = "diverged"
                     break
                 self._after(i)
-                self._directory.write_json("result.json", self.result("running"))
+                self._directory.write_json("result.json", self._found.result("running"))
             else:
                 state = "finished"
         except KeyboardInterrupt:
             state = "interrupted"
-            self._states = ["interrupted" if s == "training" else s for s in self._states]
+            self._found.states = [
+                "interrupted" if s == "training" else s for s in self._found.states
+            ]
             raise
         finally:
             self._progress.close()
             if state != "running":
-                self._directory.write_json("result.json", self.result(state))
+                self._directory.write_json("result.json", self._found.result(state))
                 self._directory.compact_metrics()
         return state
 
@@ -112,7 +105,7 @@ class Execution:
         if recipe.measure.forecast:
             self._progress.start(f"task {i + 1}/{len(self._tasks)} forecast", 1)
             with self._directory.timed("forecast"):
-                self._forecasts[i] = forecast_replicas(
+                self._found.forecasts[i] = forecast_replicas(
                     self._model,
                     self._theta,
                     old,
@@ -120,7 +113,7 @@ class Execution:
                     recipe.training,
                     self._order(i, "forecast"),
                 )
-                self._controls[i] = {
+                self._found.controls[i] = {
                     "new_task_loss": new_task_loss(self._model, self._theta, task).to_dict(),
                     "path_bound": path_bound(
                         self._model, self._theta, task, recipe.training
@@ -129,15 +122,17 @@ class Execution:
         self._progress.start(f"task {i + 1}/{len(self._tasks)} capacity", 1)
         with self._directory.timed("capacity"):
             try:
-                self._capacities[i] = self._assess(i)
+                self._found.capacities[i] = self._assess(i)
             except FloatingPointError as error:
-                self._capacities[i] = None
-                self._notes[i] = f"Capacity and dimension could not be measured: {error}"
-                self._progress.line(f"task {i + 1}: {self._notes[i]}")
+                self._found.capacities[i] = None
+                self._found.notes[i] = f"Capacity and dimension could not be measured: {error}"
+                self._progress.line(f"task {i + 1}: {self._found.notes[i]}")
 
     def _assess(self, i: int) -> CapacityRecord:
         recipe, device = self._recipe, self._theta.device
-        phases = [self._transports[k].trajectory for k in range(i) if recipe.measure.transport]
+        phases = [
+            self._found.transports[k].trajectory for k in range(i) if recipe.measure.transport
+        ]
         return assess(
             self._model,
             self._theta[0],
@@ -154,18 +149,18 @@ class Execution:
         recipe, task = self._recipe, self._tasks[i]
         label = f"task {i + 1}/{len(self._tasks)} train"
         self._progress.start(label, recipe.training.epochs)
-        self._states[i] = "training"
+        self._found.states[i] = "training"
         path = PathObserver()
         observers: list[Any] = [path]
         if recipe.measure.transport:
-            self._transports[i] = PhaseTransport(
+            self._found.transports[i] = PhaseTransport(
                 self._model,
                 task,
                 self._update,
                 recipe.measure,
                 stream(recipe.seed, "tangents", i, device=self._theta.device),
             )
-            observers.append(self._transports[i])
+            observers.append(self._found.transports[i])
         start, first = self._theta, self._steps
         before = evaluate(self._model, start, task, task.train)
         time = self._time
@@ -193,44 +188,47 @@ class Execution:
         self._theta = phase.theta
         self._steps, self._time = first + phase.steps, time + phase.learning_time
         if phase.diverged is not None:
-            self._states[i] = "diverged"
-            self._diverged[i] = phase.diverged
+            self._found.states[i] = "diverged"
+            self._found.diverged[i] = phase.diverged
             lost = ", ".join(map(str, phase.diverged.replicas))
             self._progress.line(
-                f"task {i} ({task.name}) diverged at step {phase.diverged.step}: replica {lost} is "
+                f"task {i + 1}/{len(self._tasks)} ({task.name}) diverged at step "
+                f"{phase.diverged.step}: replica {lost} is "
                 "no longer finite; a smaller training.lr usually helps"
             )
             return
         # Only a finished phase has a cost; a diverged one would mix finite and lost replicas.
         after = evaluate(self._model, self._theta, task, task.train)
         full = recipe.training.batch_size >= len(task.train)
-        self._costs[i] = path.cost(before.loss, after.loss, plain=self._update.plain, full=full)
+        self._found.costs[i] = path.cost(
+            before.loss, after.loss, plain=self._update.plain, full=full
+        )
         moved = (self._theta - start).double().square().sum(-1).mean()
         self._displacement = float(moved.sqrt())
 
     def _after(self, i: int) -> None:
         """Measure what learning task i did."""
         with self._directory.timed("measure"):
-            self._scores.append(self._evaluate_all())
-        self._states[i] = "learned"
+            self._found.scores.append(self._evaluate_all())
+        self._found.states[i] = "learned"
         name = f"checkpoints/task{i}.safetensors"
         self._directory.write_tensors(name, {"theta": self._theta})
-        if i in self._transports:
+        if i in self._found.transports:
             self._progress.start(f"task {i + 1}/{len(self._tasks)} spectrum", 1)
             with self._directory.timed("transport"):
-                self._transports[i].finish(
+                self._found.transports[i].finish(
                     stream(self._recipe.seed, "spectrum", i, device=self._theta.device)
                 )
             tensors = {
                 f"task{k}.{key}": tensor
-                for k, transport in self._transports.items()
+                for k, transport in self._found.transports.items()
                 for key, tensor in transport.tensors().items()
             }
             self._directory.write_tensors("spectra.safetensors", tensors)
         self._progress.line(self._said(i))
 
     def _said(self, i: int) -> str:
-        task, latest = self._tasks[i], self._scores[-1]
+        task, latest = self._tasks[i], self._found.scores[-1]
         text = f"task {i + 1}/{len(self._tasks)} ({task.name}) learned: "
         kind = "accuracy" if task.classifies else "loss"
         text += f"{kind} {float(getattr(latest[i], kind).mean()):.3f}"
@@ -238,10 +236,10 @@ class Execution:
             measured = self._measured(i)
             mean = np.mean([cell["value"] for cell in measured if cell["value"] is not None])
             text += f"; forgot {mean:.3f} of {kind} on {i} earlier"
-            if i in self._forecasts:
+            if i in self._found.forecasts:
                 cells = [
                     f.accuracy_drop if t.classifies else f.loss_increase
-                    for f, t in zip(self._forecasts[i].old, self._tasks.tasks, strict=False)
+                    for f, t in zip(self._found.forecasts[i].old, self._tasks.tasks, strict=False)
                 ]
                 values = [cell.value for cell in cells if cell.value is not None]
                 if values:
@@ -250,15 +248,10 @@ class Execution:
 
     def _measured(self, i: int) -> list[dict[str, Any]]:
         kind = "accuracy_drop" if self._tasks[i].classifies else "loss_increase"
-        return [self._change(i, j)[kind] for j in range(i)]
-
-    def _change(self, i: int, j: int) -> dict[str, Any]:
-        before, after = self._scores[i - 1][j], self._scores[i][j]
-        task = self._tasks[j]
-        return change(task, before, after, status=Status.OK, predict=False).to_dict()
+        return [self._found.forgotten(i, j)[kind] for j in range(i)]
 
     def _latest(self) -> list[Score]:
-        return self._scores[-1] if self._scores else self._zero
+        return self._found.scores[-1] if self._found.scores else self._zero
 
     def _evaluate_all(self) -> list[Score]:
         return [evaluate(self._model, self._theta, t, t.test) for t in self._tasks.tasks]
@@ -281,111 +274,6 @@ class Execution:
         row |= _mean_and_error("test_accuracy", [s.accuracy for s in tests])
         row |= _mean_and_error("test_loss", [s.loss for s in tests])
         self._directory.append_metrics(row)
-
-    def result(self, status: str) -> dict[str, Any]:
-        """Summarise everything that was measured so far.
-
-        Args:
-            status: State of the run to record.
-
-        Returns:
-            The content of `result.json` (see `result_schema.md`).
-        """
-        n = len(self._tasks)
-        shape = (len(self._scores), n, self._recipe.replicas)
-        accuracy, loss = (
-            np.array([[getattr(s, kind).tolist() for s in row] for row in self._scores]).reshape(
-                shape
-            )
-            for kind in ("accuracy", "loss")
-        )
-        transitions = [self._transition(i) for i in range(1, n) if i in self._capacities]
-        return {
-            "schema": "capacity/result",
-            "schema_version": SCHEMA_VERSION,
-            "name": self._recipe.name,
-            "status": status,
-            "seed": self._recipe.seed,
-            "replicas": self._recipe.replicas,
-            "recipe": self._recipe.model_dump(mode="json"),
-            "model": {
-                "description": self._model.describe(),
-                "parameters": self._model.size,
-                "outputs": self._tasks.n_outputs,
-            },
-            "tasks": [self._task(i) for i in range(n)],
-            "accuracy": summary.matrix(accuracy, n),
-            "loss": summary.matrix(loss, n),
-            "forgetting": {
-                "accuracy": summary.forgetting_record(summary.forgetting(accuracy, sign=1), n),
-                "loss": summary.forgetting_record(summary.forgetting(loss, sign=-1), n),
-            },
-            "final": summary.final(accuracy, loss),
-            "transitions": transitions,
-            "phases": [self._phase(i) for i in range(n)],
-            "scores": summary.scores(transitions),
-        }
-
-    def _task(self, i: int) -> dict[str, Any]:
-        task, lost = self._tasks[i], self._diverged.get(i)
-        return {
-            "name": task.name,
-            "classes": list(task.classes),
-            "outputs": None if task.outputs is None else list(task.outputs),
-            "train_samples": len(task.train),
-            "test_samples": len(task.test),
-            "steps": self._recipe.training.steps(len(task.train)),
-            "status": "interrupted" if self._states[i] == "training" else self._states[i],
-            "diverged": None
-            if lost is None
-            else {"step": lost.step, "replicas": list(lost.replicas)},
-        }
-
-    def _transition(self, i: int) -> dict[str, Any]:
-        made = self._forecasts.get(i)
-        learned, assessed = i < len(self._scores), self._capacities[i]
-        new: dict[str, Any] = {"forecast": None, "measured": None}
-        if made is not None:
-            new["forecast"] = {
-                "accuracy": made.new_accuracy.to_dict(),
-                "loss": made.new_loss.to_dict(),
-            }
-        if learned:
-            reached = self._scores[i][i]
-            accuracy = from_samples(reached.accuracy.tolist())
-            new["measured"] = {
-                "accuracy": (accuracy if self._tasks[i].classifies else NO_ACCURACY).to_dict(),
-                "loss": from_samples(reached.loss.tolist()).to_dict(),
-            }
-        return {
-            "task": i,
-            "old": [
-                {
-                    "task": j,
-                    "forecast": None if made is None else made.old[j].to_dict(),
-                    "measured": self._change(i, j) if learned else None,
-                }
-                for j in range(i)
-            ],
-            "new": new,
-            "cost_ratio": None if made is None else made.cost_ratio.to_dict(),
-            "controls": self._controls.get(i),
-            "note": self._notes.get(i, ""),
-            **(NO_CAPACITY if assessed is None else assessed.to_dict()),
-        }
-
-    def _phase(self, i: int) -> dict[str, Any] | None:
-        if self._states[i] != "learned":
-            return None
-        transport = self._transports.get(i)
-        return {
-            "transport": None
-            if transport is None
-            else transport.to_dict(
-                composed_log_volume([self._transports[k] for k in range(i + 1)])
-            ),
-            "thermo": self._costs[i].to_dict(),
-        }
 
 
 def _mean_and_error(name: str, values: list[Tensor], *, single: bool = False) -> dict[str, Any]:

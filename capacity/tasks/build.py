@@ -36,8 +36,7 @@ def build_tasks(stream: TaskStream) -> TaskSequence:
         else classic_tasks(stream)
     )
     named = [
-        replace(task, name=f"task {number}: {_title(stream, number, task)}")
-        for number, task in enumerate(built.tasks)
+        replace(task, name=_title(stream, number, task)) for number, task in enumerate(built.tasks)
     ]
     return replace(built, name=f"{stream.scenario} {stream.dataset}", tasks=tuple(named))
 

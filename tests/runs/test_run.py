@@ -149,7 +149,7 @@ def test_interruption_leaves_a_readable_run(tmp_path, monkeypatch):
 
     def stop_in_the_second(self, i):
         if i == 1:
-            self._states[i] = "training"
+            self._found.states[i] = "training"
             raise KeyboardInterrupt
         learn(self, i)
 

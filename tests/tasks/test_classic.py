@@ -116,7 +116,7 @@ def test_permuted_mnist_permutes_by_the_seed(tmp_path):
 def test_rotated_mnist_turns_in_equal_steps(tmp_path):
     stream = load("rotated-mnist", [f"tasks.root={write_mnist(tmp_path)}"]).tasks
     tasks = build_tasks(stream).tasks
-    assert [task.name for task in tasks][1] == "task 1: rotated 22.5 degrees"
+    assert [task.name for task in tasks][1] == "rotated 22.5 degrees"
     quarter = torch.rot90(tasks[0].test.x, 1, dims=(2, 3))
     torch.testing.assert_close(tasks[-1].test.x, quarter)
 

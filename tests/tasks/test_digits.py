@@ -125,8 +125,8 @@ def test_rotations_come_in_equal_steps():
         expected = np.rot90(plain, turns, axes=(1, 2)).reshape(-1, 64)
         np.testing.assert_allclose(task.train.x.numpy(), expected, atol=1e-5)
     assert [task.name for task in tasks[:2]] == [
-        "task 0: rotated 0 degrees",
-        "task 1: rotated 90 degrees",
+        "rotated 0 degrees",
+        "rotated 90 degrees",
     ]
 
 
