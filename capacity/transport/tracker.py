@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from capacity.checks import one_of, positive_float, positive_int
 from capacity.curvature.lanczos import random_signs
 from capacity.dynamics.flat import FlatModel, flatten
-from capacity.dynamics.updates import SGD, Adam, Momentum, State, UpdateMap
+from capacity.dynamics.updates import SGD, Adam, Momentum, RMSprop, State, UpdateMap
 from capacity.estimate import Estimate
 from capacity.tasks.task import LOSSES, LossFunction
 from capacity.transport.hessian_products import Loss
@@ -129,9 +129,8 @@ class TransportTracker:
     Args:
         model: The module that is trained; only `requires_grad` parameters count.
         loss: `cross_entropy`, `mse`, or a function of (outputs, targets) that returns the mean.
-        optimizer: A `torch.optim.SGD` (with or without momentum) or `torch.optim.Adam`, from which
-            learning rate, coefficients and moments are read at each step. None: plain gradient
-            descent, whose rate `observe` is told.
+        optimizer: A `torch.optim` SGD, Adam, AdamW or RMSprop, whose learning rate and moments are
+            read at each step. None: plain gradient descent, whose rate `observe` is told.
         tangents: Random tangents K pushed forward with every step; None takes 64, or P if that
             is less.
         seed: Seed of the tracker's own random numbers.
@@ -242,9 +241,8 @@ class TransportTracker:
         """Read the optimiser's moments, which are empty before its first step."""
         assert self._optimizer is not None
         parameters = [p for p in self._module.parameters() if p.requires_grad]
-        keys = {Momentum: ("momentum_buffer",), Adam: ("exp_avg", "exp_avg_sq")}
         moments = []
-        for key in keys.get(type(self._phase.trajectory.update), ()):
+        for key in _MOMENTS[type(self._phase.trajectory.update)]:
             parts = []
             for parameter in parameters:
                 held = self._optimizer.state.get(parameter, {}).get(key)
@@ -254,8 +252,17 @@ class TransportTracker:
 
 
 _REFUSED: dict[type[torch.optim.Optimizer], tuple[str, ...]] = {
-    torch.optim.SGD: ("nesterov", "weight_decay", "dampening", "maximize"),
-    torch.optim.Adam: ("weight_decay", "amsgrad", "maximize"),
+    torch.optim.SGD: ("dampening", "maximize"),
+    torch.optim.Adam: ("amsgrad", "maximize"),
+    torch.optim.AdamW: ("amsgrad", "maximize"),
+    torch.optim.RMSprop: ("momentum", "centered", "maximize"),
+}
+
+_MOMENTS: dict[type, tuple[str, ...]] = {
+    SGD: (),
+    Momentum: ("momentum_buffer",),
+    Adam: ("exp_avg", "exp_avg_sq"),
+    RMSprop: ("square_avg",),
 }
 
 
@@ -264,8 +271,8 @@ def _update_of(optimizer: torch.optim.Optimizer, model: nn.Module) -> UpdateMap:
     kind = type(optimizer)
     if kind not in _REFUSED:
         raise ValueError(
-            f"optimizer is a {kind.__name__}; accepted: torch.optim.SGD (with or without momentum) "
-            "and torch.optim.Adam"
+            f"optimizer is a {kind.__name__}; accepted: "
+            f"{', '.join(f'torch.optim.{known.__name__}' for known in _REFUSED)}"
         )
     groups = optimizer.param_groups
     if len(groups) != 1:
@@ -279,6 +286,14 @@ def _update_of(optimizer: torch.optim.Optimizer, model: nn.Module) -> UpdateMap:
     trained = {id(p) for p in group["params"]}
     if trained != {id(p) for p in model.parameters() if p.requires_grad}:
         raise ValueError("optimizer does not hold exactly the model's trainable parameters")
-    if kind is torch.optim.Adam:
-        return Adam(beta1=group["betas"][0], beta2=group["betas"][1], eps=group["eps"])
-    return Momentum(mu=group["momentum"]) if group["momentum"] else SGD()
+    decay = float(group["weight_decay"])
+    if kind is torch.optim.RMSprop:
+        return RMSprop(group["alpha"], group["eps"], decay)
+    if kind is not torch.optim.SGD:
+        decoupled = kind is torch.optim.AdamW
+        name = "adamw" if decoupled else "adam"
+        beta1, beta2 = group["betas"]
+        return Adam(beta1, beta2, group["eps"], decay, decoupled=decoupled, name=name)
+    if group["momentum"]:
+        return Momentum(group["momentum"], bool(group["nesterov"]), decay)
+    return SGD(decay)

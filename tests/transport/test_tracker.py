@@ -9,14 +9,20 @@ import torch
 from torch import nn
 
 import capacity
+from capacity.dynamics.flat import flatten
 from capacity.estimate import Status
 from capacity.transport.spectrum import spectrum
-from dense import dense_jacobian, network
+from dense import dense_jacobian, network, run_map
 
 OPTIMISERS = {
     "sgd": lambda p: torch.optim.SGD(p, lr=0.3),
     "momentum": lambda p: torch.optim.SGD(p, lr=0.05, momentum=0.9),
     "adam": lambda p: torch.optim.Adam(p, lr=0.01),
+    "nesterov": lambda p: torch.optim.SGD(
+        p, lr=0.05, momentum=0.8, nesterov=True, weight_decay=0.1
+    ),
+    "adamw": lambda p: torch.optim.AdamW(p, lr=0.01, weight_decay=0.1),
+    "rmsprop": lambda p: torch.optim.RMSprop(p, lr=0.003, alpha=0.9),
 }
 
 
@@ -52,6 +58,11 @@ def test_spectrum_and_products_match_the_dense_jacobian(name, float64):
     dense = dense_jacobian(jacobian.trajectories[0])
     v = torch.randn(3, jacobian.size)
     torch.testing.assert_close(jacobian.forward(v), v @ dense.T, rtol=1e-9, atol=1e-10)
+    # The recorded path is the one that torch's own optimiser took.
+    *_, last = jacobian.trajectories[0].forwards()
+    replayed = run_map(jacobian.trajectories[0], jacobian.like)
+    torch.testing.assert_close(replayed, flatten(model), rtol=1e-9, atol=1e-11)
+    assert not torch.equal(last.state[0], replayed)
 
     truth = torch.linalg.svdvals(dense)
     found = tracker.spectrum(top=8)
@@ -116,11 +127,12 @@ def adam_with_steps():
 
 
 BAD = {
-    "nesterov": (
-        lambda: torch.optim.SGD(NET.parameters(), lr=1, momentum=0.9, nesterov=True),
-        "nesterov",
+    "dampening": (
+        lambda: torch.optim.SGD(NET.parameters(), lr=1, momentum=0.9, dampening=0.1),
+        "dampening",
     ),
-    "decay": (lambda: torch.optim.Adam(NET.parameters(), weight_decay=0.1), "weight_decay"),
+    "amsgrad": (lambda: torch.optim.Adam(NET.parameters(), amsgrad=True), "amsgrad"),
+    "centred": (lambda: torch.optim.RMSprop(NET.parameters(), centered=True), "centered"),
     "other": (lambda: torch.optim.Rprop(NET.parameters()), "Rprop"),
     "groups": (
         lambda: torch.optim.SGD([{"params": [p]} for p in NET.parameters()], lr=1),

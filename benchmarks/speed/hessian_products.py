@@ -1,0 +1,184 @@
+"""How much does one exact Hessian-vector product cost, next to the obvious ways of getting it?
+
+Conditions: one thread, one process, float32, the methods in turn within every round; the figure is
+time per tangent over time per gradient (torch.autograd, same batch), the median over rounds and,
+in brackets, the range of its middle half. Every method's products are checked against each other
+first. curvlinops and PyHessian take part where they are installed (`pip install -e '.[bench]'`).
+
+    python benchmarks/speed/hessian_products.py [--rounds 15] [--tangents 1 8 32]
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import platform
+import statistics
+import time
+from collections.abc import Callable
+from importlib.metadata import version
+
+import torch
+from torch import Tensor, nn
+from torch.func import grad, jvp, vjp, vmap
+
+from capacity.dynamics.flat import FlatModel
+from capacity.transport.hessian_products import HessianProducts
+
+Product = Callable[[Tensor], Tensor]
+
+
+def mlp(*widths: int) -> nn.Module:
+    layers: list[nn.Module] = []
+    for inputs, outputs in itertools.pairwise(widths):
+        layers += [nn.Linear(inputs, outputs), nn.ReLU()]
+    return nn.Sequential(*layers[:-1])
+
+
+def cnn() -> nn.Module:
+    return nn.Sequential(
+        nn.Conv2d(3, 32, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2),
+        nn.Conv2d(32, 64, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2),
+        nn.Conv2d(64, 64, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2),
+        nn.Flatten(), nn.Linear(1024, 96), nn.ReLU(), nn.Linear(96, 10),
+    )  # fmt: skip
+
+
+def transformer() -> nn.Module:
+    layer = nn.TransformerEncoderLayer(64, 4, 128, dropout=0.0, batch_first=True)
+    return nn.Sequential(
+        nn.Unflatten(1, (16, 64)),
+        nn.TransformerEncoder(layer, 2, enable_nested_tensor=False),
+        nn.Flatten(),
+        nn.Linear(1024, 10),
+    )
+
+
+CASES = {
+    "MLP 64-64-10, batch 64": (lambda: mlp(64, 64, 10), 64, (64,)),
+    "MLP 784-400-400-10, batch 128": (lambda: mlp(784, 400, 400, 10), 128, (784,)),
+    "CNN on 3x32x32, batch 64": (cnn, 64, (3, 32, 32)),
+    "two-layer transformer, 16 tokens, batch 64": (transformer, 64, (1024,)),
+}
+
+
+def methods(model: FlatModel, x: Tensor, y: Tensor) -> dict[str, Product]:
+    """The ways to get H V for rows V (K, P)."""
+    theta = model.initial()
+
+    def loss(t: Tensor, x: Tensor, y: Tensor) -> Tensor:
+        return nn.functional.cross_entropy(model.outputs(t, x), y)
+
+    def gradient(t: Tensor) -> Tensor:
+        return grad(loss)(t, x, y)
+
+    def loop(v: Tensor) -> Tensor:
+        point = theta.detach().requires_grad_()
+        (g,) = torch.autograd.grad(loss(point, x, y), point, create_graph=True)
+        rows = [torch.autograd.grad(g, point, row, retain_graph=True)[0] for row in v]
+        return torch.stack(rows)
+
+    ours = HessianProducts(loss)
+    return {
+        "capacity": lambda v: ours(theta, x, y, v),
+        "double backward, loop": loop,
+        "vmap(vjp(grad))": lambda v: vmap(lambda r: vjp(gradient, theta)[1](r)[0])(v),
+        "vmap(jvp(grad))": lambda v: vmap(lambda r: jvp(gradient, (theta,), (r,))[1])(v),
+        **peers(model, x, y),
+    }
+
+
+def peers(model: FlatModel, x: Tensor, y: Tensor) -> dict[str, Product]:
+    """Other libraries, where they are installed."""
+    found: dict[str, Product] = {}
+    module = model._module
+    parameters = [p for p in module.parameters() if p.requires_grad]
+    try:
+        from curvlinops import HessianLinearOperator
+
+        operator = HessianLinearOperator(
+            module, nn.CrossEntropyLoss(), parameters, [(x, y)], check_deterministic=False
+        )
+        found[f"curvlinops {version('curvlinops-for-pytorch')}"] = lambda v: (operator @ v.T).T
+    except ImportError:
+        pass
+    try:
+        from pyhessian import hessian
+        from pyhessian.utils import hessian_vector_product
+
+        held = hessian(module, nn.CrossEntropyLoss(), data=(x, y), cuda=False)
+
+        def pyhessian(v: Tensor) -> Tensor:
+            rows = []
+            for row in v:
+                parts = [
+                    p.view_as(q) for p, q in zip(row.split(model.sizes), parameters, strict=True)
+                ]
+                made = hessian_vector_product(held.gradsH, held.params, parts)
+                rows.append(torch.cat([m.reshape(-1) for m in made]))
+            return torch.stack(rows)
+
+        found["PyHessian"] = pyhessian
+    except ImportError:
+        pass
+    return found
+
+
+def seconds(work: Callable[[], object]) -> float:
+    start = time.perf_counter()
+    work()
+    return time.perf_counter() - start
+
+
+def measure(name: str, tangents: list[int], rounds: int) -> None:
+    build, batch, shape = CASES[name]
+    torch.manual_seed(0)
+    module = build()
+    model = FlatModel(module)
+    x, y = torch.randn(batch, *shape), torch.randint(10, (batch,))
+    parameters = list(module.parameters())
+    print(f"\n{name}, P = {model.size}")
+
+    def gradient() -> object:
+        return torch.autograd.grad(nn.functional.cross_entropy(module(x), y), parameters)
+
+    print(f"  {'time per tangent / time per gradient':<38}", end="")
+    print("".join(f"{f'K = {k}':>22}" for k in tangents))
+    table: dict[str, list[str]] = {}
+    for k in tangents:
+        v = torch.randn(k, model.size)
+        ways = methods(model, x, y)
+        results = {way: work(v) for way, work in ways.items()}  # warms up, traces, and checks
+        truth = results["double backward, loop"]
+        for way, result in results.items():
+            error = float((result - truth).norm() / truth.norm())
+            # Forward over reverse is wrong for attention in torch itself: shown, not hidden.
+            if error > 1e-3:
+                table.setdefault(way, []).append(f"wrong by {error:.0%}")
+        times: dict[str, list[float]] = {way: [] for way in ways}
+        for _ in range(rounds):
+            base = statistics.median(seconds(gradient) for _ in range(5))
+            for way, work in ways.items():
+                times[way].append(seconds(lambda work=work, v=v: work(v)) / k / base)
+        for way, ratios in times.items():
+            if len(table.setdefault(way, [])) > tangents.index(k):
+                continue
+            low, middle, high = statistics.quantiles(ratios, n=4)
+            table[way].append(f"{middle:.2f} [{low:.2f}, {high:.2f}]")
+    for way, cells in table.items():
+        print(f"  {way:<38}" + "".join(f"{cell:>22}" for cell in cells))
+
+
+def main() -> None:
+    arguments = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    arguments.add_argument("--rounds", type=int, default=15)
+    arguments.add_argument("--tangents", type=int, nargs="+", default=[1, 8, 32])
+    chosen = arguments.parse_args()
+    torch.set_num_threads(1)
+    print(f"torch {torch.__version__}, Python {platform.python_version()}, {platform.machine()}")
+    for name in CASES:
+        measure(name, chosen.tangents, chosen.rounds)
+
+
+if __name__ == "__main__":
+    main()
