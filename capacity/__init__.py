@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from capacity.config import Measure as Measure
+    from capacity.config import Model as Model
     from capacity.config import Recipe as Recipe
     from capacity.config import TaskStream as TaskStream
     from capacity.config import Training as Training
-    from capacity.config import load as load_recipe  # noqa: F401
     from capacity.estimate import Estimate as Estimate
     from capacity.estimate import Status as Status
     from capacity.forecasting.forecast import Forecast as Forecast

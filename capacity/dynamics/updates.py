@@ -33,12 +33,35 @@ class UpdateMap(Protocol):
     """
 
     @property
-    def name(self) -> str: ...  # noqa: D102
-    @property
-    def plain(self) -> bool: ...  # noqa: D102
+    def name(self) -> str:
+        """For people."""
 
-    def init(self, theta: Tensor) -> State: ...  # noqa: D102
-    def step(self, state: State, gradient: Tensor, lr: float, count: int) -> State: ...  # noqa: D102
+    @property
+    def plain(self) -> bool:
+        """Whether the step is theta - lr * gradient."""
+
+    def init(self, theta: Tensor) -> State:
+        """Start a phase.
+
+        Args:
+            theta: Parameters (..., P).
+
+        Returns:
+            The state: theta, then the moments, which do not depend on theta.
+        """
+
+    def step(self, state: State, gradient: Tensor, lr: float, count: int) -> State:
+        """Take one step; a pure function.
+
+        Args:
+            state: theta and moments (..., P).
+            gradient: g of the batch loss at theta (..., P).
+            lr: Learning rate.
+            count: Steps taken in this phase, this one included.
+
+        Returns:
+            The next state.
+        """
 
 
 @dataclass(frozen=True)
@@ -58,28 +81,11 @@ class SGD:
         return self.weight_decay == 0
 
     def init(self, theta: Tensor) -> State:
-        """Start from theta.
-
-        Args:
-            theta: Parameters (..., P).
-
-        Returns:
-            (theta,)
-        """
+        """Start from theta: (theta,)."""
         return (theta,)
 
     def step(self, state: State, gradient: Tensor, lr: float, count: int) -> State:
-        """Take one step.
-
-        Args:
-            state: (theta,)
-            gradient: g (..., P).
-            lr: Learning rate.
-            count: Steps taken in this phase, this one included (unused).
-
-        Returns:
-            The next state.
-        """
+        """Take one step."""
         del count
         return (state[0] - lr * _decayed(gradient, state[0], self.weight_decay),)
 
@@ -101,28 +107,11 @@ class Momentum:
     plain: bool = False
 
     def init(self, theta: Tensor) -> State:
-        """Start at rest.
-
-        Args:
-            theta: Parameters (..., P).
-
-        Returns:
-            (theta, 0)
-        """
+        """Start at rest: (theta, 0)."""
         return (theta, torch.zeros_like(theta))
 
     def step(self, state: State, gradient: Tensor, lr: float, count: int) -> State:
-        """Take one step.
-
-        Args:
-            state: (theta, m).
-            gradient: g (..., P).
-            lr: Learning rate.
-            count: Steps taken in this phase, this one included (unused).
-
-        Returns:
-            The next state.
-        """
+        """Take one step."""
         del count
         theta, m = state
         gradient = _decayed(gradient, theta, self.weight_decay)
@@ -152,28 +141,11 @@ class Adam:
     plain: bool = False
 
     def init(self, theta: Tensor) -> State:
-        """Start with empty moments.
-
-        Args:
-            theta: Parameters (..., P).
-
-        Returns:
-            (theta, 0, 0)
-        """
+        """Start with empty moments: (theta, 0, 0)."""
         return (theta, torch.zeros_like(theta), torch.zeros_like(theta))
 
     def step(self, state: State, gradient: Tensor, lr: float, count: int) -> State:
-        """Take one step.
-
-        Args:
-            state: (theta, first moment, second moment).
-            gradient: g (..., P).
-            lr: Learning rate.
-            count: Steps taken in this phase, this one included; sets the bias correction.
-
-        Returns:
-            The next state.
-        """
+        """Take one step."""
         theta, m, v = state
         if self.decoupled:
             theta = theta * (1 - lr * self.weight_decay)
@@ -203,28 +175,11 @@ class RMSprop:
     plain: bool = False
 
     def init(self, theta: Tensor) -> State:
-        """Start with an empty moment.
-
-        Args:
-            theta: Parameters (..., P).
-
-        Returns:
-            (theta, 0)
-        """
+        """Start with an empty moment: (theta, 0)."""
         return (theta, torch.zeros_like(theta))
 
     def step(self, state: State, gradient: Tensor, lr: float, count: int) -> State:
-        """Take one step.
-
-        Args:
-            state: (theta, second moment).
-            gradient: g (..., P).
-            lr: Learning rate.
-            count: Steps taken in this phase, this one included (unused).
-
-        Returns:
-            The next state.
-        """
+        """Take one step."""
         del count
         theta, v = state
         gradient = _decayed(gradient, theta, self.weight_decay)
@@ -251,28 +206,11 @@ class Clipped:
         return f"{self.inner.name}, gradient clipped to {self.max_norm:g}"
 
     def init(self, theta: Tensor) -> State:
-        """Start as the inner map does.
-
-        Args:
-            theta: Parameters (..., P).
-
-        Returns:
-            The inner map's state.
-        """
+        """Start as the inner map does."""
         return self.inner.init(theta)
 
     def step(self, state: State, gradient: Tensor, lr: float, count: int) -> State:
-        """Take one step.
-
-        Args:
-            state: The inner map's state.
-            gradient: g (..., P).
-            lr: Learning rate.
-            count: Steps taken in this phase, this one included.
-
-        Returns:
-            The next state.
-        """
+        """Take one step."""
         norm = gradient.norm(dim=-1, keepdim=True)
         # torch adds 1e-6 to the norm before it divides; parity includes that.
         scale = (self.max_norm / (norm + 1e-6)).clamp(max=1.0)

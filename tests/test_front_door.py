@@ -1,0 +1,46 @@
+"""The public names: few, documented, quick to import."""
+
+from __future__ import annotations
+
+import doctest
+import subprocess
+import sys
+from importlib import import_module
+
+import pytest
+
+import capacity
+
+NAMES = [
+    "Estimate", "Forecast", "Measure", "Model", "Recipe", "Run", "Split", "Status", "Task",
+    "TaskSequence", "TaskStream", "Training", "TransportTracker", "forecast", "open_run", "run",
+]  # fmt: skip
+
+
+def test_public_names_are_these():
+    assert sorted(capacity.__all__) == NAMES
+    for name in NAMES:
+        assert getattr(capacity, name).__doc__
+        assert name in dir(capacity)
+
+
+def test_a_wrong_name_is_an_attribute_error():
+    with pytest.raises(AttributeError, match="no attribute 'forcast'"):
+        _ = capacity.forcast
+
+
+def test_importing_is_quick_and_the_function_survives_its_modules():
+    code = (
+        "import sys, capacity; assert 'torch' not in sys.modules; "
+        "import capacity.forecasting.scores; assert callable(capacity.forecast)"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+@pytest.mark.parametrize(
+    "module", ["capacity.forecasting.forecast", "capacity.transport.tracker", "capacity.runs.run"]
+)
+def test_docstring_examples(module):
+    result = doctest.testmod(import_module(module))
+    assert result.attempted > 0
+    assert result.failed == 0
