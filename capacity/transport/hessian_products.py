@@ -12,7 +12,7 @@ from collections.abc import Callable
 
 import torch
 from torch import Tensor, fx
-from torch.func import grad, vmap
+from torch.func import functionalize, grad, vmap
 from torch.fx.experimental.proxy_tensor import make_fx
 
 from capacity.differential import pullback
@@ -88,7 +88,8 @@ class HessianProducts:
             return self._direct(t, x, y, v)
 
         try:
-            graph = simplified(make_fx(direct)(theta, x, y, tangents))
+            # Some backward formulas write in place; merging and dropping nodes needs pure ones.
+            graph = simplified(make_fx(functionalize(direct))(theta, x, y, tangents))
             if len(tangents) > 1 and _convolves(graph):
                 # vmap turns a convolution with K tangent weights into one with K groups, for which
                 # the kernels are slow: one tangent after the other is several times faster.
@@ -109,14 +110,15 @@ def _convolves(graph: fx.GraphModule) -> bool:
 def simplified(graph: fx.GraphModule) -> fx.GraphModule:
     """Merge what a traced graph computes twice, and drop what nobody reads.
 
-    Only graphs of pure operations qualify; those that tracing a loss yields are.
-
     Args:
-        graph: A traced graph; changed in place.
+        graph: A traced graph; changed in place, unless it holds an operation that writes to its
+            inputs or draws random numbers.
 
     Returns:
         The graph.
     """
+    if not all(map(_pure, graph.graph.nodes)):
+        return graph
     seen: dict[object, fx.Node] = {}
     for node in list(graph.graph.nodes):
         if node.op != "call_function":
@@ -134,6 +136,13 @@ def simplified(graph: fx.GraphModule) -> fx.GraphModule:
     graph.graph.eliminate_dead_code()
     graph.recompile()
     return graph
+
+
+def _pure(node: fx.Node) -> bool:
+    if node.op != "call_function" or not isinstance(node.target, torch._ops.OpOverload):
+        return True
+    random = torch.Tag.nondeterministic_seeded in node.target.tags
+    return not (node.target._schema.is_mutable or random)
 
 
 def _hashable(argument: object) -> object:
