@@ -109,6 +109,7 @@ def peers(model: FlatModel, x: Tensor, y: Tensor) -> dict[str, Product]:
 
         def pyhessian(v: Tensor) -> Tensor:
             # Built anew, as every training step needs it: the graph is part of the price.
+            module.zero_grad()  # it reads its gradients from .grad, where they add up
             held = hessian(module, nn.CrossEntropyLoss(), data=(x, y), cuda=False)
             rows = []
             for row in v:
