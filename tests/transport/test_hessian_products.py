@@ -81,3 +81,35 @@ def test_a_loss_that_looks_at_values_still_works(float64):
         found = products(torch.zeros(3), x, y, v)
         torch.testing.assert_close(found, factor * v @ (2 * x.T @ x / 5))
     assert products.untraced, "the reason is kept"
+
+
+def halves(theta, x):
+    return (x @ theta.view(4, 3)).tanh().sum(-1)
+
+
+# What each writes as a number into a graph is true of the first batch only: silently wrong later.
+COUNTS = {
+    "mask": lambda theta, x, y: (halves(theta, x)[y > 0] - y[y > 0]).square().mean(),
+    "masked_select": lambda theta, x, y: halves(theta, x).masked_select(y > 0).square().mean(),
+    "nonzero": lambda theta, x, y: halves(theta, x).square().sum() / len((y > 0).nonzero()),
+    "unique": lambda theta, x, y: halves(theta, x).square().sum() / len(y.unique()),
+}
+
+
+@pytest.mark.parametrize("name", COUNTS)
+@pytest.mark.parametrize("reverse", [False, True])
+def test_a_size_that_depends_on_the_data_is_not_baked_in(name, reverse, float64):
+    products = HessianProducts(COUNTS[name])
+    targets = [[1, -1, 2, -1, 3, 1], [1, 1, 2, -1, 3, 1], [-1, -1, 2, -1, -1, -1]]
+    for y in map(torch.tensor, reversed(targets) if reverse else targets):
+        theta, x, v = torch.randn(12), torch.randn(6, 4), torch.randn(3, 12)
+        dense = jacrev(grad(COUNTS[name]))(theta, x, y)
+        torch.testing.assert_close(products(theta, x, y, v), v @ dense, rtol=1e-9, atol=1e-10)
+    assert "size depends on the data" in products.untraced
+
+
+def test_plain_indexing_is_traced(float64):
+    rows = torch.tensor([2, 0])
+    products = HessianProducts(lambda theta, x, y: halves(theta, x)[rows].square().mean())
+    products(torch.randn(12), torch.randn(6, 4), torch.zeros(6), torch.randn(2, 12))
+    assert products.untraced == ""

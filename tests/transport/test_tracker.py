@@ -38,13 +38,17 @@ def batches(count=12):
     ]
 
 
-def loop(model, optimiser, tracker=None):
-    for x, y in batches():
+def loop(model, optimiser, tracker=None, *, schedule=None, clip=None, missed=None):
+    for index, (x, y) in enumerate(batches()):
         optimiser.zero_grad()
         nn.functional.cross_entropy(model(x), y).backward()
-        if tracker is not None:
+        if clip is not None:
+            nn.utils.clip_grad_norm_(model.parameters(), clip)
+        if tracker is not None and index != missed:
             tracker.observe(x, y)
         optimiser.step()
+        if schedule is not None:
+            schedule.step()
 
 
 @pytest.mark.parametrize("name", OPTIMISERS)
@@ -104,6 +108,71 @@ def test_training_is_untouched(name):
     assert torch.equal(torch.rand(3), plain), "the global random state moved"
     for a, b in zip(one.parameters(), other.parameters(), strict=True):
         assert torch.equal(a, b)
+
+
+def cycle(optimiser):
+    return torch.optim.lr_scheduler.OneCycleLR(optimiser, max_lr=0.05, total_steps=20)
+
+
+@pytest.mark.parametrize("name", ["momentum", "nesterov", "adam", "adamw"])
+def test_a_schedule_that_moves_momentum_is_followed(name, float64):
+    model = network(5, 6, 3)
+    optimiser = OPTIMISERS[name](model.parameters())
+    schedule = cycle(optimiser)
+    tracker = capacity.TransportTracker(model, "cross_entropy", optimiser, tangents=4)
+    loop(model, optimiser, tracker, schedule=schedule)
+    trajectory = tracker.jacobian().trajectories[0]
+    updates = {step.update for step in trajectory.forwards()}
+    assert len(updates) == len(trajectory), "the schedule moves the momentum at each step"
+
+    def whole(theta):
+        state = trajectory.update.init(theta)
+        for step in trajectory.forwards():
+            gradient = torch.func.grad(trajectory.loss)(state[0], step.x, step.y)
+            state = step.update.step(state, gradient, step.lr, step.count)
+        return state[0]
+
+    torch.testing.assert_close(whole(trajectory.like), flatten(model), rtol=1e-9, atol=1e-11)
+    dense = torch.func.jacfwd(whole)(trajectory.like)
+    v = torch.randn(3, trajectory.size)
+    torch.testing.assert_close(tracker.jacobian().forward(v), v @ dense.T, rtol=1e-9, atol=1e-10)
+    torch.testing.assert_close(tracker.jacobian().adjoint(v), v @ dense, rtol=1e-9, atol=1e-10)
+
+
+def test_an_option_that_changes_the_kind_of_step_is_refused(float64):
+    model = network(5, 6, 3)
+    optimiser = OPTIMISERS["sgd"](model.parameters())
+    tracker = capacity.TransportTracker(model, "cross_entropy", optimiser, tangents=4)
+    (x, y), *_ = batches()
+    optimiser.param_groups[0]["momentum"] = 0.9
+    with pytest.raises(ValueError, match="started as sgd and is now momentum"):
+        tracker.observe(x, y)
+    optimiser.param_groups[0].update(momentum=0, maximize=True)
+    with pytest.raises(ValueError, match="maximize"):
+        tracker.observe(x, y)
+
+
+# A path that the optimiser did not take has a Jacobian, too: the wrong one.
+@pytest.mark.parametrize("name", OPTIMISERS)
+@pytest.mark.parametrize("kind", [torch.float32, torch.float64])
+@pytest.mark.parametrize("wrong", [{"clip": 0.05}, {"missed": 4}])
+def test_another_path_than_the_optimisers_is_refused(name, kind, wrong):
+    torch.set_default_dtype(kind)
+    model = network(5, 6, 3)
+    optimiser = OPTIMISERS[name](model.parameters())
+    tracker = capacity.TransportTracker(model, "cross_entropy", optimiser, tangents=4)
+    with pytest.raises(ValueError, match=r"step \d+ was not the observed one"):
+        loop(model, optimiser, tracker, **wrong)
+
+
+@pytest.mark.parametrize("name", OPTIMISERS)
+def test_a_long_training_in_single_precision_is_not_refused(name):
+    model = network(5, 6, 3)
+    optimiser = OPTIMISERS[name](model.parameters())
+    tracker = capacity.TransportTracker(model, "cross_entropy", optimiser, tangents=1)
+    for _ in range(60):
+        loop(model, optimiser, tracker)
+    assert len(tracker.jacobian().trajectories[0]) == 720
 
 
 def test_log_volume_per_optimiser(float64):
