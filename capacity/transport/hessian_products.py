@@ -9,11 +9,13 @@ operations that is left, without any dispatch through the function transforms.
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor, fx
 from torch.func import functionalize, grad, vmap
 from torch.fx.experimental.proxy_tensor import make_fx
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from capacity.differential import pullback
 
@@ -87,6 +89,13 @@ class HessianProducts:
         def direct(t: Tensor, x: Tensor, y: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
             return self._direct(t, x, y, v)
 
+        with _SizeWatch() as watch:
+            grad(self.loss)(theta, x, y)
+        if watch.found:
+            # The graph would keep the first batch's size (a mask's count, say) as a number: the
+            # next product would fail, or come out wrong.
+            self.untraced = f"a size depends on the data ({watch.found})"
+            return direct
         try:
             # Some backward formulas write in place; merging and dropping nodes needs pure ones.
             graph = simplified(make_fx(functionalize(direct))(theta, x, y, tangents))
@@ -101,6 +110,32 @@ class HessianProducts:
             direct(theta, x, y, tangents)
             self.untraced = f"{type(error).__name__}: {error}"
             return direct
+
+
+class _SizeWatch(TorchDispatchMode):
+    """Looks for operations whose result's size depends on values, not only on sizes.
+
+    Watched outside the tracer, which drops those of which nothing but the size is used.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.found = ""
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        del types
+        if torch.Tag.dynamic_output_shape in func.tags and not _plain_index(func, args):
+            self.found = str(func)
+        return func(*args, **(kwargs or {}))
+
+
+def _plain_index(func: Any, args: Any) -> bool:
+    """Whether this is indexing by numbers, not by a mask."""
+    if func is not torch.ops.aten.index.Tensor:
+        return False
+    return not any(i is not None and i.dtype in {torch.bool, torch.uint8} for i in args[1])
 
 
 def _convolves(graph: fx.GraphModule) -> bool:

@@ -120,7 +120,7 @@ def push(trajectory: Trajectory, step: TrainingStep, tangents: State) -> State:
     Returns:
         Their images, in the same form.
     """
-    update, products = trajectory.update, trajectory.products
+    update, products = step.update, trajectory.products
     theta = step.state[0]
     if update.plain:
         v = tangents[0]
@@ -145,7 +145,7 @@ def pull(trajectory: Trajectory, step: TrainingStep, cotangents: State) -> State
     Returns:
         Their images, in the same form.
     """
-    update, products = trajectory.update, trajectory.products
+    update, products = step.update, trajectory.products
     theta = step.state[0]
     if update.plain:
         return push(trajectory, step, cotangents)  # 1 - lr H is symmetric

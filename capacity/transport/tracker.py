@@ -16,6 +16,7 @@ from capacity.tasks.task import LOSSES, LossFunction
 from capacity.transport.hessian_products import Loss
 from capacity.transport.jacobian import TrainingJacobian, push
 from capacity.transport.log_volume import LogVolume
+from capacity.transport.path_check import PathCheck
 from capacity.transport.spectrum import Spectrum, spectrum
 from capacity.transport.trajectory import DEFAULT_BUDGET, TrainingStep, Trajectory
 
@@ -52,7 +53,9 @@ class PhaseTracker:
         self._tangents: State = ()
 
     @torch.no_grad()
-    def step(self, state: State, x: Tensor, y: Tensor, lr: float) -> None:
+    def step(
+        self, state: State, x: Tensor, y: Tensor, lr: float, update: UpdateMap | None = None
+    ) -> TrainingStep:
         """Follow one step.
 
         Args:
@@ -60,15 +63,19 @@ class PhaseTracker:
             x: Inputs of the batch.
             y: Targets of the batch.
             lr: Learning rate.
+            update: Update map of this step, where a schedule moves more than the rate.
+
+        Returns:
+            The step.
         """
         if self.probes is None:
             count = min(self._count, state[0].numel())
             self.probes = random_signs(count, state[0], self._generator)
             self._tangents = (self.probes, *(torch.zeros_like(self.probes) for _ in state[1:]))
-        self.trajectory.record(state, x, y, lr)
-        seen = TrainingStep(state, x, y, lr, len(self.trajectory))
+        seen = self.trajectory.record(state, x, y, lr, update)
         self._tangents = push(self.trajectory, seen, self._tangents)
         self._log_volume.observe(state[0], x, y, lr)
+        return seen
 
     @property
     def images(self) -> Tensor:
@@ -124,7 +131,8 @@ class TransportTracker:
     """Tracks the training Jacobian J_t = d theta_t / d theta_0 in a training loop of your own.
 
     Call `observe(x, y)` with each batch *before* the optimiser moves the parameters. Nothing of the
-    training is touched: not the parameters, their gradients, the optimiser or the random state.
+    training is touched: not the parameters, their gradients, the optimiser or the random state. A
+    step that the observed batch and loss do not explain is refused when the next one is observed.
 
     Args:
         model: The module that is trained; only `requires_grad` parameters count.
@@ -178,12 +186,13 @@ class TransportTracker:
         self._generator = torch.Generator(device).manual_seed(seed)
         self._phase = PhaseTracker(
             lambda theta, x, y: bound(self._flat.outputs(theta, x), y),
-            SGD() if optimizer is None else _update_of(optimizer, model),
+            SGD() if optimizer is None else _first_update(optimizer, model),
             tangents=tangents,
             log_volume_probes=positive_int("log_volume_probes", log_volume_probes, minimum=2),
             log_volume_nodes=positive_int("log_volume_nodes", log_volume_nodes),
             generator=self._generator,
         )
+        self._path = PathCheck(self._phase.trajectory.loss)
 
     def observe(self, x: Tensor, y: Tensor, *, lr: float | None = None) -> None:
         """Follow the step that is about to be taken on a batch.
@@ -194,9 +203,11 @@ class TransportTracker:
             lr: Learning rate; needed without an optimiser, and read from it otherwise.
 
         Raises:
-            ValueError: If `lr` is missing or superfluous, or the loss is not finite there.
+            ValueError: If `lr` is missing or superfluous, the optimiser's options turned into those
+                of another kind of step, or its last step was not the observed one.
         """
         theta = flatten(self._module)
+        update = self._phase.trajectory.update
         if self._optimizer is None:
             if lr is None:
                 raise ValueError("lr is missing; without an optimizer, observe(x, y, lr=...)")
@@ -207,7 +218,9 @@ class TransportTracker:
                 raise ValueError("lr was given, but the optimizer has one; leave lr out")
             rate = float(self._optimizer.param_groups[0]["lr"])
             state = self._state(theta)
-        self._phase.step(state, x, y, rate)
+            update = _update_now(self._optimizer, update)
+        self._path.compare(state)
+        self._path.expect(self._phase.step(state, x, y, rate, update))
 
     def jacobian(self) -> TrainingJacobian:
         """Give J_t as an operator, for products of your own.
@@ -266,8 +279,32 @@ _MOMENTS: dict[type, tuple[str, ...]] = {
 }
 
 
-def _update_of(optimizer: torch.optim.Optimizer, model: nn.Module) -> UpdateMap:
-    """Translate a torch optimiser, refusing by name what has no update map here."""
+def _first_update(optimizer: torch.optim.Optimizer, model: nn.Module) -> UpdateMap:
+    """Translate a torch optimiser at the door."""
+    update = _update_of(optimizer)
+    if optimizer.state:
+        raise ValueError("optimizer has taken steps already; start the tracker with a new one")
+    trained = {id(p) for p in optimizer.param_groups[0]["params"]}
+    if trained != {id(p) for p in model.parameters() if p.requires_grad}:
+        raise ValueError("optimizer does not hold exactly the model's trainable parameters")
+    return update
+
+
+def _update_now(optimizer: torch.optim.Optimizer, started: UpdateMap) -> UpdateMap:
+    """Read the options anew: schedules like OneCycleLR move the momentum with the rate."""
+    update = _update_of(optimizer)
+    if update == started:
+        return started  # one object for all steps, where nothing moves
+    if type(update) is not type(started) or update.plain != started.plain:
+        raise ValueError(
+            f"optimizer started as {started.name} and is now {update.name} with other options "
+            f"({update}); momentum and weight decay can move while it is tracked, not come or go"
+        )
+    return update
+
+
+def _update_of(optimizer: torch.optim.Optimizer) -> UpdateMap:
+    """Translate a torch optimiser's options, refusing by name what has no update map here."""
     kind = type(optimizer)
     if kind not in _REFUSED:
         raise ValueError(
@@ -281,11 +318,6 @@ def _update_of(optimizer: torch.optim.Optimizer, model: nn.Module) -> UpdateMap:
     for option in _REFUSED[kind]:
         if group.get(option):
             raise ValueError(f"optimizer has {option} = {group[option]!r}, which is not tracked")
-    if optimizer.state:
-        raise ValueError("optimizer has taken steps already; start the tracker with a new one")
-    trained = {id(p) for p in group["params"]}
-    if trained != {id(p) for p in model.parameters() if p.requires_grad}:
-        raise ValueError("optimizer does not hold exactly the model's trainable parameters")
     decay = float(group["weight_decay"])
     if kind is torch.optim.RMSprop:
         return RMSprop(group["alpha"], group["eps"], decay)

@@ -25,6 +25,7 @@ class TrainingStep:
         y: Targets of the batch.
         lr: Learning rate.
         count: Steps taken in this phase, this one included.
+        update: Update map of this step; a schedule may move its momentum.
     """
 
     state: State
@@ -32,6 +33,7 @@ class TrainingStep:
     y: Tensor
     lr: float
     count: int
+    update: UpdateMap
 
 
 class Trajectory:
@@ -43,7 +45,7 @@ class Trajectory:
 
     Attributes:
         loss: The loss of the phase.
-        update: Its update map.
+        update: Its update map, unless `record` was given another of the same kind for a step.
         products: Hessian products of the loss, shared by everything that runs over the trajectory.
         budget: Bytes for stored states.
         stride: Steps per stored state.
@@ -54,7 +56,7 @@ class Trajectory:
         self.products = HessianProducts(loss)
         self.stride = 1
         self._states: dict[int, State] = {}
-        self._batches: list[tuple[Tensor, Tensor, float]] = []
+        self._batches: list[tuple[Tensor, Tensor, float, UpdateMap]] = []
 
     def __len__(self) -> int:
         return len(self._batches)
@@ -76,7 +78,15 @@ class Trajectory:
         assert self.size
         return self._states[0][0]
 
-    def record(self, state: State, x: Tensor, y: Tensor, lr: float) -> None:
+    @property
+    def bytes(self) -> int:
+        """Memory held by the stored states and batches."""
+        states = sum(part.nbytes for state in self._states.values() for part in state)
+        return states + sum(x.nbytes + y.nbytes for x, y, *_ in self._batches)
+
+    def record(
+        self, state: State, x: Tensor, y: Tensor, lr: float, update: UpdateMap | None = None
+    ) -> TrainingStep:
         """Append a step.
 
         Args:
@@ -84,6 +94,10 @@ class Trajectory:
             x: Inputs of the batch.
             y: Targets of the batch.
             lr: Learning rate.
+            update: Update map of this step, of the trajectory's kind; None takes the trajectory's.
+
+        Returns:
+            The step.
 
         Raises:
             ValueError: If theta changed its size.
@@ -95,13 +109,14 @@ class Trajectory:
             )
         index = len(self._batches)
         # Clones: a batch or a state is often a view of a much larger tensor, or changes in place.
-        self._batches.append((x.clone(), y.clone(), lr))
+        self._batches.append((x.clone(), y.clone(), lr, update or self.update))
         if index % self.stride == 0:
             self._states[index] = tuple(part.detach().clone() for part in state)
             bytes_each = sum(part.nbytes for part in state)
             if len(self._states) * bytes_each > self.budget and len(self._states) > 2:
                 self.stride *= 2
                 self._states = {k: s for k, s in self._states.items() if k % self.stride == 0}
+        return TrainingStep(state, x, y, lr, index + 1, update or self.update)
 
     def forwards(self) -> Iterator[TrainingStep]:
         """Walk the steps in order.
@@ -125,9 +140,9 @@ class Trajectory:
         state = self._states[start]
         stop = min(start + self.stride, len(self))
         for index in range(start, stop):
-            x, y, lr = self._batches[index]
-            yield TrainingStep(state, x, y, lr, index + 1)
+            x, y, lr, update = self._batches[index]
+            yield TrainingStep(state, x, y, lr, index + 1, update)
             if index + 1 < stop:
                 with torch.no_grad():
                     gradient = grad(self.loss)(state[0], x, y)
-                    state = self.update.step(state, gradient, lr, index + 1)
+                    state = update.step(state, gradient, lr, index + 1)

@@ -52,7 +52,7 @@ def test_matches_the_dense_hessian_at_fresh_points(name, float64):
     for n in (7, 7, 7, 4):
         theta, (x, y) = torch.randn(flat.size) * 0.5, draw(n)
         v = torch.randn(3, flat.size)
-        # Not torch.func.hessian: forward over reverse is wrong (and not symmetric) for attention.
+        # Not torch.func.hessian, which is wrong and not symmetric for attention (torch 2.9, 2.15).
         dense = jacrev(grad(loss))(theta, x, y)
         gradient, product = products.with_gradient(theta, x, y, v)
         torch.testing.assert_close(product, v @ dense, rtol=1e-9, atol=1e-10)
