@@ -65,29 +65,31 @@ def matrix_figure(view: RunView) -> Figure | None:
             })
     cell = 34 if n <= 10 else max(10, 400 // n)
     order = [view.label(i) for i in range(n)]
-    x = alt.X(
-        "on:N", sort=short, title=f"{kind} on task", axis=alt.Axis(orient="top", labelAngle=0)
-    )
-    y = alt.Y("after:N", sort=order, title=None, axis=alt.Axis(domain=False, ticks=False))
+    top_axis = alt.Axis(orient="top", labelAngle=0, domain=False, ticks=False)
+    gaps = alt.Scale(type="band", paddingInner=0.04, paddingOuter=0)
+    x = alt.X("on:N", sort=short, title=f"{kind} on task", axis=top_axis, scale=gaps)
+    gaps = alt.Scale(type="band", paddingInner=0.1, paddingOuter=0)
+    side = alt.Axis(domain=False, ticks=False)
+    y = alt.Y("after:N", sort=order, title=None, axis=side, scale=gaps)
     tooltip = [
         alt.Tooltip("after:N", title="after learning"),
         alt.Tooltip("tested:N", title="tested on"),
         alt.Tooltip("said:N", title=kind),
     ]
     base = alt.Chart(data(rows)).encode(x=x, y=y, tooltip=tooltip)
-    gap = {"xOffset": 1, "x2Offset": -1, "yOffset": 1, "y2Offset": -1, "cornerRadius": 3}
+    corners = {"cornerRadius": 3}
     opacity = alt.Opacity("shade:Q", scale=alt.Scale(domain=[0, 1], range=[0, 1]), legend=None)
     reached, missed = "datum.shade != null", "datum.shade == null"
     layers = [
         base
         .transform_filter(reached)
-        .mark_rect(fill="var(--heat)", stroke=None, **gap)
+        .mark_rect(fill="var(--heat)", stroke=None, **corners)
         .encode(fillOpacity=opacity),
         base.transform_filter(missed).mark_rect(
-            fill="transparent", stroke=RULE, strokeDash=[3, 3], **gap
+            fill="transparent", stroke=RULE, strokeDash=[3, 3], **corners
         ),
         base.transform_filter("datum.own && datum.shade != null").mark_rect(
-            fill="transparent", stroke=INK, strokeWidth=1.4, **gap
+            fill="transparent", stroke=INK, strokeWidth=1.4, **corners
         ),
     ]
     if n <= _PRINTED_CELLS:
@@ -149,6 +151,7 @@ def curve_figure(view: RunView) -> Figure | None:
     for point in points:
         for name in ("value", "low", "high"):
             point[name] *= scale
+        point["said"] = _said_scaled(point)
         if view.classifies:
             point["low"], point["high"] = max(point["low"], 0.0), min(point["high"], 100.0)
     scale_y = alt.Scale(domain=[0, 100]) if view.classifies else alt.Scale(zero=False, nice=True)
@@ -161,8 +164,6 @@ def curve_figure(view: RunView) -> Figure | None:
         alt.Tooltip("epoch:Q", title="epoch of its task"),
         alt.Tooltip("said:N", title=kind),
     ]
-    for point in points:
-        point["said"] = _said_scaled(point)
     y = alt.Y("value:Q", title=y_title, scale=scale_y, axis=alt.Axis(tickCount=5))
     chart = alt.layer(
         *_boundaries(view),
@@ -190,7 +191,7 @@ def curve_figure(view: RunView) -> Figure | None:
     ]
     return Figure(
         id="fig-curves",
-        title=f"Learning and forgetting: test {kind} along the sequence",
+        title=f"Test {kind} of every task along the sequence",
         caption="Every line is one task's test score, from before the first step to after the "
         "last; the numbered spans are the tasks being trained. A line rises in the span of its "
         "own number; what it loses in later spans is forgetting."

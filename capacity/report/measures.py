@@ -202,7 +202,7 @@ def volume_figure(view: RunView) -> Figure | None:
         ):
             break
         sums = [total, *(total + s for s in accumulate(steps))]
-        stride = max(1, len(sums) // _VOLUME_POINTS)
+        stride = -(-len(sums) // _VOLUME_POINTS)
         keep = sorted({*range(0, len(sums), stride), len(sums) - 1})
         rows += [
             {"task": labels[i], "step": starts[i] + k, "value": sums[k], "said": number(sums[k])}
@@ -213,10 +213,12 @@ def volume_figure(view: RunView) -> Figure | None:
         return None
     color = alt.Color("task:N", scale=task_scale(labels), legend=None)
     end = max(row["step"] for row in rows)
-    x = alt.X("step:Q", title="training step", scale=alt.Scale(domain=[0, end]))
-    y = alt.Y(
-        "value:Q", title="cumulative log|det J|, nats", axis=alt.Axis(tickCount=5, format="~s")
+    steps = alt.Axis(tickCount=6, format="~s" if end >= 10_000 else "d")
+    x = alt.X(
+        "step:Q", title="training step", scale=alt.Scale(domain=[0, end], nice=False), axis=steps
     )
+    few = alt.Axis(tickCount=5, labelExpr="format(datum.value, '~s')")
+    y = alt.Y("value:Q", title="cumulative log|det J|, nats", axis=few)
     tooltip = [
         alt.Tooltip("task:N", title="training of"),
         alt.Tooltip("step:Q"),

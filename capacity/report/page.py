@@ -91,6 +91,7 @@ def to_html(view: RunView) -> str:
     groups = figures(view)
     everything = [figure for group in groups.values() for figure in group]
     several = view.learned > 0
+    scored_pairs = (view.result.get("scores") or {}).get("pairs", 0)
     return (
         _environment()
         .get_template("page.html")
@@ -105,8 +106,8 @@ def to_html(view: RunView) -> str:
             scored=words.score_sentence(view),
             forecast_table=tables.forecast_table(view) if view.transitions else None,
             room_table=tables.room_table(view) if view.transitions else None,
-            score_table=tables.score_table(view) if view.transitions else None,
-            forgetting=tables.forgetting_matrices(view),
+            score_table=tables.score_table(view) if scored_pairs else None,
+            forgetting=tables.forgetting_tables(view),
             transport_table=measures.transport_table(view),
             thermo_table=measures.thermo_table(view),
             groups=groups,

@@ -25,6 +25,11 @@ from capacity.report.format import Bounds, clip, say
 from capacity.report.tables import drop_target, forecast_table, pair_table, room_table
 from capacity.report.view import RunView, forecast_mean, measured_mean, pick
 
+_KINDS = {
+    "forecast": Key("forecast, with interval", FORECAST, "band"),
+    "measured": Key("measured", MEASURED, "dot"),
+}
+
 
 def drop_figure(view: RunView) -> Figure | None:
     """Draw forecast and measured forgetting per transition on one line each.
@@ -79,10 +84,11 @@ def drop_figure(view: RunView) -> Figure | None:
         id="fig-drop",
         title="Forgetting forecast before training, and measured after it",
         caption="One line per new task; a dot on the tick is a forecast that came true. The bar is "
-        "the forecast's 90 % interval, which does not know the error of the linearisation.",
+        "the forecast's 90 % interval, which does not know the error of the linearisation; the "
+        "line through the dot is the 90 % interval of the measured mean.",
         alt=f"Forecast and measured {title}, one line per new task.",
         spec=spec(chart, height=max(34 * len(order), 60)),
-        keys=[Key("forecast, with interval", FORECAST, "band"), Key("measured", MEASURED, "dot")],
+        keys=[key for kind, key in _KINDS.items() if any(row["kind"] == kind for row in rows)],
         table=forecast_table(view),
     )
 
@@ -176,10 +182,14 @@ def capacity_figure(view: RunView) -> Figure | None:
         "need m_B, intrinsic": ("dimension", "intrinsic"),
     }
     rows: list[dict[str, Any]] = []
+    below = False
     for transition in view.transitions:
         for kind, path in paths.items():
             found = pick(transition, *path)
-            if found is None or found.value is None or found.value <= 0:
+            if found is None or found.value is None:
+                continue
+            if found.value <= 0:
+                below = True
                 continue
             point = _point(found, 1.0, None)
             # A logarithmic axis has no place for an interval that reaches 0.
@@ -222,9 +232,10 @@ def capacity_figure(view: RunView) -> Figure | None:
     return Figure(
         id="fig-capacity",
         title="Room left by the earlier tasks against the need of the new one",
-        caption="The literal criterion would fire where a diamond lies to the right of its circle. "
-        "The distance between them says why it does not: R_A is of the order of the number of "
-        "parameters (dashed), while m_B is bounded by what the data asks for.",
+        caption="The literal criterion fires where a diamond lies to the right of its circle. R_A "
+        "is of the order of the number of parameters (dashed), whatever the tasks are, while m_B "
+        "is bounded by what the data asks for."
+        + (" Values at or below 0 (a negative trace) are in the table only." if below else ""),
         alt="Dot plot of R_A and m_B per new task on a logarithmic axis.",
         spec=spec(chart, height=max(34 * len(order), 60)),
         keys=[

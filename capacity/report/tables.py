@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from capacity.estimate import Estimate
@@ -16,11 +17,13 @@ from capacity.report.format import (
     correlation,
     header_cell,
     number,
+    plural,
     text_cell,
 )
 from capacity.report.view import Record, RunView, forecast_mean, measured_mean, pick
 
 _MARKS = "†‡§¶‖*"
+_NUMBER = re.compile(r"\d+(?:\.\d+)?")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,8 +45,7 @@ class Table:
     @property
     def notes(self) -> list[tuple[str, str]]:
         """Footnotes: mark and text, in the order of their first use."""
-        texts = dict.fromkeys(_note(c) for row in self.rows for c in row if _note(c))
-        return [(_mark(k), text) for k, text in enumerate(texts)]
+        return [(_mark(k), _merged(texts)) for k, texts in enumerate(self._notes().values())]
 
     def mark(self, entry: Cell) -> str:
         """Find the footnote mark of an entry.
@@ -54,8 +56,16 @@ class Table:
         Returns:
             The mark; empty if it has no note.
         """
-        wanted = _note(entry)
-        return next((mark for mark, text in self.notes if text == wanted), "") if wanted else ""
+        return _mark(list(self._notes()).index(_words(entry))) if entry.note else ""
+
+    def _notes(self) -> dict[str, list[str]]:
+        """Collect the notes by their words: ten that differ in a count are one footnote."""
+        found: dict[str, list[str]] = {}
+        for row in self.rows:
+            for entry in row:
+                if entry.note:
+                    found.setdefault(_words(entry), []).append(_note(entry))
+        return found
 
     @property
     def groups(self) -> list[tuple[str, int]]:
@@ -77,31 +87,27 @@ class Table:
         return [column.rpartition("::")[2] for column in self.columns]
 
 
-@dataclass(frozen=True, kw_only=True)
-class Matrix:
-    """A figure per pair of tasks, in two versions.
-
-    Attributes:
-        title: Heading.
-        explanation: How it is defined.
-        table: The values.
-    """
-
-    title: str
-    explanation: str
-    table: Table = field()
-
-
 def _mark(k: int) -> str:
     return _MARKS[k % len(_MARKS)] * (k // len(_MARKS) + 1)
 
 
 def _note(entry: Cell) -> str:
-    if not entry.note:
-        return ""
-    return (
-        f"{entry.status[0].upper()}{entry.status[1:]}: {entry.note}" if entry.status else entry.note
-    )
+    status = f"{entry.status[0].upper()}{entry.status[1:]}: " if entry.status else ""
+    return status + entry.note
+
+
+def _words(entry: Cell) -> str:
+    return _NUMBER.sub("#", _note(entry))
+
+
+def _merged(texts: Sequence[str]) -> str:
+    """Say notes of the same words once, with a range where their numbers differ."""
+    columns = zip(*(_NUMBER.findall(text) for text in texts), strict=True)
+    ranges = []
+    for column in columns:
+        low, high = min(column, key=float), max(column, key=float)
+        ranges.append(low if low == high else f"{low} to {high}")
+    return _NUMBER.sub(lambda _: ranges.pop(0), texts[0])
 
 
 def drop_target(view: RunView) -> tuple[str, float, tuple[float, float] | None]:
@@ -154,7 +160,7 @@ def forecast_table(view: RunView) -> Table:
                 missing=off,
             ),
             cell(pick(transition, "new", "measured", new), scale=scale, missing=open_),
-            _times(pick(transition, "cost_ratio"), missing=off),
+            cell(pick(transition, "cost_ratio"), missing=off),
         ))
     return Table(
         caption="Forecast before training, and what was measured after it",
@@ -196,8 +202,8 @@ def room_table(view: RunView) -> Table:
             _demand(pick(transition, "dimension", "stable_rank"), demand),
             _demand(pick(transition, "dimension", "intrinsic"), demand),
             text_cell(_verdict(literal)),
-            _times(pick(phase, "thermo", "inefficiency"), missing=open_),
-            _times(pick(phase, "thermo", "inefficiency_path"), missing=open_),
+            cell(pick(phase, "thermo", "inefficiency"), missing=open_),
+            cell(pick(phase, "thermo", "inefficiency_path"), missing=open_),
         ))
     missing = [
         f"Task {view.label(transition['task'])}: {transition['note']}"
@@ -241,18 +247,11 @@ def _demand(found: Estimate | None, demand: str) -> Cell:
     return Cell(demand, note=entry.note, numeric=False) if demand else entry
 
 
-def _times(found: Estimate | None, *, missing: str = "") -> Cell:
-    entry = cell(found, missing=missing)
-    if found is None or found.value is None:
-        return entry
-    return Cell(f"{entry.text} ×", entry.status, entry.note)
-
-
 _CONTROL_NAMES = {
-    "new_task_loss": "loss of the new task before it is learned",
-    "path_bound": "S |g_B|: sum of learning rates × gradient norm",
-    "dimension_stable_rank": "m_B, stable rank, alone",
-    "capacity_directions": "R_A, directions, alone",
+    "new_task_loss": "new task's loss beforehand",
+    "path_bound": "sum of learning rates × |g_B|",
+    "dimension_stable_rank": "m_B (stable rank) alone",
+    "capacity_directions": "R_A (directions) alone",
 }
 
 
@@ -287,8 +286,8 @@ def score_table(view: RunView) -> Table:
             row += [_correlation(pick(score, target)), Cell(MISSING), Cell(MISSING)]
         rows.append(row)
     return Table(
-        caption=f"How well each predictor ranks {scores.get('pairs', 0)} pairs of a new and an "
-        "old task",
+        caption=f"How well each predictor ranks {plural(scores.get('pairs', 0), 'pair')} of a new "
+        "and an old task",
         columns=columns,
         rows=rows,
         remark="The simpler predictors are in units of their own: only their ranks can be "
@@ -330,7 +329,7 @@ def pair_table(view: RunView, target: str) -> Table:
     )
 
 
-def forgetting_matrices(view: RunView) -> list[Matrix]:
+def forgetting_tables(view: RunView) -> list[Table]:
     """List both forgettings after every task.
 
     Args:
@@ -364,7 +363,7 @@ def forgetting_matrices(view: RunView) -> list[Matrix]:
                 columns=("After learning", *(view.label(j) for j in range(len(cells) - 1))),
                 rows=rows,
             )
-            made.append(Matrix(title=f"forgetting_{version}", explanation=against, table=table))
+            made.append(table)
     return made
 
 

@@ -9,6 +9,7 @@ from capacity.report.format import MINUS, correlation, number, plural, say, with
 from capacity.report.tables import drop_target
 from capacity.report.view import Record, RunView, forecast_mean, measured_mean, pick
 
+_STILL = 0.005
 _STATES = {
     "finished": "Finished",
     "diverged": "Diverged",
@@ -66,10 +67,10 @@ def state_sentence(view: RunView) -> str:
     if lost:
         i, where = lost[0]
         who = ", ".join(map(str, where["replicas"]))
-        several = "replicas" if len(where["replicas"]) > 1 else "replica"
+        several, are = ("replicas", "are") if len(where["replicas"]) > 1 else ("replica", "is")
         return (
             f"Training diverged while learning {view.spoken(i)}, at its step {where['step']}: "
-            f"{several} {who} no longer finite. A smaller training.lr usually helps. {kept}"
+            f"{several} {who} {are} no longer finite. A smaller training.lr usually helps. {kept}"
         )
     message = str(view.status.get("message") or "").strip()
     opening = {
@@ -311,9 +312,22 @@ def score_sentence(view: RunView) -> str:
     said = f"Forecast and measured {word} correlate in rank with Spearman "
     said += correlation(rank) + f", n = {rank.n} pairs"
     if r2 is not None and r2.value is not None:
-        said += f"; R² = {number(r2.value)}"
+        said += f"; R² = {r2.value:.2f}".replace("-", MINUS)
     others = {name: pick(score, target) for name, score in (scores.get("controls") or {}).items()}
     values = [abs(e.value) for e in others.values() if e is not None and e.value is not None]
     if values:
         said += f". The best simpler predictor reaches {max(values):.2f} in absolute value"
-    return said + "."
+    return f"{said}.{_unmoved(view, target)}"
+
+
+def _unmoved(view: RunView, target: str) -> str:
+    """Say when most pairs had nothing to lose: a ranking is easy then."""
+    measured = [pick(old["measured"], target) for t in view.transitions for old in t["old"]]
+    known = [e.value for e in measured if e is not None and e.value is not None]
+    still = sum(abs(value) < _STILL for value in known)
+    if not view.classifies or 2 * still < len(known):
+        return ""
+    return (
+        f" In {still} of {plural(len(known), 'pair')} the old task moved by less than half a "
+        "point, so the ranking rests mostly on telling those apart from the others."
+    )

@@ -59,6 +59,11 @@ class PhaseTransport:
         """log|det J| of the phase."""
         return self._tracker.log_volume()
 
+    @property
+    def finished(self) -> bool:
+        """Whether the spectrum was resolved; a run can be interrupted before."""
+        return self._spectrum is not None
+
     def finish(self, generator: torch.Generator) -> None:
         """Resolve the spectrum.
 

@@ -167,7 +167,7 @@ class Measurements:
         transport = self.transports.get(i)
         return {
             "transport": None
-            if transport is None
+            if transport is None or not transport.finished
             else transport.to_dict(composed_log_volume([self.transports[k] for k in range(i + 1)])),
             "thermo": self.costs[i].to_dict(),
         }

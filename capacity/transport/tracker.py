@@ -16,9 +16,8 @@ from capacity.tasks.task import LOSSES, LossFunction
 from capacity.transport.hessian_products import Loss
 from capacity.transport.jacobian import TrainingJacobian, push
 from capacity.transport.log_volume import LogVolume
-from capacity.transport.path_check import PathCheck
 from capacity.transport.spectrum import Spectrum, spectrum
-from capacity.transport.trajectory import DEFAULT_BUDGET, TrainingStep, Trajectory
+from capacity.transport.trajectory import DEFAULT_BUDGET, PathCheck, TrainingStep, Trajectory
 
 
 class PhaseTracker:

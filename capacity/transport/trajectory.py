@@ -9,10 +9,18 @@ import torch
 from torch import Tensor
 from torch.func import grad
 
-from capacity.dynamics.updates import State, UpdateMap
+from capacity.dynamics.updates import SGD, Momentum, State, UpdateMap
 from capacity.transport.hessian_products import HessianProducts, Loss
 
 DEFAULT_BUDGET = 1 << 30
+
+_TOLERANCE = 0.2
+"""Accepted error of a step, relative to what the gradient adds to it: above the rounding of a
+mixed-precision forward pass, below a clipping or a missed step that matters."""
+
+_FAINT = 0.1
+"""Gradients fainter than this part of the largest so far are compared with that part instead: late
+in training a gradient is a small difference of large terms, and in bfloat16 mostly rounding."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,3 +154,64 @@ class Trajectory:
                 with torch.no_grad():
                     gradient = grad(self.loss)(state[0], x, y)
                     state = update.step(state, gradient, lr, index + 1)
+
+
+class PathCheck:
+    """Whether training took the steps that were observed: a path not taken has another J_t.
+
+    One gradient per step. Clipping, accumulation, a penalty that is not in the loss, random layers,
+    and steps on batches that were not observed all move the optimiser somewhere else.
+    """
+
+    def __init__(self, loss: Loss) -> None:
+        self._loss = loss
+        self._expected: list[tuple[int, Tensor, Tensor]] = []
+        self._peaks: dict[int, Tensor] = {}
+        self._count = 0
+
+    @torch.no_grad()
+    def expect(self, step: TrainingStep) -> None:
+        """Work out where a step leads.
+
+        Args:
+            step: The step about to be taken.
+        """
+        gradient = grad(self._loss)(step.state[0], step.x, step.y)
+        ahead = step.update.step(step.state, gradient, step.lr, step.count)
+        still = step.update.step(step.state, torch.zeros_like(gradient), step.lr, step.count)
+        self._count, self._expected = step.count, []
+        for part in _smooth_parts(step):
+            added = (ahead[part] - still[part]).norm()
+            self._peaks[part] = torch.maximum(added, self._peaks.get(part, added))
+            bound = _TOLERANCE * torch.maximum(added, _FAINT * self._peaks[part])
+            # The state is read back rounded, whatever the gradient was.
+            rounding = 4 * torch.finfo(gradient.dtype).eps * ahead[part].norm()
+            self._expected.append((part, ahead[part], bound + rounding))
+
+    def compare(self, state: State) -> None:
+        """Check the state after the step that was expected.
+
+        Args:
+            state: Optimiser state now.
+
+        Raises:
+            ValueError: If it is not where the observed step leads.
+        """
+        for part, expected, bound in self._expected:
+            # Not `error > bound`: training that has diverged is not a wrong observation.
+            if bool((state[part] - expected).norm() > bound):
+                raise ValueError(
+                    f"step {self._count} was not the observed one: the optimizer did not move by "
+                    "the gradient of loss on the batch given to observe, so J_t would be that of "
+                    "another training. Observe every batch before its optimizer.step(), with the "
+                    "loss that is stepped on; clipped or accumulated gradients, penalties outside "
+                    "the loss and random layers are not tracked"
+                )
+
+
+def _smooth_parts(step: TrainingStep) -> range:
+    """Choose the parts of the state to compare."""
+    # An adaptive step divides by the gradient's own size: where the true gradient is 0 (the key
+    # bias of an attention layer) theta moves by the sign of a rounding error. Its moments do not.
+    direct = isinstance(step.update, SGD | Momentum)
+    return range(1) if direct else range(1, len(step.state))

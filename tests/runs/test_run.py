@@ -167,6 +167,21 @@ def test_interruption_leaves_a_readable_run(tmp_path, monkeypatch):
     assert capacity.run("tiny-digits", out=tmp_path / "run", quiet=True).status == "finished"
 
 
+def test_interruption_while_the_spectrum_is_resolved(tmp_path, monkeypatch):
+    def stop(self, generator):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("capacity.runs.observe.PhaseTransport.finish", stop)
+    with pytest.raises(KeyboardInterrupt):
+        capacity.run("tiny-digits", out=tmp_path / "run", quiet=True)
+    made = capacity.open_run(tmp_path / "run")
+    assert made.status == "interrupted"
+    assert made.result["tasks"][0]["status"] == "learned"
+    assert made.result["phases"][0]["transport"] is None
+    assert made.result["phases"][0]["thermo"]["inefficiency_path"]["value"] >= 1
+    assert "interrupted" in made.report().read_text()
+
+
 def test_a_failure_is_recorded(tmp_path, monkeypatch):
     def fail(self, i):
         raise RuntimeError("out of luck")

@@ -1,0 +1,78 @@
+"""Numbers and footnotes of the report, against what a person would write by hand."""
+
+from __future__ import annotations
+
+import pytest
+
+from capacity.estimate import Estimate, Status, not_defined
+from capacity.report.format import Cell, cell, correlation, number, with_error, with_interval
+from capacity.report.tables import Table
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (None, "–"),
+        (float("inf"), "–"),
+        (0.0, "0"),
+        (0.0512, "0.0512"),
+        (-4.256, "−4.26"),
+        (1234.5, "1234"),
+        (3.2e9, "3.20 × 10⁹"),
+        (-4.1e-5, "−4.10 × 10⁻⁵"),
+    ],
+)
+def test_numbers_keep_three_digits(value, text):
+    assert number(value) == text
+
+
+@pytest.mark.parametrize(
+    ("value", "stderr", "text"),
+    [
+        (96.4321, 0.31, "96.4 ± 0.3"),
+        (96.4321, 0.131, "96.43 ± 0.13"),
+        (11144.2, 62.0, "11\u202f140 ± 60"),
+        (-484.1, 22.6, "−484 ± 23"),
+        (0.004, 0.2, "0.00 ± 0.20"),
+        (1.45e7, 1.8e6, "(1.45 ± 0.18) × 10⁷"),
+        (25.0, 0.0, "25.0 ± 0"),
+    ],
+)
+def test_digits_follow_the_error(value, stderr, text):
+    assert with_error(value, stderr) == text
+
+
+def test_intervals_are_cut_at_what_is_possible():
+    assert with_interval(80.4, (25.5, 135.4), (0.0, 100.0)) == "80 (30 to 100)"
+    assert with_interval(31.2, (24.1, 38.3)) == "31 (24 to 38)"
+
+
+def test_a_correlation_has_two_decimals():
+    made = Estimate(value=0.951, interval=(0.8359, 1.2), status=Status.UNCALIBRATED)
+    assert correlation(made) == "0.95 (0.84 to 1.00)"
+    assert correlation(not_defined("why")) == "–"
+
+
+def test_a_missing_value_keeps_its_status_and_note():
+    entry = cell(not_defined("Momentum has no volume."))
+    assert (entry.text, entry.status, entry.note) == ("–", "not defined", "Momentum has no volume.")
+
+
+def test_notes_that_differ_in_a_number_are_one_footnote():
+    notes = [
+        "34 of 460 steps fold.",
+        "142 of 460 steps fold.",
+        "Another thing.",
+        "65 of 460 steps fold.",
+    ]
+    rows = [(Cell(str(k), note=note),) for k, note in enumerate(notes)]
+    table = Table(caption="", columns=("value",), rows=rows)
+    assert table.notes == [("†", "34 to 142 of 460 steps fold."), ("‡", "Another thing.")]
+    assert [table.mark(row[0]) for row in rows] == ["†", "†", "‡", "†"]
+    assert table.mark(Cell("plain")) == ""
+
+
+def test_the_same_note_under_two_statuses_is_two_footnotes():
+    rows = [(Cell("1", note="Why."), Cell("2", status="not resolved", note="Why."))]
+    table = Table(caption="", columns=("a", "b"), rows=rows)
+    assert table.notes == [("†", "Why."), ("‡", "Not resolved: Why.")]
