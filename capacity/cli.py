@@ -72,7 +72,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         0 when it worked, 1 when the run diverged, 2 for a mistake of the user, 130 when it was
         interrupted.
     """
-    parsed = parser().parse_args(arguments)
+    parsed = _parse(arguments)
     # `kill` ends a run the way Ctrl-C does: with a readable run directory.
     signal.signal(signal.SIGTERM, _interrupt)
     # What our dependencies deprecate is no news to somebody who looks at a progress bar.
@@ -86,6 +86,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("capacity: interrupted", file=sys.stderr)
         return INTERRUPTED
+
+
+def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
+    top = parser()
+    parsed, rest = top.parse_known_args(arguments)
+    # argparse stops collecting overrides at the first option; those behind it are meant, too.
+    late = hasattr(parsed, "overrides") and all(
+        "=" in word and not word.startswith("-") for word in rest
+    )
+    if rest and not late:
+        top.error(f"unrecognized arguments: {' '.join(rest)}")
+    if late:
+        parsed.overrides += rest
+    return parsed
 
 
 def _run(parsed: argparse.Namespace) -> int:

@@ -53,7 +53,7 @@ def test_run_validate_list_copy_report(capsys, tmp_path, monkeypatch):
     capsys.readouterr()
     assert main(["validate", "mine.yaml", "replicas=1"]) == 0
     assert "replicas: 1" in capsys.readouterr().out
-    assert main(["run", "mine.yaml", "replicas=1", "measure.transport=false", "--out", "r"]) == 0
+    assert main(["run", "mine.yaml", "replicas=1", "--out", "r", "measure.transport=false"]) == 0
     captured = capsys.readouterr()
     assert captured.out.strip() == "r/report.html"
     assert "\r" not in captured.err, "no bars where there is no terminal"

@@ -9,6 +9,7 @@ Interpolating between nodes looks smoother and is wrong beside a cluster of equa
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Sequence
 
@@ -49,8 +50,9 @@ def eigenvalue_counts(
 
     Raises:
         ValueError: If the edges are none or do not rise, or `probes` or `steps` is too small.
+        FloatingPointError: If a product is not finite.
     """
-    rising = len(edges) > 0 and all(a < b for a, b in zip(edges, edges[1:], strict=False))
+    rising = len(edges) > 0 and all(a < b for a, b in itertools.pairwise(edges))
     if not rising:
         raise ValueError(f"edges = {list(edges)} must be one or more numbers in rising order")
     positive_int("probes", probes, minimum=2)
@@ -66,7 +68,7 @@ def eigenvalue_counts(
     cost = float(probes * nodes.shape[1])
     return [
         _count(size, lower, upper, exact=nodes.shape[1] == size, cost=cost)
-        for lower, upper in zip(marks, marks[1:], strict=False)
+        for lower, upper in itertools.pairwise(marks)
     ]
 
 

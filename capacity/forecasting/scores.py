@@ -28,7 +28,9 @@ def spearman(predicted: Sequence[float], measured: Sequence[float]) -> Estimate:
     """
     n = len(predicted)
     if n < _FEW:
-        return not_defined(f"{n} pairs; a rank correlation needs at least {_FEW}.")
+        return not_defined(
+            f"{n} pair{'' if n == 1 else 's'}; a rank correlation needs at least {_FEW}."
+        )
     if len(set(predicted)) < 2 or len(set(measured)) < 2:
         return not_defined("One side is constant, so it has no ranks.")
     rho = round(float(stats.spearmanr(predicted, measured).statistic), 12)  # 1 is 1
