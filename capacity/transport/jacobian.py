@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.func import vmap
 
 from capacity.differential import pullback, pushforward
-from capacity.dynamics.updates import State, UpdateMap
+from capacity.dynamics.updates import SGD, Adam, Momentum, RMSprop, State
 from capacity.transport.trajectory import TrainingStep, Trajectory
 
 
@@ -126,7 +126,10 @@ def push(trajectory: Trajectory, step: TrainingStep, tangents: State) -> State:
         v = tangents[0]
         return (torch.add(v, products(theta, step.x, step.y, v), alpha=-step.lr),)
     gradient, moved = products.with_gradient(theta, step.x, step.y, tangents[0])
-    algebra = _algebra(update, step)
+    if isinstance(update, _ELEMENTWISE):
+        rows = (*tangents, moved)
+        return tuple(_mix(row, rows) for row in _diagonals(step, gradient))
+    algebra = _algebra(step)
 
     def one(*tangent: Tensor) -> State:
         return pushforward(algebra, (*step.state, gradient), tangent)[1]
@@ -150,17 +153,47 @@ def pull(trajectory: Trajectory, step: TrainingStep, cotangents: State) -> State
     if update.plain:
         return push(trajectory, step, cotangents)  # 1 - lr H is symmetric
     gradient = torch.func.grad(trajectory.loss)(theta, step.x, step.y)
-    _, transpose = pullback(_algebra(update, step), *step.state, gradient)
-    *state, through = vmap(transpose)(cotangents)
+    if isinstance(update, _ELEMENTWISE):
+        columns = zip(*_diagonals(step, gradient), strict=True)
+        *state, through = (_mix(column, cotangents) for column in columns)
+    else:
+        _, transpose = pullback(_algebra(step), *step.state, gradient)
+        *state, through = vmap(transpose)(cotangents)
     state[0] = state[0] + products(theta, step.x, step.y, through)
     return tuple(state)
 
 
-def _algebra(update: UpdateMap, step: TrainingStep) -> Callable[..., State]:
+_ELEMENTWISE = (SGD, Momentum, Adam, RMSprop)
+"""Update maps that treat every parameter on its own: their derivative is a few diagonals, which are
+several times cheaper than a vmapped JVP. Clipping is none: its norm couples the parameters."""
+
+
+def _algebra(step: TrainingStep) -> Callable[..., State]:
     def algebra(*arguments: Tensor) -> State:
-        return update.step(arguments[:-1], arguments[-1], step.lr, step.count)
+        return step.update.step(arguments[:-1], arguments[-1], step.lr, step.count)
 
     return algebra
+
+
+def _diagonals(step: TrainingStep, gradient: Tensor) -> list[tuple[Tensor | None, ...]]:
+    """Differentiate every part of the next state by every part of (state, gradient)."""
+    with torch.enable_grad():
+        inputs = [part.detach().requires_grad_() for part in (*step.state, gradient)]
+        parts = _algebra(step)(*inputs)
+    ones = torch.ones_like(gradient)
+    return [
+        torch.autograd.grad(part, inputs, ones, retain_graph=True, allow_unused=True)
+        for part in parts
+    ]
+
+
+def _mix(diagonals: Sequence[Tensor | None], rows: Sequence[Tensor]) -> Tensor:
+    """Add rows (K, P), each scaled by a diagonal (P,); None is 0."""
+    total: Tensor | None = None
+    for diagonal, row in zip(diagonals, rows, strict=True):
+        if diagonal is not None:
+            total = diagonal * row if total is None else torch.addcmul(total, diagonal, row)
+    return torch.zeros_like(rows[0]) if total is None else total
 
 
 def _seed(trajectory: Trajectory, rows: Tensor) -> State:

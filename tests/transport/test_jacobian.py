@@ -7,6 +7,7 @@ import torch
 
 from capacity.config import Training
 from capacity.dynamics.flat import FlatModel
+from capacity.transport import jacobian as jacobian_module
 from capacity.transport.jacobian import TrainingJacobian
 from capacity.transport.trajectory import Trajectory
 from dense import dense_jacobian, digits_task, network, run_map, trained
@@ -72,6 +73,15 @@ def test_recomputed_states_give_the_same_products(trajectory, request):
     for direction in ("forward", "adjoint"):
         one, other = (getattr(TrainingJacobian([t]), direction)(v) for t in (kept, few))
         torch.testing.assert_close(one, other, rtol=1e-9, atol=1e-10)
+
+
+def test_diagonals_agree_with_the_general_path(trajectory, monkeypatch):
+    v = torch.randn(3, trajectory.size)
+    products = TrainingJacobian([trajectory])
+    quick = products.forward(v), products.adjoint(v)
+    monkeypatch.setattr(jacobian_module, "_ELEMENTWISE", ())
+    for found, general in zip(quick, (products.forward(v), products.adjoint(v)), strict=True):
+        assert relative(found, general) < 1e-12
 
 
 def test_chunks_do_not_change_the_products(trajectory):
