@@ -91,17 +91,17 @@ def test_public_flags_are_these():
 def test_ctrl_c_and_kill_leave_a_readable_run(sign, tmp_path):
     out = tmp_path / "run"
     command = [sys.executable, "-m", "capacity.cli", "run", "tiny-digits", "training.epochs=100000"]
-    process = subprocess.Popen([*command, "--out", out], stderr=subprocess.PIPE, text=True)
-    try:
-        deadline = time.monotonic() + 120
-        while not (out / "metrics.jsonl").is_file() or not RunDirectory(out).metrics():
-            assert process.poll() is None, process.stderr.read()
-            assert time.monotonic() < deadline, "training did not start"
-            time.sleep(0.1)
-        os.kill(process.pid, sign)
-        _, errors = process.communicate(timeout=60)
-    finally:
-        process.kill()
+    with subprocess.Popen([*command, "--out", out], stderr=subprocess.PIPE, text=True) as process:
+        try:
+            deadline = time.monotonic() + 120
+            while not (out / "metrics.jsonl").is_file() or not RunDirectory(out).metrics():
+                assert process.poll() is None, process.stderr.read()
+                assert time.monotonic() < deadline, "training did not start"
+                time.sleep(0.1)
+            os.kill(process.pid, sign)
+            _, errors = process.communicate(timeout=60)
+        finally:
+            process.kill()
     assert process.returncode == 130
     assert "Traceback" not in errors
     assert RunDirectory.open(out).status()["state"] == "interrupted"

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from capacity.estimate import Estimate, Status, from_error
+from capacity.interruption import check
 
 Operator = Callable[[Tensor], Tensor]
 """Rows (K, P) to rows (K, P)."""
@@ -59,6 +60,7 @@ def quadrature(operator: Operator, probes: Tensor, steps: int) -> tuple[Tensor, 
     basis[:, 0] = probes / probes.norm(dim=-1, keepdim=True)
     scale = torch.zeros(count, dtype=torch.float64, device=probes.device)
     for j in range(steps):
+        check()
         q = basis[:, j]
         image = operator(q)
         diagonal[:, j] = (image.double() * q.double()).sum(-1)
@@ -179,6 +181,7 @@ def eigenpairs(
     rows = orthonormal(random_signs(block, like, generator), basis[:0])
     known = 0
     while True:
+        check()
         rows = rows[: limit - known]
         basis[known : known + len(rows)] = rows
         image[known : known + len(rows)] = operator(rows)
@@ -275,6 +278,7 @@ def singular_triplets(
     rows = orthonormal(random_signs(block, like, generator), q)
     spent = 0
     while True:
+        check()
         pushed = forward(rows)
         pulled = adjoint(pushed)
         spent += 1

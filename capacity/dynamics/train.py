@@ -14,6 +14,7 @@ from capacity.config import Training
 from capacity.dynamics.batches import DataOrder
 from capacity.dynamics.flat import FlatModel
 from capacity.dynamics.updates import State, UpdateMap, from_training
+from capacity.interruption import check
 from capacity.tasks.task import Task
 
 
@@ -120,6 +121,7 @@ def train(
 
     for epoch, batches in enumerate(order.epoch_batches(theta.device), start=1):
         for index in batches:
+            check()
             x, y = x_all[index], y_all[index]
             gradient, loss = gradients(state[0], x, y)
             lr = rates[count]

@@ -21,6 +21,7 @@ from capacity.dynamics.batches import DataOrder
 from capacity.dynamics.evaluate import Score, score_outputs
 from capacity.dynamics.flat import FlatModel
 from capacity.dynamics.updates import UpdateMap, from_training
+from capacity.interruption import check
 from capacity.tasks.task import Split, Task
 
 _CHUNK = 1024
@@ -85,6 +86,7 @@ def simulate(
     count = 0
     for batches in order.epoch_batches(theta.device):
         for index in batches:
+            check()
             x, y = task.train.x[index], task.train.y[index]
             gradient = gradients(theta, state[0], x, y)
             state = update.step(state, gradient, rates[count], count + 1)

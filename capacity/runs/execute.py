@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from capacity import interruption
 from capacity.compatibility.transition import CapacityRecord, assess
 from capacity.config import Recipe
 from capacity.dynamics.batches import DataOrder
@@ -71,18 +72,8 @@ class Execution:
         """
         state = "running"
         try:
-            self._directory.write_tensors("checkpoints/initial.safetensors", {"theta": self._theta})
-            self._zero = self._evaluate_all()
-            for i in range(len(self._tasks)):
-                self._before(i)
-                self._learn(i)
-                if i in self._found.diverged:
-                    state = "diverged"
-                    break
-                self._after(i)
-                self._directory.write_json("result.json", self._found.result("running"))
-            else:
-                state = "finished"
+            with interruption.deferred():
+                state = self._carry_out()
         except KeyboardInterrupt:
             state = "interrupted"
             self._found.states = [
@@ -95,6 +86,18 @@ class Execution:
                 self._directory.write_json("result.json", self._found.result(state))
                 self._directory.compact_metrics()
         return state
+
+    def _carry_out(self) -> str:
+        self._directory.write_tensors("checkpoints/initial.safetensors", {"theta": self._theta})
+        self._zero = self._evaluate_all()
+        for i in range(len(self._tasks)):
+            self._before(i)
+            self._learn(i)
+            if i in self._found.diverged:
+                return "diverged"
+            self._after(i)
+            self._directory.write_json("result.json", self._found.result("running"))
+        return "finished"
 
     def _before(self, i: int) -> None:
         """Forecast what learning task i will do, and measure the room that is left for it."""

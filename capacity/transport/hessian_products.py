@@ -18,6 +18,7 @@ from torch.fx.experimental.proxy_tensor import make_fx
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from capacity.differential import pullback
+from capacity.interruption import check
 
 Loss = Callable[[Tensor, Tensor, Tensor], Tensor]
 """(theta (P,), x, y) -> mean loss, a scalar."""
@@ -67,6 +68,7 @@ class HessianProducts:
         Returns:
             The gradient (P,) and H V (K, P).
         """
+        check()
         inputs = (theta, x, y, tangents)
         key = tuple((t.shape, t.stride(), t.dtype, t.device) for t in inputs)
         if key not in self._graphs:
