@@ -2,14 +2,16 @@
 
 The Hessian of a scalar loss is symmetric, so reverse over reverse gives H v without a forward-mode
 pass: the gradient's own VJP, vmapped over tangents. The graph of that is traced once per set of
-shapes, its common subexpressions are merged, and every further step calls the plain list of tensor
-operations that is left, without any dispatch through the function transforms.
+shapes, simplified, and split into what all tangents share and the rest; every further step calls
+the plain list of tensor operations that is left, without any dispatch through the function
+transforms, and on the CPU without allocating their results.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
+import math
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, fx
@@ -19,15 +21,24 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from capacity.differential import pullback
 from capacity.interruption import check
+from capacity.transport import kernels
+from capacity.transport.graphs import fuse, parts_of, pure, simplify, split
+from capacity.transport.planned import Planned
 
 Loss = Callable[[Tensor, Tensor, Tensor], Tensor]
 """(theta (P,), x, y) -> mean loss, a scalar."""
 
-_Products = Callable[[Tensor, Tensor, Tensor, Tensor], tuple[Tensor, Tensor]]
+_PIECE = 8 << 20
+"""Bytes of tangents that go through a graph together on the CPU: what stays in its cache."""
+
+_BUFFERS = 128 << 20
+"""Bytes of buffers above which fewer tangents go through together."""
 
 
 class HessianProducts:
     """Products with the Hessian of a loss, for K tangents at once.
+
+    On the CPU, products of one object share buffers: use one object per thread.
 
     Attributes:
         loss: The loss; a pure function of (theta, x, y).
@@ -37,7 +48,8 @@ class HessianProducts:
     def __init__(self, loss: Loss) -> None:
         self.loss = loss
         self.untraced = ""
-        self._graphs: dict[object, _Products] = {}
+        self._ways: dict[object, _Way] = {}
+        self._largest: dict[object, int] = {}
 
     def __call__(self, theta: Tensor, x: Tensor, y: Tensor, tangents: Tensor) -> Tensor:
         """Multiply tangents with the Hessian.
@@ -51,13 +63,14 @@ class HessianProducts:
         Returns:
             H V, one per row (K, P).
         """
-        return self.with_gradient(theta, x, y, tangents)[1]
+        product = torch.empty_like(tangents, memory_format=torch.contiguous_format)
+        self._run(theta, x, y, tangents, lambda rows, part: product[rows].copy_(part))
+        return product
 
-    @torch.no_grad()
     def with_gradient(
         self, theta: Tensor, x: Tensor, y: Tensor, tangents: Tensor
     ) -> tuple[Tensor, Tensor]:
-        """Multiply tangents with the Hessian, and give the gradient, which comes for free.
+        """Multiply tangents with the Hessian, and give the gradient, which is on the way.
 
         Args:
             theta: Where (P,).
@@ -68,50 +81,188 @@ class HessianProducts:
         Returns:
             The gradient (P,) and H V (K, P).
         """
+        product = torch.empty_like(tangents, memory_format=torch.contiguous_format)
+        gradient = self._run(
+            theta, x, y, tangents, lambda rows, part: product[rows].copy_(part), gradient=True
+        )
+        assert gradient is not None
+        return gradient, product
+
+    def add_to(
+        self, tangents: Tensor, theta: Tensor, x: Tensor, y: Tensor, *, scale: float
+    ) -> Tensor:
+        """Replace tangents V by V + scale H V, without a second array of their size.
+
+        Args:
+            tangents: V, one per row (K, P); overwritten.
+            theta: Where (P,).
+            x: Inputs of the batch.
+            y: Targets of the batch.
+            scale: Factor of H V.
+
+        Returns:
+            `tangents`.
+        """
+
+        def put(rows: tuple[slice, slice], part: Tensor) -> None:
+            tangents[rows].add_(part, alpha=scale)
+
+        self._run(theta, x, y, tangents, put, in_place=True)
+        return tangents
+
+    @torch.no_grad()
+    def _run(
+        self,
+        theta: Tensor,
+        x: Tensor,
+        y: Tensor,
+        tangents: Tensor,
+        put: Callable[[tuple[slice, slice], Tensor], object],
+        *,
+        gradient: bool = False,
+        in_place: bool = False,
+    ) -> Tensor | None:
         check()
+        found: Tensor | None = None
+        ready: dict[_Way, tuple[Tensor, ...]] = {}
+        pieces = max(1, math.ceil(len(tangents) / self._piece(theta, x, y, tangents)))
+        start = 0
+        for rows in tangents.tensor_split(pieces):
+            way = self._way(theta, x, y, rows)
+            if way not in ready:
+                made, ready[way] = way.prepare(theta, x, y, gradient=gradient and found is None)
+                found = made if found is None else found
+            stop, column = start + len(rows), 0
+            parts = way.multiply(rows, ready[way], (theta, x, y))
+            if in_place:
+                # A part may be a view of the tangents: the Hessian of a b swaps a and b.
+                parts = [part.clone() if _shares(part, rows) else part for part in parts]
+            for part in parts:
+                put((slice(start, stop), slice(column, column + part.shape[-1])), part)
+                column += part.shape[-1]
+            start = stop
+        return found
+
+    def _piece(self, theta: Tensor, x: Tensor, y: Tensor, tangents: Tensor) -> int:
+        """Choose how many tangents go through the graph together."""
+        key = (x.shape, y.shape, theta.dtype, theta.device)
+        if key not in self._largest:
+            fits = len(tangents)
+            if theta.device.type == "cpu":
+                fits = max(1, _PIECE // max(theta.nbytes, 1))
+            self._largest[key] = fits
+            # A convolution with K tangent weights becomes one with K groups, for which the kernels
+            # are slow; and what lies between the layers may be larger than the tangents.
+            while fits > 1 and len(tangents) > 1:
+                way = self._way(theta, x, y, tangents[:fits])
+                if not (way.convolves or way.bytes > _BUFFERS):
+                    break
+                self._ways.clear()
+                fits = self._largest[key] = 1 if way.convolves else fits // 2
+        return self._largest[key]
+
+    def _way(self, theta: Tensor, x: Tensor, y: Tensor, tangents: Tensor) -> _Way:
         inputs = (theta, x, y, tangents)
         key = tuple((t.shape, t.stride(), t.dtype, t.device) for t in inputs)
-        if key not in self._graphs:
-            self._graphs[key] = self._trace(*inputs)
-        return self._graphs[key](*inputs)
+        if key not in self._ways:
+            self._ways[key] = self._trace(*inputs)
+        return self._ways[key]
 
-    def _one_by_one(
-        self, theta: Tensor, x: Tensor, y: Tensor, tangents: Tensor
-    ) -> tuple[Tensor, Tensor]:
-        made = [self.with_gradient(theta, x, y, row[None]) for row in tangents]
-        return made[0][0], torch.cat([product for _, product in made])
-
-    def _direct(
-        self, theta: Tensor, x: Tensor, y: Tensor, tangents: Tensor
-    ) -> tuple[Tensor, Tensor]:
-        gradient, pull = pullback(lambda t: grad(self.loss)(t, x, y), theta)
-        return gradient, vmap(lambda v: pull(v)[0])(tangents)
-
-    def _trace(self, theta: Tensor, x: Tensor, y: Tensor, tangents: Tensor) -> _Products:
-        def direct(t: Tensor, x: Tensor, y: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
-            return self._direct(t, x, y, v)
-
+    def _trace(self, theta: Tensor, x: Tensor, y: Tensor, tangents: Tensor) -> _Way:
+        inputs = (theta, x, y, tangents)
         with _SizeWatch() as watch:
             grad(self.loss)(theta, x, y)
         if watch.found:
             # The graph would keep the first batch's size (a mask's count, say) as a number: the
             # next product would fail, or come out wrong.
             self.untraced = f"a size depends on the data ({watch.found})"
-            return direct
+            return _Untraced(self.loss)
         try:
             # Some backward formulas write in place; merging and dropping nodes needs pure ones.
-            graph = simplified(make_fx(functionalize(direct))(theta, x, y, tangents))
-            if len(tangents) > 1 and _convolves(graph):
-                # vmap turns a convolution with K tangent weights into one with K groups, for which
-                # the kernels are slow: one tangent after the other is several times faster.
-                return self._one_by_one
-            return graph
+            direct = _Untraced(self.loss).all
+            graph = make_fx(functionalize(lambda t, x, y, v: direct(t, x, y, v)))(*inputs)
+            if not pure(graph):
+                raise ValueError("the loss draws random numbers, or writes to its inputs")
+            return _Traced(graph, theta)
         except Exception as error:
             # A loss that looks at values (as `if loss > 1`) cannot be traced. If it cannot be
             # differentiated either, the untraced call says so in the user's own terms.
-            direct(theta, x, y, tangents)
+            _Untraced(self.loss).all(*inputs)
             self.untraced = f"{type(error).__name__}: {error}"
-            return direct
+            return _Untraced(self.loss)
+
+
+class _Way(Protocol):
+    """A way to get products: what the tangents share, then the tangents."""
+
+    convolves: bool
+    bytes: int
+
+    def prepare(self, theta: Tensor, x: Tensor, y: Tensor, *, gradient: bool) -> tuple[Any, Any]:
+        """Compute what the tangents share; the gradient comes first, if it is wanted."""
+
+    def multiply(
+        self, tangents: Tensor, ready: Any, inputs: tuple[Tensor, ...]
+    ) -> Sequence[Tensor]:
+        """Give H V in parts that lie side by side; the next call may overwrite them."""
+
+
+class _Untraced:
+    """Through the function transforms, as they are."""
+
+    convolves, bytes = False, 0
+
+    def __init__(self, loss: Loss) -> None:
+        self._loss = loss
+
+    def prepare(self, theta: Tensor, x: Tensor, y: Tensor, *, gradient: bool) -> tuple[Any, Any]:
+        del gradient
+        return pullback(lambda t: grad(self._loss)(t, x, y), theta)
+
+    def multiply(
+        self, tangents: Tensor, ready: Any, inputs: tuple[Tensor, ...]
+    ) -> Sequence[Tensor]:
+        del inputs
+        return [vmap(lambda v: ready(v)[0])(tangents)]
+
+    def all(self, theta: Tensor, x: Tensor, y: Tensor, tangents: Tensor) -> tuple[Tensor, Tensor]:
+        gradient, ready = self.prepare(theta, x, y, gradient=True)
+        return gradient, self.multiply(tangents, ready, ())[0]
+
+
+class _Traced:
+    """Through a graph of `_Untraced.all`."""
+
+    def __init__(self, graph: fx.GraphModule, theta: Tensor) -> None:
+        self.convolves = any("convolution" in str(node.target) for node in graph.graph.nodes)
+        simplify(graph)
+        on_cpu = theta.device.type == "cpu"
+        if on_cpu and kernels.available():
+            kernels.choose(graph)
+        fuse(graph)
+        gradient, product = next(iter(reversed(graph.graph.nodes))).args[0]
+        halves = split(graph, [gradient], parts_of(product))
+        self._shared = halves.shared
+        self._early, self._handover, self._late = (
+            Planned(half) if on_cpu else half
+            for half in (halves.early, halves.handover, halves.late)
+        )
+        self.bytes = self._late.bytes if isinstance(self._late, Planned) else 0
+
+    def prepare(self, theta: Tensor, x: Tensor, y: Tensor, *, gradient: bool) -> tuple[Any, Any]:
+        if not gradient:
+            return None, self._handover(theta, x, y)
+        found, *ready = self._early(theta, x, y)
+        return found.clone(), ready
+
+    def multiply(
+        self, tangents: Tensor, ready: Any, inputs: tuple[Tensor, ...]
+    ) -> Sequence[Tensor]:
+        return self._late(tangents, *(inputs[k] for k in self._shared), *ready)
+
+
+def _shares(a: Tensor, b: Tensor) -> bool:
+    return a.untyped_storage().data_ptr() == b.untyped_storage().data_ptr()
 
 
 class _SizeWatch(TorchDispatchMode):
@@ -138,55 +289,3 @@ def _plain_index(func: Any, args: Any) -> bool:
     if func is not torch.ops.aten.index.Tensor:
         return False
     return not any(i is not None and i.dtype in {torch.bool, torch.uint8} for i in args[1])
-
-
-def _convolves(graph: fx.GraphModule) -> bool:
-    return any("convolution" in str(node.target) for node in graph.graph.nodes)
-
-
-def simplified(graph: fx.GraphModule) -> fx.GraphModule:
-    """Merge what a traced graph computes twice, and drop what nobody reads.
-
-    Args:
-        graph: A traced graph; changed in place, unless it holds an operation that writes to its
-            inputs or draws random numbers.
-
-    Returns:
-        The graph.
-    """
-    if not all(map(_pure, graph.graph.nodes)):
-        return graph
-    seen: dict[object, fx.Node] = {}
-    for node in list(graph.graph.nodes):
-        if node.op != "call_function":
-            continue
-        if node.target is torch.ops.aten.detach.default:
-            node.replace_all_uses_with(node.args[0])
-            graph.graph.erase_node(node)
-            continue
-        key = (node.target, _hashable(node.args), _hashable(node.kwargs))
-        if key in seen:
-            node.replace_all_uses_with(seen[key])
-            graph.graph.erase_node(node)
-        else:
-            seen[key] = node
-    graph.graph.eliminate_dead_code()
-    graph.recompile()
-    return graph
-
-
-def _pure(node: fx.Node) -> bool:
-    if node.op != "call_function" or not isinstance(node.target, torch._ops.OpOverload):
-        return True
-    random = torch.Tag.nondeterministic_seeded in node.target.tags
-    return not (node.target._schema.is_mutable or random)
-
-
-def _hashable(argument: object) -> object:
-    if isinstance(argument, fx.Node):
-        return ("node", argument.name)
-    if isinstance(argument, list | tuple):
-        return tuple(_hashable(part) for part in argument)
-    if isinstance(argument, dict):
-        return tuple((key, _hashable(value)) for key, value in argument.items())
-    return (type(argument), repr(argument))

@@ -62,9 +62,7 @@ def test_matches_the_dense_hessian_at_fresh_points(name, float64):
         step = 1e-5 * v[0]
         moved = (grad(loss)(theta + step, x, y) - grad(loss)(theta - step, x, y)) / 2e-5
         torch.testing.assert_close(product[0], moved, rtol=1e-4, atol=1e-6)
-    shapes = {key[1][0] for key in products._graphs}
-    assert len(shapes) == 2
-    assert len(products._graphs) <= 4, "graphs are reused for the same shapes"
+    assert len(products._ways) <= 4, "graphs are reused for the same shapes"
     assert products.untraced == ""
 
 
