@@ -1,0 +1,90 @@
+"""Steps, actions and stationary laws against the iterated maps."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from scipy.integrate import solve_ivp
+from scipy.optimize import minimize_scalar
+
+from capacity.thermo.closed_forms import (
+    descent_action,
+    explicit_step_ratio,
+    implicit_step_ratio,
+    kernel_flow,
+    sde_stationary_variance,
+    sgd_stationary_variance,
+)
+
+
+@pytest.mark.parametrize(("a", "lr"), [(0.7, 0.3), (2.0, 0.5), (1.0, 2.5)])
+def test_one_step(a, lr):
+    start = 1.3
+
+    def loss(theta):
+        return 0.5 * a * theta**2
+
+    def ratio(end):
+        return (loss(start) - loss(end)) / ((end - start) ** 2 / lr)
+
+    assert explicit_step_ratio(curvature=a, lr=lr) == pytest.approx(ratio(start - lr * a * start))
+    movement = minimize_scalar(
+        lambda theta: loss(theta) + (theta - start) ** 2 / (2 * lr), options={"xtol": 1e-12}
+    )
+    assert implicit_step_ratio(curvature=a, lr=lr) == pytest.approx(ratio(movement.x), abs=1e-6)
+
+
+def test_action_and_drop_of_iterated_descent():
+    lam, lr, steps = np.array([0.0, 0.3, 1.0, 2.0, 3.5]), 0.5, 13
+    delta = np.array([0.0, 1.0, -2.0, 0.7, 0.4])
+    root = np.where(lam > 0, np.sqrt(lam), 1.0)
+    theta, action = delta / root, np.zeros(5)
+    start = 0.5 * lam * theta**2
+    for _ in range(steps):
+        step = -lr * lam * theta
+        theta, action = theta + step, action + step**2 / lr
+    ours = descent_action(curvature=lam, residue=delta, lr=lr, steps=steps)
+    np.testing.assert_allclose(ours.action, action, rtol=1e-12, atol=1e-15)
+    np.testing.assert_allclose(ours.loss_drop, start - 0.5 * lam * theta**2, rtol=1e-12, atol=1e-15)
+    np.testing.assert_allclose(ours.action * (1 - lr * lam / 2), ours.loss_drop, atol=1e-14)
+
+
+def test_small_steps_are_gradient_flow():
+    lam, delta, time = np.array([0.2, 1.5]), np.array([1.0, -0.6]), 4.0
+    flow = kernel_flow(eigenvalues=lam, residues=delta, time=time)
+    errors = []
+    for steps in (10_000, 20_000):
+        ours = descent_action(curvature=lam, residue=delta, lr=time / steps, steps=steps)
+        errors.append(ours.action.sum() - float(flow.loss_drop))
+    assert abs(2 * errors[1] - errors[0]) < 1e-8
+
+
+def test_no_step_costs_nothing():
+    ours = descent_action(curvature=[0.5, 2.0], residue=1.0, lr=0.5, steps=0)
+    assert (ours.action == 0).all()
+    assert (ours.loss_drop == 0).all()
+
+
+@pytest.mark.parametrize("lr", [0.05, 0.6, 1.4])
+def test_stationary_variance_of_sgd(lr):
+    h, noise = 1.2, 0.8
+    variance = 0.0
+    for _ in range(2000):
+        variance = (1 - lr * h) ** 2 * variance + lr**2 * noise
+    ours = sgd_stationary_variance(curvature=h, lr=lr, noise=noise)
+    assert ours == pytest.approx(variance, rel=1e-10)
+    run = solve_ivp(lambda _, s: -2 * h * s + lr * noise, (0, 20), [0.0], rtol=1e-9, atol=1e-12)
+    sde = sde_stationary_variance(curvature=h, lr=lr, noise=noise)
+    assert sde == pytest.approx(run.y[0, -1], rel=1e-6)
+    assert sde / ours == pytest.approx(1 - lr * h / 2)
+
+
+def test_sampled_sgd_tells_the_map_from_the_sde():
+    h, noise, lr, chains = 1.2, 0.8, 0.6, 100_000
+    rng = np.random.default_rng(2)
+    theta = np.zeros(chains)
+    for _ in range(40):
+        theta = theta - lr * (h * theta + np.sqrt(noise) * rng.standard_normal(chains))
+    error = theta.var() * np.sqrt(2 / chains)
+    assert abs(theta.var() - sgd_stationary_variance(curvature=h, lr=lr, noise=noise)) < 3 * error
+    assert theta.var() - sde_stationary_variance(curvature=h, lr=lr, noise=noise) > 30 * error
