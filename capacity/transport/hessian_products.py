@@ -51,7 +51,9 @@ class HessianProducts:
         self._ways: dict[object, _Way] = {}
         self._largest: dict[object, int] = {}
 
-    def __call__(self, theta: Tensor, x: Tensor, y: Tensor, tangents: Tensor) -> Tensor:
+    def __call__(
+        self, theta: Tensor, x: Tensor, y: Tensor, tangents: Tensor, *, out: Tensor | None = None
+    ) -> Tensor:
         """Multiply tangents with the Hessian.
 
         Args:
@@ -59,11 +61,12 @@ class HessianProducts:
             x: Inputs of the batch.
             y: Targets of the batch.
             tangents: V, one per row (K, P).
+            out: Where the result goes (K, P); not the tangents' memory. None makes a new tensor.
 
         Returns:
             H V, one per row (K, P).
         """
-        product = torch.empty_like(tangents, memory_format=torch.contiguous_format)
+        product = torch.empty_like(tangents) if out is None else out
         self._run(theta, x, y, tangents, lambda rows, part: product[rows].copy_(part))
         return product
 
@@ -81,7 +84,7 @@ class HessianProducts:
         Returns:
             The gradient (P,) and H V (K, P).
         """
-        product = torch.empty_like(tangents, memory_format=torch.contiguous_format)
+        product = torch.empty_like(tangents)
         gradient = self._run(
             theta, x, y, tangents, lambda rows, part: product[rows].copy_(part), gradient=True
         )
