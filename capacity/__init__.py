@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from capacity.config import Recipe as Recipe
     from capacity.config import TaskStream as TaskStream
     from capacity.config import Training as Training
+    from capacity.dynamics.own_steps import BatchStep as BatchStep
+    from capacity.dynamics.own_steps import GradientStep as GradientStep
     from capacity.estimate import Estimate as Estimate
     from capacity.estimate import Status as Status
     from capacity.forecasting.forecast import Forecast as Forecast
@@ -33,6 +35,8 @@ _HOME = {
     "open_run": "capacity.runs.run",
     "forecast": "capacity.forecasting.forecast",
     "TransportTracker": "capacity.transport.tracker",
+    "GradientStep": "capacity.dynamics.own_steps",
+    "BatchStep": "capacity.dynamics.own_steps",
     # say
     "Recipe": "capacity.config",
     "TaskStream": "capacity.config",

@@ -79,8 +79,9 @@ class Model(_Section):
 class Training(_Section):
     """How each task is learned. The optimiser state starts anew with each task."""
 
-    optimizer: Literal["sgd", "momentum", "adam", "adamw", "rmsprop"] = "sgd"
-    """Plain SGD, SGD with heavy-ball momentum, Adam, AdamW, RMSprop; as `torch.optim` has them."""
+    optimizer: Literal["sgd", "momentum", "adam", "adamw", "rmsprop", "sgld"] = "sgd"
+    """Plain SGD, SGD with heavy-ball momentum, Adam, AdamW, RMSprop, as `torch.optim` has them; or
+    Langevin dynamics, SGD with noise of a given temperature (`sgld`)."""
     lr: PositiveFloat = 0.1
     """Learning rate at the start of a task."""
     schedule: Literal["constant", "cosine"] = "constant"
@@ -103,6 +104,19 @@ class Training(_Section):
     """Decay of the second moment (`rmsprop` only)."""
     eps: PositiveFloat = 1e-8
     """Added to the denominator (`adam`, `adamw`, `rmsprop`)."""
+    temperature: PositiveFloat | None = None
+    """Temperature of the noise (`sgld` only, and needed there)."""
+
+    @model_validator(mode="after")
+    def _temperature_goes_with_noise(self) -> Training:
+        if (self.temperature is not None) != (self.optimizer == "sgld"):
+            raise ValueError(
+                "optimizer = 'sgld' needs a temperature, as temperature = 1e-4"
+                if self.temperature is None
+                else f"temperature = {self.temperature:g} goes with optimizer = 'sgld' only, not "
+                f"{self.optimizer!r}, which has no noise"
+            )
+        return self
 
     def steps(self, samples: int) -> int:
         """Count the optimiser steps of one task.
@@ -143,10 +157,17 @@ class Measure(_Section):
     """Random probes per step for log|det J_t|; at least 2, to know the error."""
     log_volume_nodes: PositiveInt = 3
     """Lanczos nodes per probe for log|det J_t|."""
+    log_volume_columns: Annotated[int, Field(ge=0, le=2000)] = 400
+    """Largest P whose columns are all carried for log|det J_t| of momentum, adaptive or clipped
+    steps, which takes them all; in larger networks it is not defined."""
     top_values: PositiveInt = 10
     """Largest singular values of J_t to resolve."""
-    sweeps: PositiveInt = 8
+    sweeps: PositiveInt = 12
     """Most forward-and-adjoint passes over a task's trajectory for its spectrum."""
+    moved_sweeps: Annotated[int, Field(ge=0)] = 0
+    """Most further passes to count the singular values of J_t - 1; 0 gives a lower bound."""
+    composed_spectrum: bool = False
+    """Resolve the spectrum of J_t over all tasks, too, once the last is learned."""
     capacity_probes: Annotated[int, Field(ge=2)] = 4
     """Random probes for log det in R_A; at least 2, to know the error."""
     capacity_nodes: PositiveInt = 6

@@ -12,7 +12,7 @@ from capacity.config import Training
 from capacity.dynamics.batches import DataOrder
 from capacity.dynamics.flat import FlatModel
 from capacity.dynamics.train import Step, train
-from capacity.dynamics.updates import from_training
+from capacity.dynamics.updates import UpdateMap, from_training
 from capacity.tasks.task import Split, Task
 from capacity.transport.trajectory import Trajectory
 
@@ -43,14 +43,22 @@ class Record:
 
     def observe(self, step: Step) -> None:
         state = tuple(part[0] for part in step.before)
-        self.trajectory.record(state, step.x[0], step.y[0], step.lr)
+        self.trajectory.record(state, step.x[0], step.y[0], step.lr, index=step.index[0])
 
 
 def trained(
-    model: FlatModel, task: Task, training: Training, *, seed: int = 0, **options: int
+    model: FlatModel,
+    task: Task,
+    training: Training,
+    *,
+    seed: int = 0,
+    update: UpdateMap | None = None,
+    **options: int,
 ) -> Trajectory:
     """Train one replica from the module's parameters and return its trajectory."""
-    trajectory = Trajectory(model.loss(task), from_training(training), **options)
+    update = from_training(training) if update is None else update
+    data = task.train.x, task.train.y
+    trajectory = Trajectory(model.loss(task), update, data=data, **options)
     order = DataOrder(
         samples=len(task.train),
         batch_size=training.batch_size,
@@ -58,7 +66,9 @@ def trained(
         replicas=1,
         seed=seed,
     )
-    train(model, model.initial()[None], task, training, order, observers=[Record(trajectory)])
+    observers = [Record(trajectory)]
+    start = model.initial()[None]
+    train(model, start, task, training, order, observers=observers, update=update)
     return trajectory
 
 
@@ -74,6 +84,26 @@ def run_map(trajectory: Trajectory, theta: Tensor) -> Tensor:
 def dense_jacobian(trajectory: Trajectory) -> Tensor:
     """d theta_t / d theta_0 by differentiating the whole loop, forward mode."""
     return jacfwd(lambda theta: run_map(trajectory, theta))(trajectory.like)
+
+
+class MatrixMap:
+    """A dense matrix with the products of a `TrainingJacobian`: fast, for long estimates."""
+
+    def __init__(self, matrix: Tensor) -> None:
+        self.matrix, self.size = matrix, len(matrix)
+        self.products = {"forward": 0, "adjoint": 0}
+
+    @property
+    def like(self) -> Tensor:
+        return self.matrix[0]
+
+    def forward(self, rows: Tensor) -> Tensor:
+        self.products["forward"] += len(rows)
+        return rows @ self.matrix.T
+
+    def adjoint(self, rows: Tensor) -> Tensor:
+        self.products["adjoint"] += len(rows)
+        return rows @ self.matrix
 
 
 def exact_log_volume(trajectory: Trajectory) -> float:

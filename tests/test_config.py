@@ -29,6 +29,21 @@ BAD = {
         "'sgd', 'momentum', 'adam'",
     ),
     "unknown data set": ("split-digits", ["tasks.dataset=mnits"], "'mnist'"),
+    "sgld without temperature": (
+        "split-digits",
+        ["training.optimizer=sgld"],
+        "training: optimizer = 'sgld' needs a temperature",
+    ),
+    "temperature without noise": (
+        "split-digits",
+        ["training.temperature=0.1"],
+        "temperature = 0.1 goes with optimizer = 'sgld' only, not 'sgd'",
+    ),
+    "no temperature": (
+        "split-digits",
+        ["training.optimizer=sgld", "training.temperature=0"],
+        "training.temperature = 0",
+    ),
     "heads without split": ("rotated-digits", ["tasks.heads=true"], "scenario = 'split'"),
     "no equals sign": ("split-digits", ["training.lr"], "FIELD=VALUE"),
     "value as section": ("split-digits", ["name.first=x"], "'name' is a value"),

@@ -12,8 +12,9 @@ import pytest
 import capacity
 
 NAMES = [
-    "Estimate", "Forecast", "Measure", "Model", "Recipe", "Run", "Split", "Status", "Task",
-    "TaskSequence", "TaskStream", "Training", "TransportTracker", "forecast", "open_run", "run",
+    "BatchStep", "Estimate", "Forecast", "GradientStep", "Measure", "Model", "Recipe", "Run",
+    "Split", "Status", "Task", "TaskSequence", "TaskStream", "Training", "TransportTracker",
+    "forecast", "open_run", "run",
 ]  # fmt: skip
 
 

@@ -55,12 +55,16 @@ def test_a_second_signal_raises_at_once():
 
 
 def test_handlers_are_put_back_and_defaults_left_alone():
-    before = signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)
-    assert before[1] is signal.SIG_DFL
-    with interruption.deferred():
-        assert signal.getsignal(signal.SIGINT) is not before[0]
+    held = signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    try:
+        before = signal.getsignal(signal.SIGINT)
+        with interruption.deferred():
+            assert signal.getsignal(signal.SIGINT) is not before
+            assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+        assert signal.getsignal(signal.SIGINT) is before
         assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
-    assert (signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)) == before
+    finally:
+        signal.signal(signal.SIGTERM, held)
 
 
 def test_other_threads_are_left_alone():

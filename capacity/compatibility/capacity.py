@@ -17,7 +17,7 @@ from capacity.checks import positive_float
 from capacity.compatibility.preserving import Preserving
 from capacity.curvature.lanczos import spectral_sums
 from capacity.estimate import Estimate
-from capacity.transport.jacobian import TrainingJacobian
+from capacity.transport.maps import SquareMap
 
 _STRETCHED = (
     "More than the preserving directions there are: J_t stretches some, and a direction "
@@ -53,7 +53,7 @@ class CapacityAtScale:
 
 
 def compatible_capacity(
-    jacobian: TrainingJacobian | None,
+    jacobian: SquareMap | None,
     preserving: Preserving,
     *,
     like: Tensor,

@@ -17,7 +17,7 @@ from capacity.curvature.operators import ggn, hessian
 from capacity.dynamics.flat import FlatModel
 from capacity.estimate import Z90
 from capacity.tasks.task import Task
-from capacity.transport.jacobian import TrainingJacobian
+from capacity.transport.maps import SquareMap
 
 _LITERAL_NOTE = (
     "Literal criterion of [II]: forgetting is inevitable when m_B > R_A. In an over-parameterised "
@@ -128,7 +128,7 @@ def assess(
     theta: Tensor,
     old: Sequence[Task],
     new: Task,
-    jacobian: TrainingJacobian | None,
+    jacobian: SquareMap | None,
     measure: Measure,
     *,
     displacement: float,

@@ -14,6 +14,7 @@ from capacity.tasks.task import Task
 
 _STATEFUL = (nn.modules.batchnorm._BatchNorm, nn.modules.instancenorm._InstanceNorm)
 _RANDOM = (nn.modules.dropout._DropoutNd, nn.RReLU)
+_INNER_DROPOUT = (nn.MultiheadAttention, nn.RNNBase)
 
 
 class FlatModel:
@@ -47,6 +48,12 @@ class FlatModel:
                     f"{where} draws a new random mask at each call, so a step is no function of "
                     "theta alone; set its p to 0 or call .eval() on the layer"
                 )
+            if isinstance(part, _INNER_DROPOUT) and part.training and part.dropout > 0:
+                raise ValueError(
+                    f"{where} has dropout = {part.dropout:g} inside, a new random mask at each "
+                    "call, so a step is no function of theta alone; build it with dropout=0 or "
+                    "call .eval() on the layer"
+                )
         trainable = {n: p for n, p in module.named_parameters() if p.requires_grad}
         if not trainable:
             raise ValueError(
@@ -59,6 +66,7 @@ class FlatModel:
                 "convert them to one, as with model.float()"
             )
         self._module = module
+        (self._dtype,) = dtypes
         self._fixed = {
             **{n: p.detach() for n, p in module.named_parameters() if not p.requires_grad},
             **{n: b.detach() for n, b in module.named_buffers()},
@@ -75,6 +83,34 @@ class FlatModel:
             theta (P,), detached.
         """
         return flatten(self._module)
+
+    @property
+    def layout(self) -> tuple[tuple[str, int], ...]:
+        """Names and sizes of the parameters, in order."""
+        return tuple(zip(self.names, self.sizes, strict=True))
+
+    def check_same(self, module: nn.Module) -> None:
+        """Check that a module still has the parameters that this model was made of.
+
+        Args:
+            module: The module, later in its training.
+
+        Raises:
+            ValueError: If a trainable parameter came, went or changed its shape.
+        """
+        now = {n: p.shape for n, p in module.named_parameters() if p.requires_grad}
+        before = dict(zip(self.names, self.shapes, strict=True))
+        if now == before:
+            return
+        changed = sorted(n for n in {**before, **now} if now.get(n) != before.get(n))
+        shapes = " and now ".join(
+            str(tuple(has[changed[0]])) if changed[0] in has else "not trainable or absent"
+            for has in (before, now)
+        )
+        raise ValueError(
+            f"model parameter {changed[0]!r} was {shapes}; theta must stay the same list of "
+            "parameters while it is tracked: start a new tracker when the model changes"
+        )
 
     def describe(self) -> str:
         """Name the architecture in one line.
@@ -126,8 +162,11 @@ class FlatModel:
             Outputs (n, n_outputs).
         """
         # Fused attention has neither a second derivative nor a JVP; the math kernel has both.
+        fixed = self._fixed
+        if theta.dtype != self._dtype:  # the same network in another precision
+            fixed = {n: t.to(theta.dtype) if t.is_floating_point() else t for n, t in fixed.items()}
         with sdpa_kernel(SDPBackend.MATH):
-            return functional_call(self._module, {**self.unflatten(theta), **self._fixed}, (x,))
+            return functional_call(self._module, {**self.unflatten(theta), **fixed}, (x,))
 
     def loss(self, task: Task) -> Callable[[Tensor, Tensor, Tensor], Tensor]:
         """Bind a task's loss to this network.

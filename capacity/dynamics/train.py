@@ -31,6 +31,7 @@ class Step:
         loss: Batch loss at `before` (R,).
         x: Inputs of the batch (R, b, ...).
         y: Targets of the batch (R, b, ...).
+        index: The batch's rows in the training split (R, b).
     """
 
     count: int
@@ -41,6 +42,7 @@ class Step:
     loss: Tensor
     x: Tensor
     y: Tensor
+    index: Tensor | None = None
 
 
 class Observer(Protocol):
@@ -108,12 +110,13 @@ def train(
         order: Which samples each step of each replica sees.
         observers: Called after every step.
         on_epoch: Called after every epoch with (epoch from 1, steps so far, T so far, theta).
-        update: Update map; None takes the one that `training` names.
+        update: Update map; None takes the one that `training` names, its noise named after `order`.
 
     Returns:
         The phase. A non-finite loss ends it early, with `diverged` set.
     """
-    update = from_training(training) if update is None else update
+    if update is None:
+        update = from_training(training, seed=order.seed, path=order.path)
     gradients = vmap(grad_and_value(model.loss(task)))
     rates = training.learning_rates(len(task.train))
     x_all, y_all = task.train.x, task.train.y
@@ -138,7 +141,7 @@ def train(
                 )
             count, time = count + 1, time + lr
             for observer in observers:
-                observer.observe(Step(count, lr, state, after, gradient, loss, x, y))
+                observer.observe(Step(count, lr, state, after, gradient, loss, x, y, index))
             state = after
         if on_epoch is not None:
             on_epoch(epoch, count, time, state[0])

@@ -15,10 +15,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Protocol
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from capacity.config import Training
+from capacity.dynamics.seeds import stream_seed
 
 State = tuple[Tensor, ...]
 """theta, then the moments; tensors of one shape."""
@@ -29,7 +31,7 @@ class UpdateMap(Protocol):
 
     Attributes:
         name: For people.
-        plain: Whether the step is theta - lr * gradient, its Jacobian the symmetric 1 - lr H.
+        plain: Whether the step is theta - lr * gradient and nothing else.
     """
 
     @property
@@ -188,6 +190,59 @@ class RMSprop:
 
 
 @dataclass(frozen=True)
+class Langevin:
+    """Langevin dynamics (SGLD): theta <- theta - lr (g + decay theta) + sqrt(2 lr temperature) xi.
+
+    The noise xi of a step is a pure function of (seed, path, replica, count): a step that is taken
+    again, beside others or after a restart gets the same numbers. It is drawn in float64 on the CPU
+    whatever theta's precision and device. Given the noise, the Jacobian is that of SGD.
+
+    Attributes:
+        temperature: tau; the stationary law is exp(-L/tau) as lr goes to 0.
+        weight_decay: L2 coefficient, added to the gradient.
+        seed: Root seed of the noise.
+        path: Name of the noise's stream below the seed; every phase needs one of its own.
+    """
+
+    temperature: float
+    weight_decay: float = 0.0
+    seed: int = 0
+    path: tuple[str | int, ...] = ()
+    name: str = "sgld"
+    plain: bool = False
+
+    def init(self, theta: Tensor) -> State:
+        """Start from theta: (theta,)."""
+        return (theta,)
+
+    def step(self, state: State, gradient: Tensor, lr: float, count: int) -> State:
+        """Take one step."""
+        theta = state[0]
+        moved = theta - lr * _decayed(gradient, theta, self.weight_decay)
+        return (moved + (2 * lr * self.temperature) ** 0.5 * self.noise(theta, count),)
+
+    def noise(self, theta: Tensor, count: int) -> Tensor:
+        """Draw the noise of one step.
+
+        Args:
+            theta: Parameters whose shape, dtype and device it takes: (R, P), whose rows are the
+                replicas, or (P,), which is replica 0.
+            count: Steps taken in this phase, this one included.
+
+        Returns:
+            Independent standard normal numbers of theta's shape.
+        """
+        # numpy's, not torch's: torch draws nothing inside the function transforms.
+        rows = [
+            np.random.Generator(
+                np.random.Philox(stream_seed(self.seed, "noise", *self.path, replica, count))
+            ).standard_normal(theta.shape[-1])
+            for replica in range(len(theta) if theta.dim() > 1 else 1)
+        ]
+        return torch.from_numpy(np.stack(rows)).reshape(theta.shape).to(theta.device, theta.dtype)
+
+
+@dataclass(frozen=True)
 class Clipped:
     """Another update map, fed with the gradient clipped to a norm, as `clip_grad_norm_` does.
 
@@ -217,11 +272,15 @@ class Clipped:
         return self.inner.step(state, gradient * scale, lr, count)
 
 
-def from_training(training: Training) -> UpdateMap:
+def from_training(
+    training: Training, *, seed: int = 0, path: tuple[str | int, ...] = ()
+) -> UpdateMap:
     """Choose the update map that a recipe asks for.
 
     Args:
         training: The recipe's training section.
+        seed: Root seed of the noise, where the optimiser has any.
+        path: Name of the noise's stream below the seed.
 
     Returns:
         The update map.
@@ -234,9 +293,34 @@ def from_training(training: Training) -> UpdateMap:
         "adam": Adam(beta1, beta2, training.eps, decay),
         "adamw": Adam(beta1, beta2, training.eps, decay, decoupled=True, name="adamw"),
         "rmsprop": RMSprop(training.alpha, training.eps, decay),
+        "sgld": Langevin(training.temperature or 0.0, decay, seed, path),
     }
     chosen = maps[training.optimizer]
     return chosen if training.clip_norm is None else Clipped(chosen, training.clip_norm)
+
+
+def symmetric_decay(update: object) -> float | None:
+    """Tell the steps whose Jacobian is the symmetric 1 - lr (H + decay) from the others.
+
+    Args:
+        update: An update map.
+
+    Returns:
+        The decay, 0 for plain SGD; None for a step whose Jacobian is another.
+    """
+    return update.weight_decay if isinstance(update, SGD | Langevin) else None
+
+
+def unclipped(update: object) -> object:
+    """Take clipping off an update map.
+
+    Args:
+        update: Any kind of step.
+
+    Returns:
+        The map that the clipped gradient is fed to, or the map itself.
+    """
+    return update.inner if isinstance(update, Clipped) else update
 
 
 def _decayed(gradient: Tensor, theta: Tensor, weight_decay: float) -> Tensor:

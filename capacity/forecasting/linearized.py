@@ -77,21 +77,23 @@ def simulate(
     Returns:
         The displacements.
     """
-    update = from_training(training) if update is None else update
+    if update is None:
+        update = from_training(training, seed=order.seed, path=order.path)
     gradients = vmap(lambda t, d, x, y: _gradient(model, task, t, d, x, y))
     rates = training.learning_rates(len(task.train))
     # The algebra of every update map acts on the moving point only through differences, so it can
-    # run on delta, whose small size keeps float32 sharp.
-    state = update.init(torch.zeros_like(theta))
+    # run on delta, whose small size keeps float32 sharp; only weight decay knows where 0 is.
+    origin = theta if training.weight_decay else torch.zeros_like(theta)
+    state = update.init(origin)
     count = 0
     for batches in order.epoch_batches(theta.device):
         for index in batches:
             check()
             x, y = task.train.x[index], task.train.y[index]
-            gradient = gradients(theta, state[0], x, y)
+            gradient = gradients(theta, state[0] - origin, x, y)
             state = update.step(state, gradient, rates[count], count + 1)
             count += 1
-    return Simulation(state[0], torch.isfinite(state[0]).all(-1))
+    return Simulation(state[0] - origin, torch.isfinite(state[0]).all(-1))
 
 
 @torch.no_grad()

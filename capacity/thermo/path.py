@@ -17,6 +17,15 @@ from capacity.estimate import Estimate, from_samples, not_defined
 
 _ROUNDING = 1e-6
 
+_LANGEVIN_PATH = (
+    "The noise of Langevin dynamics makes every step's length grow without bound, relative to its "
+    "time, as steps get shorter: sums over the path measure the step, not the transport. Sigma is "
+    "E[V_0 - V_T] + tau (H_T - H_0) there."
+)
+_LANGEVIN_DROP = (
+    "For Langevin dynamics Sigma is E[V_0 - V_T] + tau (H_T - H_0), not the drop of the loss."
+)
+
 
 @dataclass(frozen=True, kw_only=True)
 class PathCost:
@@ -27,7 +36,8 @@ class PathCost:
         inefficiency: T dL / |theta_T - theta_0|^2, the per-replica inefficiency of [S] eq. 12; at
             least 1 for gradient flow. Defined for plain (S)GD.
         inefficiency_path: T sum |d theta_k|^2/dt_k / |theta_T - theta_0|^2; at least 1 always.
-        action: Sigma of the path, sum |d theta_k|^2 / dt_k.
+        action: Sigma of the path, sum |d theta_k|^2 / dt_k. Not defined for Langevin dynamics, nor
+            is anything else that the lengths of single steps enter.
         loss_drop: Training loss before minus after.
         displacement_sq: |theta_T - theta_0|^2.
         length_ratio: Curve length over chord.
@@ -81,7 +91,15 @@ class PathObserver:
         self._time += step.lr
         self._end = step.after[0]
 
-    def cost(self, loss_before: Tensor, loss_after: Tensor, *, plain: bool, full: bool) -> PathCost:
+    def cost(
+        self,
+        loss_before: Tensor,
+        loss_after: Tensor,
+        *,
+        plain: bool,
+        full: bool,
+        noisy: bool = False,
+    ) -> PathCost:
         """Close the books.
 
         Args:
@@ -89,6 +107,7 @@ class PathObserver:
             loss_after: The same at the end.
             plain: Whether the optimiser is plain (S)GD, for which T dL is the ESL's left side.
             full: Whether every step saw all the data, so that no minibatch noise is in the path.
+            noisy: Whether the steps carry the noise of Langevin dynamics.
 
         Returns:
             The cost, with spread over replicas.
@@ -108,28 +127,31 @@ class PathObserver:
         assert smallest is None or smallest >= 1 - _ROUNDING, f"path invariant broken: {smallest}"
 
         noise = "" if full else "Minibatch noise is part of the path."
-        still = "theta did not move."
-        if not plain:
+
+        def of_path(values: Tensor) -> Estimate:
+            if noisy:
+                return not_defined(_LANGEVIN_PATH)
+            if smallest is None:
+                return not_defined("theta did not move.")
+            return _over_replicas(values, noise)
+
+        if noisy:
+            inefficiency = not_defined(_LANGEVIN_DROP)
+        elif not plain:
             inefficiency = not_defined(
                 "T dL is the speed limit's left side for plain (S)GD only; read the inefficiency "
                 "of the path instead."
             )
-        elif smallest is None:
-            inefficiency = not_defined(still)
         else:
-            inefficiency = _over_replicas(self._time * drop / squared, noise)
+            inefficiency = of_path(self._time * drop / squared)
         return PathCost(
             learning_time=self._time,
             inefficiency=inefficiency,
-            inefficiency_path=not_defined(still)
-            if smallest is None
-            else _over_replicas(ratio, noise),
-            action=_over_replicas(action, noise),
+            inefficiency_path=of_path(ratio),
+            action=not_defined(_LANGEVIN_PATH) if noisy else _over_replicas(action, noise),
             loss_drop=_over_replicas(drop),
             displacement_sq=_over_replicas(squared),
-            length_ratio=not_defined(still)
-            if smallest is None
-            else _over_replicas(length / squared.sqrt(), noise),
+            length_ratio=of_path(length / squared.sqrt()),
             smallest_ratio=smallest,
         )
 

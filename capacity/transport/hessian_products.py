@@ -92,26 +92,35 @@ class HessianProducts:
         return gradient, product
 
     def add_to(
-        self, tangents: Tensor, theta: Tensor, x: Tensor, y: Tensor, *, scale: float
+        self,
+        tangents: Tensor,
+        theta: Tensor,
+        x: Tensor,
+        y: Tensor,
+        *,
+        scale: float,
+        into: Tensor | None = None,
     ) -> Tensor:
-        """Replace tangents V by V + scale H V, without a second array of their size.
+        """Add scale H V to something, without another array of V's size.
 
         Args:
-            tangents: V, one per row (K, P); overwritten.
+            tangents: V, one per row (K, P).
             theta: Where (P,).
             x: Inputs of the batch.
             y: Targets of the batch.
             scale: Factor of H V.
+            into: What to add to (K, P), overwritten; None means the tangents themselves.
 
         Returns:
-            `tangents`.
+            What was added to.
         """
+        target = tangents if into is None else into
 
         def put(rows: tuple[slice, slice], part: Tensor) -> None:
-            tangents[rows].add_(part, alpha=scale)
+            target[rows].add_(part, alpha=scale)
 
-        self._run(theta, x, y, tangents, put, in_place=True)
-        return tangents
+        self._run(theta, x, y, tangents, put, in_place=into is None)
+        return target
 
     @torch.no_grad()
     def _run(

@@ -1,8 +1,8 @@
 """log|det J_t|, accumulated step by step (theory, section 2).
 
-Never from a composed J, whose smallest singular values are lost to rounding: for plain SGD
-log|det J_t| = sum_k log|det(1 - lr H_k)|, each term by stochastic Lanczos quadrature with fresh
-probes.
+Never from a composed J, whose smallest singular values are lost to rounding: for SGD and Langevin
+dynamics, whose steps are symmetric, log|det J_t| = sum_k log|det(1 - lr (H_k + decay))|, each term
+by stochastic Lanczos quadrature with fresh probes. Other steps: `framed_log_volume`.
 """
 
 from __future__ import annotations
@@ -13,9 +13,11 @@ import torch
 from torch import Tensor
 
 from capacity.curvature.lanczos import quadrature, random_signs
-from capacity.dynamics.updates import UpdateMap
+from capacity.dynamics.own_steps import AnyStep
+from capacity.dynamics.updates import symmetric_decay
 from capacity.estimate import Estimate, from_error, not_defined
-from capacity.transport.hessian_products import HessianProducts
+from capacity.transport.precision import Products
+from capacity.transport.trajectory import TrainingStep
 
 _TINY = 1e-12
 
@@ -25,8 +27,8 @@ class LogVolume:
 
     def __init__(
         self,
-        products: HessianProducts,
-        update: UpdateMap,
+        products: Products,
+        update: AnyStep,
         *,
         probes: int,
         nodes: int,
@@ -39,20 +41,22 @@ class LogVolume:
         self._folds = 0
 
     @torch.no_grad()
-    def observe(self, theta: Tensor, x: Tensor, y: Tensor, lr: float) -> None:
-        """Add one step. Steps of an optimiser with moments are passed over.
+    def observe(self, step: TrainingStep) -> None:
+        """Add one step. Steps that are not symmetric are passed over.
 
         Args:
-            theta: Parameters before the step (P,).
-            x: Inputs of the batch.
-            y: Targets of the batch.
-            lr: Learning rate.
+            step: The step.
         """
-        if not self._update.plain:
+        decay = symmetric_decay(step.update)
+        if decay is None:
             return
+        theta, lr = step.state[0], step.lr
         size = theta.numel()
         z = random_signs(self._probes, theta, self._generator)
-        nodes, weights = quadrature(lambda v: self._products(theta, x, y, v), z, self._nodes)
+        nodes, weights = quadrature(
+            lambda v: self._products(theta, step.x, step.y, v), z, self._nodes
+        )
+        nodes = nodes + decay
         shrink = (1 - lr * nodes).abs().clamp(min=_TINY)
         samples = size * (weights * shrink.log()).sum(-1)
         self._values.append(samples.mean())
@@ -68,14 +72,11 @@ class LogVolume:
         """Sum up.
 
         Returns:
-            log|det J_t| in nats with its standard error over probes; `not_defined` for an
-            optimiser with moments.
+            log|det J_t| in nats with its standard error over probes; `not_defined` for steps that
+            are not symmetric.
         """
-        if not self._update.plain:
-            return not_defined(
-                f"The determinant of a {self._update.name} step on (theta, moments) is a constant "
-                "of the optimiser, whatever the loss; it says nothing about theta."
-            )
+        if symmetric_decay(self._update) is None:
+            return not_defined(f"A {self._update.name} step is not symmetric.")
         if not self._values:
             return not_defined("No step was taken.")
         count = len(self._values)

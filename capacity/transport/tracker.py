@@ -10,14 +10,30 @@ from torch import Tensor, nn
 from capacity.checks import one_of, positive_float, positive_int
 from capacity.curvature.lanczos import random_signs
 from capacity.dynamics.flat import FlatModel, flatten
-from capacity.dynamics.updates import SGD, Adam, Momentum, RMSprop, State, UpdateMap
+from capacity.dynamics.own_steps import AnyStep
+from capacity.dynamics.updates import SGD, State, symmetric_decay
 from capacity.estimate import Estimate
 from capacity.tasks.task import LOSSES, LossFunction
+from capacity.transport.batch_store import Data
+from capacity.transport.counts import Thresholds
+from capacity.transport.framed_log_volume import MOST_COLUMNS, framed_log_volume
 from capacity.transport.hessian_products import Loss
-from capacity.transport.jacobian import TrainingJacobian, push
+from capacity.transport.jacobian import TrainingJacobian, footprint_of, push_rows
+from capacity.transport.layers import layer_projector
 from capacity.transport.log_volume import LogVolume
-from capacity.transport.spectrum import Spectrum, spectrum
-from capacity.transport.trajectory import DEFAULT_BUDGET, PathCheck, TrainingStep, Trajectory
+from capacity.transport.lyapunov import LyapunovSpectrum, lyapunov
+from capacity.transport.maps import Projector, rank_of
+from capacity.transport.own_step_check import CHECKED_STEPS, accepted, check_step
+from capacity.transport.spectrum import spectrum
+from capacity.transport.spectrum_record import Spectrum
+from capacity.transport.torch_optimizers import clipped, first_update, moments, update_now
+from capacity.transport.trajectory import (
+    DEFAULT_BUDGET,
+    Layout,
+    PathCheck,
+    TrainingStep,
+    Trajectory,
+)
 
 
 class PhaseTracker:
@@ -31,15 +47,18 @@ class PhaseTracker:
     def __init__(
         self,
         loss: Loss,
-        update: UpdateMap,
+        update: AnyStep,
         *,
         tangents: int,
         log_volume_probes: int,
         log_volume_nodes: int,
         generator: torch.Generator,
+        log_volume_columns: int = MOST_COLUMNS,
         budget: int = DEFAULT_BUDGET,
+        data: Data | None = None,
+        layout: Layout = (),
     ) -> None:
-        self.trajectory = Trajectory(loss, update, budget=budget)
+        self.trajectory = Trajectory(loss, update, budget=budget, data=data, layout=layout)
         self._count, self._generator = tangents, generator
         self._log_volume = LogVolume(
             self.trajectory.products,
@@ -50,10 +69,20 @@ class PhaseTracker:
         )
         self.probes: Tensor | None = None
         self._tangents: State = ()
+        self._chunk: int | None = None
+        self._columns = log_volume_columns
+        self._framed: tuple[int, Estimate] | None = None
 
     @torch.no_grad()
     def step(
-        self, state: State, x: Tensor, y: Tensor, lr: float, update: UpdateMap | None = None
+        self,
+        state: State,
+        x: Tensor,
+        y: Tensor,
+        lr: float,
+        update: AnyStep | None = None,
+        *,
+        index: Tensor | None = None,
     ) -> TrainingStep:
         """Follow one step.
 
@@ -63,6 +92,7 @@ class PhaseTracker:
             y: Targets of the batch.
             lr: Learning rate.
             update: Update map of this step, where a schedule moves more than the rate.
+            index: The batch's rows in the phase's data (b,), if it has any.
 
         Returns:
             The step.
@@ -70,15 +100,19 @@ class PhaseTracker:
         if self.probes is None:
             count = min(self._count, state[0].numel())
             self.probes = random_signs(count, state[0], self._generator)
-            self._tangents = (self.probes, *(torch.zeros_like(self.probes) for _ in state[1:]))
-        seen = self.trajectory.record(state, x, y, lr, update)
-        self._tangents = push(self.trajectory, seen, self._tangents)
-        self._log_volume.observe(state[0], x, y, lr)
+            moments = (torch.zeros_like(self.probes) for _ in state[1:])
+            self._tangents = (self.probes.clone(), *moments)
+        seen = self.trajectory.record(state, x, y, lr, update, index=index)
+        if self._chunk is None:
+            used = footprint_of(self.trajectory, seen, state[0])
+            self._chunk = used.chunk(None, state[0].device)
+        push_rows(self.trajectory, seen, self._tangents, chunk=self._chunk)
+        self._log_volume.observe(seen)
         return seen
 
     @property
     def images(self) -> Tensor:
-        """J V for the probes (K, P).
+        """J V for the probes (K, P); the next step overwrites it.
 
         Raises:
             ValueError: If no step was taken.
@@ -91,38 +125,50 @@ class PhaseTracker:
         """Estimate log|det J| of the phase.
 
         Returns:
-            The estimate in nats; `not_defined` for an optimiser with moments.
+            The estimate in nats; for steps that are not symmetric, `not_defined` in large networks.
         """
-        return self._log_volume.estimate()
+        steps = len(self.trajectory)
+        if symmetric_decay(self.trajectory.update) is not None or not steps:
+            return self._log_volume.estimate()
+        if self._framed is None or self._framed[0] != steps:
+            self._framed = steps, framed_log_volume(self.trajectory, most=self._columns)
+        return self._framed[1]
 
     def log_volume_steps(self) -> Tensor:
         """Give log|det| of every step.
 
         Returns:
-            One number per step, float64; empty for an optimiser with moments.
+            One number per step, float64; empty for steps that are not symmetric.
         """
         return self._log_volume.steps
 
-    def spectrum(self, *, top: int, sweeps: int, generator: torch.Generator) -> Spectrum:
-        """Resolve the top of the phase's spectrum.
+    def spectrum(
+        self, *, top: int, sweeps: int, generator: torch.Generator, **options: Any
+    ) -> Spectrum:
+        """Resolve the phase's spectrum.
 
         Args:
-            top: Singular values wanted.
+            top: Largest singular values wanted, where there are as many.
             sweeps: Most forward-and-adjoint passes to spend.
             generator: Source of the starting block.
+            **options: Those of `capacity.transport.spectrum.spectrum`.
 
         Returns:
             The spectrum.
         """
         images = self.images
         assert self.probes is not None
+        limit = self.trajectory.size
+        limit = min(limit, rank_of(options.get("projector"), limit) or limit)
         return spectrum(
             TrainingJacobian([self.trajectory]),
             self.probes,
             images,
-            top=min(top, self.trajectory.size),
+            top=min(top, limit),
             sweeps=sweeps,
             generator=generator,
+            bottom=min(options.pop("bottom", 3), limit),
+            **options,
         )
 
 
@@ -137,9 +183,15 @@ class TransportTracker:
         model: The module that is trained; only `requires_grad` parameters count.
         loss: `cross_entropy`, `mse`, or a function of (outputs, targets) that returns the mean.
         optimizer: A `torch.optim` SGD, Adam, AdamW or RMSprop, whose learning rate and moments are
-            read at each step. None: plain gradient descent, whose rate `observe` is told.
+            read at each step. None: plain gradient descent, or the steps of `update`, whose rate
+            `observe` is told.
+        update: The step that your loop takes instead of an optimiser's: a `GradientStep`, a
+            `BatchStep`, or any other update map. Its moments are worked out beside your loop.
+        clip_norm: Largest norm of the gradient, in a loop with `clip_grad_norm_`.
         tangents: Random tangents K pushed forward with every step; None takes 64, or P if that
             is less.
+        budget: Bytes for the states and batches of the steps, from which the spectrum is resolved;
+            states that do not fit are recomputed. 0 keeps none and follows the tangents only.
         seed: Seed of the tracker's own random numbers.
 
     Example:
@@ -163,7 +215,10 @@ class TransportTracker:
         loss: str | LossFunction,
         optimizer: torch.optim.Optimizer | None = None,
         *,
+        update: AnyStep | None = None,
+        clip_norm: float | None = None,
         tangents: int | None = None,
+        budget: int = DEFAULT_BUDGET,
         log_volume_probes: int = 4,
         log_volume_nodes: int = 3,
         seed: int = 0,
@@ -181,17 +236,26 @@ class TransportTracker:
             raise ValueError(
                 f"tangents = {tangents} exceeds the {self._flat.size} trainable parameters"
             )
+        if optimizer is not None and update is not None:
+            raise ValueError("optimizer and update are both given; a loop takes one kind of step")
+        if optimizer is None:
+            update = clipped(SGD() if update is None else accepted(update), clip_norm)
+        else:
+            update = first_update(optimizer, model, clip_norm)
         device = self._flat.initial().device
         self._generator = torch.Generator(device).manual_seed(seed)
         self._phase = PhaseTracker(
             lambda theta, x, y: bound(self._flat.outputs(theta, x), y),
-            SGD() if optimizer is None else _first_update(optimizer, model),
+            update,
             tangents=tangents,
             log_volume_probes=positive_int("log_volume_probes", log_volume_probes, minimum=2),
             log_volume_nodes=positive_int("log_volume_nodes", log_volume_nodes),
             generator=self._generator,
+            budget=budget,
+            layout=self._flat.layout,
         )
-        self._path = PathCheck(self._phase.trajectory.loss)
+        self._path = PathCheck(self._phase.trajectory.loss, moments_read=optimizer is not None)
+        self._ahead: State = ()
 
     def observe(self, x: Tensor, y: Tensor, *, lr: float | None = None) -> None:
         """Follow the step that is about to be taken on a batch.
@@ -202,24 +266,31 @@ class TransportTracker:
             lr: Learning rate; needed without an optimiser, and read from it otherwise.
 
         Raises:
-            ValueError: If `lr` is missing or superfluous, the optimiser's options turned into those
-                of another kind of step, or its last step was not the observed one.
+            ValueError: If `lr` is missing or superfluous, a parameter has another shape than at the
+                first step, the optimiser's options turned into those of another kind of step, its
+                last step was not the observed one, or a step of your own cannot be differentiated.
         """
+        self._flat.check_same(self._module)
         theta = flatten(self._module)
-        update = self._phase.trajectory.update
+        trajectory = self._phase.trajectory
+        update = trajectory.update
         if self._optimizer is None:
             if lr is None:
                 raise ValueError("lr is missing; without an optimizer, observe(x, y, lr=...)")
-            state: State = (theta,)
             rate = positive_float("lr", lr)
+            # The user's moments are not seen: those of the observed steps stand for them.
+            state: State = (theta, *self._ahead[1:]) if self._ahead else update.init(theta)
         else:
             if lr is not None:
                 raise ValueError("lr was given, but the optimizer has one; leave lr out")
             rate = float(self._optimizer.param_groups[0]["lr"])
-            state = self._state(theta)
-            update = _update_now(self._optimizer, update)
+            state = (theta, *moments(self._optimizer, update, self._module))
+            update = update_now(self._optimizer, update)
         self._path.compare(state)
-        self._path.expect(self._phase.step(state, x, y, rate, update))
+        step = TrainingStep(state, x, y, rate, len(trajectory) + 1, update)
+        if step.count <= CHECKED_STEPS:
+            check_step(trajectory.loss, step)
+        self._ahead = self._path.expect(self._phase.step(state, x, y, rate, update))
 
     def jacobian(self) -> TrainingJacobian:
         """Give J_t as an operator, for products of your own.
@@ -233,98 +304,65 @@ class TransportTracker:
         """Estimate log|det J_t|.
 
         Returns:
-            The estimate in nats; `not_defined` for an optimiser with moments.
+            The estimate in nats. With momentum, adaptive or clipped steps it takes all P columns of
+            J_t: the first call is slow, and above P = 2000 the estimate is `not_defined`.
         """
         return self._phase.log_volume()
 
-    def spectrum(self, *, top: int = 10, sweeps: int = 12) -> Spectrum:
-        """Resolve the top of J_t's singular spectrum.
+    def lyapunov(self, *, top: int = 5, every: int = 10) -> LyapunovSpectrum:
+        """Estimate the largest finite-time Lyapunov exponents of the training.
 
         Args:
-            top: Singular values wanted.
-            sweeps: Most forward-and-adjoint passes over the trajectory.
+            top: Exponents wanted.
+            every: Steps between two orthonormalisations.
 
         Returns:
-            The spectrum; every value says whether it is resolved.
+            The exponents, with their standard errors.
         """
-        return self._phase.spectrum(top=top, sweeps=sweeps, generator=self._generator)
+        return lyapunov([self._phase.trajectory], top=top, every=every, generator=self._generator)
 
-    def _state(self, theta: Tensor) -> State:
-        """Read the optimiser's moments, which are empty before its first step."""
-        assert self._optimizer is not None
-        parameters = [p for p in self._module.parameters() if p.requires_grad]
-        moments = []
-        for key in _MOMENTS[type(self._phase.trajectory.update)]:
-            parts = []
-            for parameter in parameters:
-                held = self._optimizer.state.get(parameter, {}).get(key)
-                parts.append(torch.zeros_like(parameter) if held is None else held)
-            moments.append(torch.cat([p.detach().reshape(-1) for p in parts]))
-        return (theta, *moments)
+    def spectrum(
+        self,
+        *,
+        top: int = 10,
+        sweeps: int = 24,
+        moved_sweeps: int = 0,
+        thresholds: Thresholds | None = None,
+        layer: str | None = None,
+        projector: Projector | None = None,
+        method: str = "auto",
+        vectors: bool = False,
+    ) -> Spectrum:
+        """Resolve J_t's singular spectrum: its ends, counts, ranks, and the alignment of the bulk.
 
+        Args:
+            top: Largest singular values wanted.
+            sweeps: Most forward-and-adjoint passes over the trajectory; fewer if all is resolved.
+            moved_sweeps: Most further passes to count the singular values of J_t - 1; with 0 their
+                count is a lower bound.
+            thresholds: Where singular values are counted.
+            layer: Name of a module: resolve the block of J_t on its own parameters.
+            projector: Resolve Pi J_t Pi on the range of this symmetric idempotent map of rows.
+            method: `krylov`, `dense` (P up to 2,000), or `auto`, the cheaper of the two.
+            vectors: Keep the singular vectors of the largest values.
 
-_REFUSED: dict[type[torch.optim.Optimizer], tuple[str, ...]] = {
-    torch.optim.SGD: ("dampening", "maximize"),
-    torch.optim.Adam: ("amsgrad", "maximize"),
-    torch.optim.AdamW: ("amsgrad", "maximize"),
-    torch.optim.RMSprop: ("momentum", "centered", "maximize"),
-}
+        Returns:
+            The spectrum; every figure says whether it is resolved.
 
-_MOMENTS: dict[type, tuple[str, ...]] = {
-    SGD: (),
-    Momentum: ("momentum_buffer",),
-    Adam: ("exp_avg", "exp_avg_sq"),
-    RMSprop: ("square_avg",),
-}
-
-
-def _first_update(optimizer: torch.optim.Optimizer, model: nn.Module) -> UpdateMap:
-    """Translate a torch optimiser at the door."""
-    update = _update_of(optimizer)
-    if optimizer.state:
-        raise ValueError("optimizer has taken steps already; start the tracker with a new one")
-    trained = {id(p) for p in optimizer.param_groups[0]["params"]}
-    if trained != {id(p) for p in model.parameters() if p.requires_grad}:
-        raise ValueError("optimizer does not hold exactly the model's trainable parameters")
-    return update
-
-
-def _update_now(optimizer: torch.optim.Optimizer, started: UpdateMap) -> UpdateMap:
-    """Read the options anew: schedules like OneCycleLR move the momentum with the rate."""
-    update = _update_of(optimizer)
-    if update == started:
-        return started  # one object for all steps, where nothing moves
-    if type(update) is not type(started) or update.plain != started.plain:
-        raise ValueError(
-            f"optimizer started as {started.name} and is now {update.name} with other options "
-            f"({update}); momentum and weight decay can move while it is tracked, not come or go"
+        Raises:
+            ValueError: If `layer` and `projector` are given, or one of them does not fit.
+        """
+        if layer is not None:
+            if projector is not None:
+                raise ValueError("layer and projector were both given; a layer is a projector")
+            projector = layer_projector(layer, self._flat.names, self._flat.sizes)
+        return self._phase.spectrum(
+            top=top,
+            sweeps=sweeps,
+            generator=self._generator,
+            moved_sweeps=moved_sweeps,
+            thresholds=thresholds,
+            projector=projector,
+            method=method,
+            vectors=vectors,
         )
-    return update
-
-
-def _update_of(optimizer: torch.optim.Optimizer) -> UpdateMap:
-    """Translate a torch optimiser's options, refusing by name what has no update map here."""
-    kind = type(optimizer)
-    if kind not in _REFUSED:
-        raise ValueError(
-            f"optimizer is a {kind.__name__}; accepted: "
-            f"{', '.join(f'torch.optim.{known.__name__}' for known in _REFUSED)}"
-        )
-    groups = optimizer.param_groups
-    if len(groups) != 1:
-        raise ValueError(f"optimizer has {len(groups)} parameter groups; one is accepted")
-    group: dict[str, Any] = groups[0]
-    for option in _REFUSED[kind]:
-        if group.get(option):
-            raise ValueError(f"optimizer has {option} = {group[option]!r}, which is not tracked")
-    decay = float(group["weight_decay"])
-    if kind is torch.optim.RMSprop:
-        return RMSprop(group["alpha"], group["eps"], decay)
-    if kind is not torch.optim.SGD:
-        decoupled = kind is torch.optim.AdamW
-        name = "adamw" if decoupled else "adam"
-        beta1, beta2 = group["betas"]
-        return Adam(beta1, beta2, group["eps"], decay, decoupled=decoupled, name=name)
-    if group["momentum"]:
-        return Momentum(group["momentum"], bool(group["nesterov"]), decay)
-    return SGD(decay)

@@ -2,17 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import itertools
+import math
+import warnings
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from torch.func import grad
 
-from capacity.dynamics.updates import SGD, Momentum, State, UpdateMap
+from capacity.checks import positive_int
+from capacity.dynamics.own_steps import AnyStep, BatchStep, advance
+from capacity.dynamics.updates import Momentum, State, unclipped
+from capacity.transport.batch_store import BatchStore, Data
 from capacity.transport.hessian_products import HessianProducts, Loss
 
+Layout = Sequence[tuple[str, int]]
+"""Names and sizes of theta's parameters, in order."""
+
 DEFAULT_BUDGET = 1 << 30
+"""Bytes."""
 
 _TOLERANCE = 0.2
 """Accepted error of a step, relative to what the gradient adds to it: above the rounding of a
@@ -21,6 +30,10 @@ mixed-precision forward pass, below a clipping or a missed step that matters."""
 _FAINT = 0.1
 """Gradients fainter than this part of the largest so far are compared with that part instead: late
 in training a gradient is a small difference of large terms, and in bfloat16 mostly rounding."""
+
+
+class LostTrajectory(ValueError):  # noqa: N818
+    """A phase is asked for steps that its budget had no room for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,33 +54,52 @@ class TrainingStep:
     y: Tensor
     lr: float
     count: int
-    update: UpdateMap
+    update: AnyStep
 
 
 class Trajectory:
-    """The steps of one phase, from a fresh optimiser state.
+    """The steps of one phase, from a fresh optimiser state, kept within a memory budget.
 
-    States are stored at every step while they fit the budget; beyond it, at every second, fourth,
-    eighth ... step, and the ones between are recomputed from the one before when they are needed.
-    Batches are stored always.
+    States are stored at every step while they fit; beyond that, at every second, fourth, eighth ...
+    step, and the ones between are recomputed from the one before when they are needed: one gradient
+    each, next to K Hessian products. Walking backwards holds recomputed states besides, at most as
+    many as the budget has room for (at least 2), and recomputes some of them again. Batches are
+    kept as copies, or as indices into a data set. Where not even the first state and the batches
+    fit, nothing is kept any more: a warning says so, training can go on being followed, and walking
+    over the steps is a ValueError.
 
     Attributes:
         loss: The loss of the phase.
         update: Its update map, unless `record` was given another of the same kind for a step.
         products: Hessian products of the loss, shared by everything that runs over the trajectory.
-        budget: Bytes for stored states.
+        budget: Bytes for stored states and batches.
         stride: Steps per stored state.
+        layout: Names and sizes of theta's parameters in order, for messages; may be empty.
+        lost: Why nothing is kept any more; empty where everything is.
     """
 
-    def __init__(self, loss: Loss, update: UpdateMap, *, budget: int = DEFAULT_BUDGET) -> None:
-        self.loss, self.update, self.budget = loss, update, budget
+    def __init__(
+        self,
+        loss: Loss,
+        update: AnyStep,
+        *,
+        budget: int = DEFAULT_BUDGET,
+        data: Data | None = None,
+        layout: Layout = (),
+    ) -> None:
+        self.loss, self.update, self.layout = loss, update, tuple(layout)
+        self.budget = positive_int("budget", budget, minimum=0)
         self.products = HessianProducts(loss)
         self.stride = 1
         self._states: dict[int, State] = {}
-        self._batches: list[tuple[Tensor, Tensor, float, UpdateMap]] = []
+        self._steps: list[tuple[float, AnyStep]] = []
+        self._batches = BatchStore(data)
+        self._size = 0
+        self._state_bytes = 0
+        self.lost = ""
 
     def __len__(self) -> int:
-        return len(self._batches)
+        return len(self._steps)
 
     @property
     def size(self) -> int:
@@ -76,24 +108,31 @@ class Trajectory:
         Raises:
             ValueError: If no step was recorded.
         """
-        if not self._states:
+        if not self._steps:
             raise ValueError("trajectory has no step; record the training before asking for J_t")
-        return self._states[0][0].numel()
+        return self._size
 
     @property
     def like(self) -> Tensor:
         """Start of the phase, theta_0: its size, dtype and device are those of every tangent."""
         assert self.size
+        self._require()
         return self._states[0][0]
 
     @property
     def bytes(self) -> int:
-        """Memory held by the stored states and batches."""
-        states = sum(part.nbytes for state in self._states.values() for part in state)
-        return states + sum(x.nbytes + y.nbytes for x, y, *_ in self._batches)
+        """Memory held by the stored states and batches; a data set handed in is not counted."""
+        return len(self._states) * self._state_bytes + self._batches.bytes
 
     def record(
-        self, state: State, x: Tensor, y: Tensor, lr: float, update: UpdateMap | None = None
+        self,
+        state: State,
+        x: Tensor,
+        y: Tensor,
+        lr: float,
+        update: AnyStep | None = None,
+        *,
+        index: Tensor | None = None,
     ) -> TrainingStep:
         """Append a step.
 
@@ -103,28 +142,30 @@ class Trajectory:
             y: Targets of the batch.
             lr: Learning rate.
             update: Update map of this step, of the trajectory's kind; None takes the trajectory's.
+            index: The batch's rows in the trajectory's data (b,), kept in place of x and y.
 
         Returns:
             The step.
 
         Raises:
-            ValueError: If theta changed its size.
+            ValueError: If theta changed its size, a moment is not of theta's, or `index` does not
+                lead to the batch.
         """
-        if self._states and state[0].numel() != self.size:
+        if self._steps and state[0].numel() != self.size:
             raise ValueError(
                 f"theta has {state[0].numel()} parameters at step {len(self) + 1}, {self.size} at "
                 "the first; J_t needs the same parameters throughout: start a new phase"
             )
-        index = len(self._batches)
-        # Clones: a batch or a state is often a view of a much larger tensor, or changes in place.
-        self._batches.append((x.clone(), y.clone(), lr, update or self.update))
-        if index % self.stride == 0:
-            self._states[index] = tuple(part.detach().clone() for part in state)
-            bytes_each = sum(part.nbytes for part in state)
-            if len(self._states) * bytes_each > self.budget and len(self._states) > 2:
-                self.stride *= 2
-                self._states = {k: s for k, s in self._states.items() if k % self.stride == 0}
-        return TrainingStep(state, x, y, lr, index + 1, update or self.update)
+        if any(part.shape != state[0].shape for part in state):
+            raise ValueError(
+                f"state has parts of shapes {[tuple(part.shape) for part in state]} at step "
+                f"{len(self) + 1}; every moment needs theta's shape"
+            )
+        position = len(self)
+        if not self.lost:
+            self._keep(position, state, x, y, index)
+        self._steps.append((lr, update or self.update))
+        return TrainingStep(state, x, y, lr, position + 1, update or self.update)
 
     def forwards(self) -> Iterator[TrainingStep]:
         """Walk the steps in order.
@@ -132,8 +173,9 @@ class Trajectory:
         Yields:
             Every step.
         """
+        self._require()
         for start in range(0, len(self), self.stride):
-            yield from self._segment(start)
+            yield from self._walk(self._states[start], start, min(start + self.stride, len(self)))
 
     def backwards(self) -> Iterator[TrainingStep]:
         """Walk the steps from the last to the first.
@@ -141,52 +183,112 @@ class Trajectory:
         Yields:
             Every step.
         """
+        self._require()
+        slots = max(2, self.budget // max(self._state_bytes, 1))
         for start in reversed(range(0, len(self), self.stride)):
-            yield from reversed(list(self._segment(start)))
+            stop = min(start + self.stride, len(self))
+            yield from self._reversed(self._states[start], start, stop, slots)
 
-    def _segment(self, start: int) -> Iterator[TrainingStep]:
-        state = self._states[start]
-        stop = min(start + self.stride, len(self))
-        for index in range(start, stop):
-            x, y, lr, update = self._batches[index]
-            yield TrainingStep(state, x, y, lr, index + 1, update)
-            if index + 1 < stop:
-                with torch.no_grad():
-                    gradient = grad(self.loss)(state[0], x, y)
-                    state = update.step(state, gradient, lr, index + 1)
+    def _keep(
+        self, position: int, state: State, x: Tensor, y: Tensor, index: Tensor | None
+    ) -> None:
+        self._batches.append(x, y, index)
+        self._size, self._state_bytes = state[0].numel(), sum(part.nbytes for part in state)
+        if position % self.stride == 0:
+            self._states[position] = tuple(part.detach().clone() for part in state)
+        while self.bytes > self.budget and len(self._states) > 1:
+            self.stride *= 2
+            self._states = {k: s for k, s in self._states.items() if k % self.stride == 0}
+        if self.bytes > self.budget:
+            self.lost = (
+                f"the trajectory was not kept: its first state and the batches of {position + 1} "
+                f"steps take {self.bytes:,} bytes, and budget = {self.budget:,}; give it a larger "
+                "budget, or batches as indices into a fixed data set"
+            )
+            self._states, self._batches = {}, BatchStore()
+            if self.budget:  # with a budget of 0 nothing else was asked for
+                warnings.warn(
+                    f"{self.lost}. Tangents and log-volume are followed on; products with J_t "
+                    "from its start and its spectrum are not possible",
+                    stacklevel=2,
+                )
+
+    def _require(self) -> None:
+        if self.lost:
+            raise LostTrajectory(f"{self.lost}, and record the training again")
+
+    def _walk(self, state: State, start: int, stop: int) -> Iterator[TrainingStep]:
+        for position in range(start, stop):
+            step = self._step(state, position)
+            yield step
+            if position + 1 < stop:
+                state = self._after(step)
+
+    def _reversed(self, state: State, start: int, stop: int, slots: int) -> Iterator[TrainingStep]:
+        """Walk part of the steps backwards from the state at its start, holding `slots` more."""
+        length = stop - start
+        if length <= slots + 1:
+            yield from reversed(list(self._walk(state, start, stop)))
+            return
+        # Binomial checkpointing: with s states held, C(s + r, s) steps are reversed by advancing
+        # over none of them more than r times, and no schedule does better.
+        repeats = next(r for r in itertools.count(1) if math.comb(slots + r, slots) >= length)
+        middle = start + min(math.comb(slots + repeats - 1, slots), length - 1)
+        ahead = state
+        for position in range(start, middle):
+            ahead = self._after(self._step(ahead, position))
+        yield from self._reversed(ahead, middle, stop, slots - 1)
+        del ahead
+        yield from self._reversed(state, start, middle, slots)
+
+    def _step(self, state: State, position: int) -> TrainingStep:
+        x, y = self._batches[position]
+        lr, update = self._steps[position]
+        return TrainingStep(state, x, y, lr, position + 1, update)
+
+    @torch.no_grad()
+    def _after(self, step: TrainingStep) -> State:
+        return advance(step.update, self.loss, step.state, step.x, step.y, step.lr, step.count)
 
 
 class PathCheck:
     """Whether training took the steps that were observed: a path not taken has another J_t.
 
-    One gradient per step. Clipping, accumulation, a penalty that is not in the loss, random layers,
-    and steps on batches that were not observed all move the optimiser somewhere else.
+    One gradient per step. Clipping that was not announced, accumulation, a penalty that is not in
+    the loss, random layers, and steps on batches that were not observed all lead somewhere else.
     """
 
-    def __init__(self, loss: Loss) -> None:
-        self._loss = loss
+    def __init__(self, loss: Loss, *, moments_read: bool = True) -> None:
+        self._loss, self._moments_read = loss, moments_read
         self._expected: list[tuple[int, Tensor, Tensor]] = []
         self._peaks: dict[int, Tensor] = {}
         self._count = 0
 
     @torch.no_grad()
-    def expect(self, step: TrainingStep) -> None:
+    def expect(self, step: TrainingStep) -> State:
         """Work out where a step leads.
 
         Args:
             step: The step about to be taken.
+
+        Returns:
+            The state that it leads to.
         """
-        gradient = grad(self._loss)(step.state[0], step.x, step.y)
-        ahead = step.update.step(step.state, gradient, step.lr, step.count)
-        still = step.update.step(step.state, torch.zeros_like(gradient), step.lr, step.count)
+        theta, update = step.state[0], step.update
+        ahead = advance(update, self._loss, step.state, step.x, step.y, step.lr, step.count)
+        if isinstance(update, BatchStep):
+            still = step.state
+        else:
+            still = update.step(step.state, torch.zeros_like(theta), step.lr, step.count)
         self._count, self._expected = step.count, []
-        for part in _smooth_parts(step):
+        for part in self._parts(step):
             added = (ahead[part] - still[part]).norm()
             self._peaks[part] = torch.maximum(added, self._peaks.get(part, added))
             bound = _TOLERANCE * torch.maximum(added, _FAINT * self._peaks[part])
             # The state is read back rounded, whatever the gradient was.
-            rounding = 4 * torch.finfo(gradient.dtype).eps * ahead[part].norm()
+            rounding = 4 * torch.finfo(theta.dtype).eps * ahead[part].norm()
             self._expected.append((part, ahead[part], bound + rounding))
+        return ahead
 
     def compare(self, state: State) -> None:
         """Check the state after the step that was expected.
@@ -204,14 +306,15 @@ class PathCheck:
                     f"step {self._count} was not the observed one: the optimizer did not move by "
                     "the gradient of loss on the batch given to observe, so J_t would be that of "
                     "another training. Observe every batch before its optimizer.step(), with the "
-                    "loss that is stepped on; clipped or accumulated gradients, penalties outside "
-                    "the loss and random layers are not tracked"
+                    "loss that is stepped on; a loop that clips gradients says so with clip_norm; "
+                    "accumulated gradients, penalties outside the loss and random layers are not "
+                    "tracked"
                 )
 
-
-def _smooth_parts(step: TrainingStep) -> range:
-    """Choose the parts of the state to compare."""
-    # An adaptive step divides by the gradient's own size: where the true gradient is 0 (the key
-    # bias of an attention layer) theta moves by the sign of a rounding error. Its moments do not.
-    direct = isinstance(step.update, SGD | Momentum)
-    return range(1) if direct else range(1, len(step.state))
+    def _parts(self, step: TrainingStep) -> range:
+        """Choose the parts of the state to compare."""
+        # An adaptive step divides by the gradient's own size: where the true gradient is 0 (the key
+        # bias of an attention layer) theta moves by the sign of a rounding error. Its moments do
+        # not, where they are read from an optimiser: those worked out here are always as expected.
+        adaptive = self._moments_read and not isinstance(unclipped(step.update), Momentum)
+        return range(1, len(step.state)) if adaptive and len(step.state) > 1 else range(1)

@@ -34,10 +34,22 @@ def orders(task: Task, training: Training, replicas: int, seed: int = 0) -> Data
     )
 
 
-@pytest.mark.parametrize("optimizer", ["sgd", "momentum", "adam"])
+OPTIMIZERS = {
+    "sgd": {},
+    "sgd, decay": {"weight_decay": 0.5},
+    "momentum": {"optimizer": "momentum"},
+    "adam": {"optimizer": "adam"},
+    "adamw, decay": {"optimizer": "adamw", "weight_decay": 0.5},
+    "sgld": {"optimizer": "sgld", "temperature": 0.01},
+}
+
+
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
 @pytest.mark.parametrize("schedule", ["constant", "cosine"])
 def test_exact_for_a_linear_head(optimizer, schedule):
-    training = Training(optimizer=optimizer, lr=0.05, schedule=schedule, epochs=8, batch_size=16)
+    training = Training(
+        lr=0.05, schedule=schedule, epochs=8, batch_size=16, **OPTIMIZERS[optimizer]
+    )
     old, new = classes("A", (0, 1), 1), classes("B", (2, 3), 2)
     model = nn.Sequential(nn.Linear(6, 12), nn.ReLU(), nn.Linear(12, 4))
     for parameter in model[0].parameters():

@@ -77,6 +77,30 @@ def test_path_invariant_is_asserted_and_can_fail():
         observer.cost(zero, zero, plain=True, full=True)
 
 
+def test_langevin_noise_is_not_called_transport(float64):
+    """Halving the step doubles sum |d theta|^2/dt: it measures the step, not the training."""
+    made = quadratic("A", torch.tensor([0.2, 2.0]), seed=3)
+    flat, sums = FlatModel(linear(2)), []
+    for steps in (40, 80):
+        training = Training(
+            optimizer="sgld", temperature=0.5, lr=4 / steps, epochs=steps, batch_size=1000
+        )
+        batches = DataOrder(samples=24, batch_size=1000, epochs=steps, replicas=50, seed=0)
+        observer = PathObserver()
+        start = flat.initial().expand(50, -1)
+        train(flat, start, made.task, training, batches, observers=[observer])
+        sums.append(float(observer._action.mean()))
+    assert sums[1] / sums[0] > 1.6
+    cost = observer.cost(torch.ones(50), torch.zeros(50), plain=False, full=True, noisy=True)
+    for name in ("action", "inefficiency", "inefficiency_path", "length_ratio"):
+        found = getattr(cost, name)
+        assert found.status is Status.NOT_DEFINED
+        assert "Langevin" in found.note
+    assert cost.loss_drop.value == pytest.approx(1.0)
+    assert cost.displacement_sq.value > 0
+    assert cost.smallest_ratio >= 1
+
+
 def test_no_step_is_an_error():
     with pytest.raises(ValueError, match="steps: none was observed"):
         PathObserver().cost(torch.zeros(1), torch.zeros(1), plain=True, full=True)

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import pytest
 import torch
+from torch import nn
 
 from capacity.config import Training
 from capacity.dynamics.flat import FlatModel
+from capacity.dynamics.updates import SGD
 from capacity.transport import jacobian as jacobian_module
 from capacity.transport.jacobian import TrainingJacobian
 from capacity.transport.trajectory import Trajectory
@@ -141,3 +143,16 @@ def test_bad_input(float64):
     bad = torch.full((1, jacobian.size), 1e308)
     with pytest.raises(FloatingPointError, match="step 1 of phase 0"):
         jacobian.forward(bad * 10)
+
+
+def test_a_tangent_that_overflows_names_step_and_parameter():
+    flat = FlatModel(nn.Sequential(nn.Linear(3, 2), nn.Linear(2, 2)))
+    path = Trajectory(lambda t, x, y: (flat.outputs(t, x) ** 2).mean(), SGD(), layout=flat.layout)
+    for _ in range(2):
+        path.record((flat.initial(),), torch.ones(4, 3), torch.zeros(4), 0.1)
+    broken = torch.zeros(2, flat.size)
+    broken[1, -1] = torch.inf  # H mixes it into all that sees the output: the first is named
+    with pytest.raises(
+        FloatingPointError, match="step 1 of phase 0, first in parameter '0.weight'"
+    ):
+        TrainingJacobian([path]).forward(broken)

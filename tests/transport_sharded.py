@@ -1,0 +1,89 @@
+"""One process of `test_distributed`: python transport_sharded.py RANK COUNT FOLDER."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import torch
+import torch.distributed as dist
+
+from capacity.config import Training
+from capacity.dynamics.flat import FlatModel
+from capacity.dynamics.updates import SGD
+from capacity.transport.distributed import ShardedJacobian, ShardedProducts
+from capacity.transport.jacobian import TrainingJacobian
+from capacity.transport.log_volume import LogVolume
+from capacity.transport.spectrum import spectrum
+from dense import digits_task, network, trained
+
+ROWS = 5  # uneven between two processes
+
+
+def setting(optimizer="momentum"):
+    """A small training, the same wherever it is called."""
+    torch.set_default_dtype(torch.float64)
+    torch.manual_seed(0)
+    model = FlatModel(network(64, 3, 10))
+    training = Training(optimizer=optimizer, lr=0.05, epochs=3, batch_size=48)
+    return trained(model, digits_task(), training)
+
+
+def measure(trajectory, jacobian, products):
+    """Everything that is compared with a single process."""
+    torch.manual_seed(1)
+    rows = torch.randn(ROWS, jacobian.size)
+    found = spectrum(
+        jacobian, top=4, sweeps=6, method="krylov", generator=torch.Generator().manual_seed(2)
+    )
+    volume = LogVolume(
+        products, SGD(), probes=3, nodes=3, generator=torch.Generator().manual_seed(3)
+    )
+    for step in setting("sgd").forwards():
+        volume.observe(step)
+    return {
+        "forward": jacobian.forward(rows),
+        "adjoint": jacobian.adjoint(rows),
+        "one row": jacobian.forward(rows[:1]),
+        "spectrum": torch.tensor([singular.value for singular in found.singular_values]),
+        "counts": torch.tensor([found.counts.chaotic.value, found.counts.stable.value]),
+        "log-volume": volume.steps,
+        "products": torch.tensor(list(jacobian.products.values())),
+    }
+
+
+def said(call):
+    """What an error says."""
+    try:
+        call()
+    except (ValueError, FloatingPointError) as error:
+        return f"{type(error).__name__}: {error}"
+    return "no error"
+
+
+def main(rank, count, folder):
+    torch.set_num_threads(1)
+    store = f"file://{folder / 'rendezvous'}"
+    dist.init_process_group("gloo", init_method=store, rank=rank, world_size=count)
+    trajectory = setting()
+    alone = TrainingJacobian([trajectory])
+    shared = ShardedJacobian(alone)
+    found = measure(trajectory, shared, ShardedProducts(trajectory.products))
+    rows = torch.ones(2, shared.size)
+    lost = rows.clone()
+    lost[-1] = torch.inf  # on the last process
+    errors = {
+        "rows": said(lambda: shared.forward(rows + rank)),
+        "count": said(lambda: shared.forward(rows[: 1 + rank])),
+        "shape": said(lambda: shared.forward(rows[:, :3])),
+        "infinite": said(lambda: shared.adjoint(lost)),
+        "training": said(
+            lambda: ShardedJacobian(TrainingJacobian([trajectory if rank == 0 else setting("sgd")]))
+        ),
+    }
+    torch.save({"found": found, "errors": errors}, folder / f"{rank}.pt")
+    dist.destroy_process_group()
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]), int(sys.argv[2]), Path(sys.argv[3]))
