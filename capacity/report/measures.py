@@ -168,8 +168,7 @@ def transport_table(view: RunView) -> Table | None:
             "Products J·, Jᵀ·",
         ),
         rows=rows,
-        remark="Not resolved by this method: the rest of the spectrum. The bulk at 1 and the "
-        f"stable part below it enter through |J|_F² and log|det J| only. Method: {method}.",
+        remark=f"Method: {method}.",
     )
 
 

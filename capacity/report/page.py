@@ -14,7 +14,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup, escape
 from safetensors.numpy import load_file
 
-from capacity.report import learning, measures, prediction, tables, words
+from capacity.report import learning, measures, parts, prediction, tables, words
 from capacity.report.charts import Figure, javascript, script_json
 from capacity.report.format import number, plural
 from capacity.report.reproduce import python_call, runs_from_recipe
@@ -109,6 +109,8 @@ def to_html(view: RunView) -> str:
             score_table=tables.score_table(view) if scored_pairs else None,
             forgetting=tables.forgetting_tables(view),
             transport_table=measures.transport_table(view),
+            parts_sentence=parts.parts_sentence(view),
+            parts_table=parts.parts_table(view),
             thermo_table=measures.thermo_table(view),
             groups=groups,
             eps_rows=tables.eps_table(view),

@@ -22,12 +22,13 @@ from capacity.estimate import from_samples
 from capacity.forecasting.baselines import new_task_loss, path_bound
 from capacity.forecasting.forecast import forecast_replicas
 from capacity.runs.directory import RunDirectory
-from capacity.runs.observe import PhaseTransport
+from capacity.runs.observe import PhaseTransport, composed_spectrum
 from capacity.runs.progress import Progress
 from capacity.runs.result import Measurements
 from capacity.tasks.task import TaskSequence
 from capacity.thermo.path import PathObserver
 from capacity.transport.jacobian import TrainingJacobian
+from capacity.transport.trajectory import LostTrajectory
 
 
 class Execution:
@@ -53,7 +54,6 @@ class Execution:
         self._model = models[0].to(device)
         self._theta = torch.stack([model.initial() for model in models]).to(device)
         _check_head(self._model, self._theta[0], self._tasks)
-        self._update = from_training(recipe.training)
         self._zero: list[Score] = []
         self._found = Measurements(
             recipe, self._model, self._tasks, states=["not_started"] * len(self._tasks)
@@ -94,10 +94,25 @@ class Execution:
             self._before(i)
             self._learn(i)
             if i in self._found.diverged:
+                self._compose(i)
                 return "diverged"
             self._after(i)
             self._directory.write_json("result.json", self._found.result("running"))
+        self._compose(len(self._tasks))
         return "finished"
+
+    def _compose(self, count: int) -> None:
+        """Resolve J_t over the learned tasks."""
+        measure = self._recipe.measure
+        if not (measure.transport and measure.composed_spectrum and count):
+            return
+        self._progress.start(f"spectrum over {count} tasks", 1)
+        with self._directory.timed("transport"):
+            self._found.composed = composed_spectrum(
+                [self._found.transports[i] for i in range(count)],
+                measure,
+                stream(self._recipe.seed, "composed", device=self._theta.device),
+            )
 
     def _before(self, i: int) -> None:
         """Forecast what learning task i will do, and measure the room that is left for it."""
@@ -126,7 +141,7 @@ class Execution:
         with self._directory.timed("capacity"):
             try:
                 self._found.capacities[i] = self._assess(i)
-            except FloatingPointError as error:
+            except (FloatingPointError, LostTrajectory) as error:
                 self._found.capacities[i] = None
                 self._found.notes[i] = f"Capacity and dimension could not be measured: {error}"
                 self._progress.line(f"task {i + 1}: {self._found.notes[i]}")
@@ -153,13 +168,15 @@ class Execution:
         label = f"task {i + 1}/{len(self._tasks)} train"
         self._progress.start(label, recipe.training.epochs)
         self._found.states[i] = "training"
+        order = self._order(i, "order")
+        update = from_training(recipe.training, seed=order.seed, path=order.path)
         path = PathObserver()
         observers: list[Any] = [path]
         if recipe.measure.transport:
             self._found.transports[i] = PhaseTransport(
                 self._model,
                 task,
-                self._update,
+                update,
                 recipe.measure,
                 stream(recipe.seed, "tangents", i, device=self._theta.device),
             )
@@ -183,10 +200,10 @@ class Execution:
                 start,
                 task,
                 recipe.training,
-                self._order(i, "order"),
+                order,
                 observers=observers,
                 on_epoch=on_epoch,
-                update=self._update,
+                update=update,
             )
         self._theta = phase.theta
         self._steps, self._time = first + phase.steps, time + phase.learning_time
@@ -204,7 +221,11 @@ class Execution:
         after = evaluate(self._model, self._theta, task, task.train)
         full = recipe.training.batch_size >= len(task.train)
         self._found.costs[i] = path.cost(
-            before.loss, after.loss, plain=self._update.plain, full=full
+            before.loss,
+            after.loss,
+            plain=update.plain,
+            full=full,
+            noisy=recipe.training.temperature is not None,
         )
         moved = (self._theta - start).double().square().sum(-1).mean()
         self._displacement = float(moved.sqrt())

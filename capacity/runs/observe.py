@@ -13,9 +13,11 @@ from capacity.dynamics.train import Step
 from capacity.dynamics.updates import UpdateMap
 from capacity.estimate import Estimate, from_error, not_defined
 from capacity.tasks.task import Task
-from capacity.transport.spectrum import Spectrum, lost_spectrum
+from capacity.transport.jacobian import TrainingJacobian
+from capacity.transport.spectrum import spectrum
+from capacity.transport.spectrum_record import Spectrum, lost_spectrum
 from capacity.transport.tracker import PhaseTracker
-from capacity.transport.trajectory import Trajectory
+from capacity.transport.trajectory import LostTrajectory, Trajectory
 
 
 class PhaseTransport:
@@ -36,7 +38,10 @@ class PhaseTransport:
             tangents=measure.tangents,
             log_volume_probes=measure.log_volume_probes,
             log_volume_nodes=measure.log_volume_nodes,
+            log_volume_columns=measure.log_volume_columns,
             generator=generator,
+            data=(task.train.x, task.train.y),
+            layout=model.layout,
         )
         self._spectrum: Spectrum | None = None
 
@@ -47,7 +52,8 @@ class PhaseTransport:
             step: The step.
         """
         state = tuple(part[0] for part in step.before)
-        self._tracker.step(state, step.x[0], step.y[0], step.lr)
+        index = None if step.index is None else step.index[0]
+        self._tracker.step(state, step.x[0], step.y[0], step.lr, index=index)
 
     @property
     def trajectory(self) -> Trajectory:
@@ -70,11 +76,15 @@ class PhaseTransport:
         Args:
             generator: Source of the starting block.
         """
+        self._tracker.log_volume()  # here, where its time is counted; the tracker keeps it
         try:
             self._spectrum = self._tracker.spectrum(
-                top=self._measure.top_values, sweeps=self._measure.sweeps, generator=generator
+                top=self._measure.top_values,
+                sweeps=self._measure.sweeps,
+                moved_sweeps=self._measure.moved_sweeps,
+                generator=generator,
             )
-        except FloatingPointError as error:
+        except (FloatingPointError, LostTrajectory) as error:
             self._spectrum = lost_spectrum(str(error))
 
     def tensors(self) -> dict[str, Tensor]:
@@ -107,6 +117,33 @@ class PhaseTransport:
             **self._spectrum.to_dict(),
             "tangents": self._measure.tangents,
         }
+
+
+def composed_spectrum(
+    phases: list[PhaseTransport], measure: Measure, generator: torch.Generator
+) -> Spectrum:
+    """Resolve the spectrum of J_t over all tasks, which no product of theirs would show.
+
+    Args:
+        phases: The phases in order, at least one.
+        measure: How much to spend.
+        generator: Source of the starting block.
+
+    Returns:
+        The spectrum.
+    """
+    jacobian = TrainingJacobian([phase.trajectory for phase in phases])
+    try:
+        return spectrum(
+            jacobian,
+            top=min(measure.top_values, jacobian.size),
+            bottom=min(3, jacobian.size),
+            sweeps=measure.sweeps,
+            moved_sweeps=measure.moved_sweeps,
+            generator=generator,
+        )
+    except (FloatingPointError, LostTrajectory) as error:
+        return lost_spectrum(str(error))
 
 
 def composed_log_volume(phases: list[PhaseTransport]) -> Estimate:

@@ -18,6 +18,7 @@ from capacity.runs import summary
 from capacity.runs.observe import PhaseTransport, composed_log_volume
 from capacity.tasks.task import TaskSequence
 from capacity.thermo.path import PathCost
+from capacity.transport.spectrum_record import Spectrum
 
 SCHEMA_VERSION = 1
 NO_CAPACITY = {"capacity": None, "dimension": None, "literal": None}
@@ -39,6 +40,7 @@ class Measurements:
         notes: Why something of a transition is missing.
         costs: What learning a task cost.
         transports: J_t of a task.
+        composed: The spectrum of J_t over all learned tasks, if it was asked for.
         diverged: Where a task stopped being finite.
     """
 
@@ -53,6 +55,7 @@ class Measurements:
     notes: dict[int, str] = field(default_factory=dict)
     costs: dict[int, PathCost] = field(default_factory=dict)
     transports: dict[int, PhaseTransport] = field(default_factory=dict)
+    composed: Spectrum | None = None
     diverged: dict[int, Divergence] = field(default_factory=dict)
 
     def forgotten(self, i: int, j: int) -> dict[str, Any]:
@@ -110,6 +113,9 @@ class Measurements:
             "final": summary.final(accuracy, loss),
             "transitions": transitions,
             "phases": [self._phase(i) for i in range(n)],
+            "composed": None
+            if self.composed is None
+            else {"tasks": len(self.scores), **self.composed.to_dict()},
             "scores": summary.scores(transitions),
         }
 

@@ -162,7 +162,37 @@ def phase(i: int, replicas: int) -> Record:
             "deviation_sq": estimate(900.0, 40.0),
             "singular_values": singular,
             "top_resolved": 4,
+            "smallest": [
+                {"value": 0.01 * (k + 1), "residual": 0.3, "resolved": False} for k in (0, 1)
+            ],
+            "parts": {
+                "chaotic": estimate(1.0, 0.0),
+                "bulk": estimate(PARAMETERS - 3.0, 0.4),
+                "stable": estimate(
+                    2.0, 0.8, "not_resolved", "Between 1 and 4; more sweeps narrow it."
+                ),
+                "chaotic_above": 1.1,
+                "stable_below": 0.9,
+            },
+            "counts": [{"side": "below", "threshold": 0.5, "count": estimate(2.0, 0.8)}],
+            "density": {
+                "edges": [1.0],
+                "counts": [2.0, 4.0],
+                "stderr": [0.8, 0.8],
+                "resolved": [True, True],
+            },
+            "moved": {
+                **estimate(3.0, None, "not_resolved", "At least 3."),
+                "interval": [3.0, float(PARAMETERS)],
+            },
+            "moved_above": 0.1,
+            "alignment": estimate(0.97, 0.01),
+            "effective_rank": estimate(3.4, 0.2),
+            "stable_rank": estimate(2.2, 0.1),
+            "dimension": float(PARAMETERS),
+            "exact": False,
             "sweeps": 5,
+            "sweeps_missing": estimate(7.0, None, "uncalibrated", "Extrapolated."),
             "tangents": 16,
             "products_forward": 80,
             "products_adjoint": 64,
@@ -261,6 +291,9 @@ def result(recipe: Mapping[str, Any], case: str) -> Record:
             for i in range(1, forecast)
         ],
         "phases": [phase(i, replicas) if i < reached else None for i in range(tasks)],
+        "composed": {"tasks": reached, **phase(7, replicas)["transport"]}
+        if case == "finished"
+        else None,
         "scores": scores(reached * (reached - 1) // 2, classes=classes),
     }
     if not classes:

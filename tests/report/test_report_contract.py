@@ -149,6 +149,17 @@ def test_verdict_gives_forecast_and_measurement_in_points(pages):
     assert "over-parameterised" in text
 
 
+def test_parts_of_the_spectrum_are_said_and_listed(pages):
+    text = pages["finished"][1].text
+    assert (
+        "Learning all tasks stretches about 1 of 1234 directions (σ > 1.1), shrinks about 2" in text
+    )
+    assert "Not resolved: the count of what is shrunk." in text
+    assert "all: 3 tasks" in text
+    assert "\u2265 3" in text
+    assert re.search(r"Learning task \d .{0,40} stretches about 1 of", pages["refusals"][1].text)
+
+
 def test_regression_speaks_of_loss_and_never_of_points(pages):
     text = pages["regression"][1].text
     first = text[: text.index("Spearman")]

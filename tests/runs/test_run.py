@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 
 import pytest
 import torch
@@ -87,6 +88,30 @@ def test_same_seed_same_bytes(tiny, tmp_path):
     assert first.read_bytes() == second.read_bytes()
     other = capacity.run("tiny-digits", out=tmp_path / "other", seed=1, quiet=True)
     assert (other.path / "result.json").read_bytes() != first.read_bytes()
+
+
+def test_spectrum_of_every_task_and_of_all_together(tiny, tmp_path):
+    size = tiny.result["model"]["parameters"]
+    for phase in tiny.result["phases"]:
+        found = phase["transport"]
+        parts = [found["parts"][name]["value"] for name in ("chaotic", "bulk", "stable")]
+        assert sum(parts) == pytest.approx(size) == found["dimension"]
+        assert sum(found["density"]["counts"]) == pytest.approx(size)
+        assert len(found["density"]["counts"]) == len(found["density"]["edges"]) + 1
+        assert found["stable_rank"]["value"] <= found["effective_rank"]["value"] <= size
+    assert tiny.result["composed"] is None
+    asked = RunDirectory.open(tiny.path).recipe().measure
+    measure = asked.model_copy(update={"composed_spectrum": True})
+    both = capacity.run("tiny-digits", out=tmp_path / "both", measure=measure, quiet=True)
+    composed = both.result["composed"]
+    assert composed["tasks"] == len(both.result["tasks"])
+    assert both.result["phases"] == tiny.result["phases"], "asking for more changes nothing else"
+    # J over all tasks is a product: its norm is at most that of the factors.
+    norms = [p["transport"]["singular_values"][0]["value"] for p in both.result["phases"]]
+    largest = composed["singular_values"][0]["value"]
+    assert largest <= math.prod(norms) * (1 + 1e-3)
+    assert largest != pytest.approx(norms[-1])
+    assert "all: " in (both.path / "report.html").read_text()
 
 
 def test_tracking_changes_no_parameter(tiny, tmp_path):
