@@ -2,6 +2,7 @@
 
     python reports/build.py                  # the committed ones
     python reports/build.py permuted-digits  # another recipe, for a look
+    python reports/build.py --index          # the index alone, after a study wrote its page
 
 A recipe gives the same numbers on every run, so a report changes only when the code does.
 """
@@ -19,6 +20,14 @@ from capacity import config
 
 HERE = Path(__file__).parent
 REFERENCE = ("split-digits", "rotated-digits")
+STUDIES = (
+    (
+        "training-jacobian",
+        "The dense training Jacobian of a digits network: its three regions, the alignment of its "
+        "bulk, and what it owes to inputs and to labels.",
+    ),
+)
+"""Pages that a script of their own writes, `benchmarks/NAME.py` with underscores."""
 
 INDEX = """<!doctype html>
 <html lang="en">
@@ -30,6 +39,7 @@ INDEX = """<!doctype html>
 body { font: 1rem/1.5 system-ui, sans-serif; max-width: 44rem; margin: 3rem auto; padding: 0 1rem; }
 dt { margin-top: 1rem; font-weight: 600; }
 dd { margin: 0; }
+h2 { margin-top: 2.5rem; font-size: 1.25rem; }
 </style>
 <h1>Reference reports</h1>
 <p>Rebuilt by <code>python reports/build.py</code>.</p>
@@ -37,6 +47,14 @@ dd { margin: 0; }
 {% for recipe in recipes %}<dt><a href="{{ recipe.name }}.html">{{ recipe.name }}</a></dt>
 <dd>{{ recipe.description }}</dd>
 {% endfor %}</dl>
+{% if studies %}
+<h2>Studies</h2>
+<p>Each is written by a script of its own in <code>benchmarks/</code>.</p>
+<dl>
+{% for name, description in studies %}<dt><a href="{{ name }}.html">{{ name }}</a></dt>
+<dd>{{ description }} <code>python benchmarks/{{ name|replace("-", "_") }}.py</code></dd>
+{% endfor %}</dl>
+{% endif %}
 </html>
 """
 
@@ -45,15 +63,19 @@ def main() -> None:
     """Run the recipes, write reports and index."""
     arguments = argparse.ArgumentParser(description="Rebuild the gallery of reference reports.")
     arguments.add_argument("recipes", nargs="*", default=REFERENCE)
-    for name in arguments.parse_args().recipes:
+    arguments.add_argument("--index", action="store_true", help="write the index alone")
+    chosen = arguments.parse_args()
+    for name in [] if chosen.index else chosen.recipes:
         with tempfile.TemporaryDirectory() as folder:
             run = capacity.run(name, out=Path(folder) / name)
             run.report(HERE / f"{name}.html")
     built = [
         config.load(name) for name in config.recipe_names() if (HERE / f"{name}.html").is_file()
     ]
-    template = Environment(autoescape=True).from_string(INDEX)
-    (HERE / "index.html").write_text(template.render(recipes=built), encoding="utf-8")
+    studies = [study for study in STUDIES if (HERE / f"{study[0]}.html").is_file()]
+    template = Environment(autoescape=True, trim_blocks=True).from_string(INDEX)
+    index = template.render(recipes=built, studies=studies)
+    (HERE / "index.html").write_text(index, encoding="utf-8")
 
 
 if __name__ == "__main__":
