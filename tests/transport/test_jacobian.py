@@ -152,7 +152,5 @@ def test_a_tangent_that_overflows_names_step_and_parameter():
         path.record((flat.initial(),), torch.ones(4, 3), torch.zeros(4), 0.1)
     broken = torch.zeros(2, flat.size)
     broken[1, -1] = torch.inf  # H mixes it into all that sees the output: the first is named
-    with pytest.raises(
-        FloatingPointError, match=r"step 1 of phase 0, first in parameter '0\."
-    ):
+    with pytest.raises(FloatingPointError, match=r"step 1 of phase 0, first in parameter '0\."):
         TrainingJacobian([path]).forward(broken)
