@@ -86,13 +86,11 @@ class Halves:
     Attributes:
         early: What does not depend on the graph's last input: takes the others, gives the early
             outputs, then what the late half reads.
-        handover: The same without the early outputs.
         shared: Which of the graph's inputs the late half reads as well.
         late: The rest: takes the last input, the shared ones, what was handed over.
     """
 
     early: fx.GraphModule
-    handover: fx.GraphModule
     shared: tuple[int, ...]
     late: fx.GraphModule
 
@@ -138,7 +136,6 @@ def split(graph: fx.GraphModule, early: list[fx.Node], late: list[fx.Node]) -> H
     first = set(nodes) - depends
     return Halves(
         early=half(inputs[:-1], first, early + handed),
-        handover=half(inputs[:-1], first, handed),
         shared=tuple(shared),
         late=half([inputs[-1], *(inputs[k] for k in shared), *handed], depends, late),
     )

@@ -255,17 +255,25 @@ class _Traced:
         gradient, product = next(iter(reversed(graph.graph.nodes))).args[0]
         halves = split(graph, [gradient], parts_of(product))
         self._shared = halves.shared
-        self._early, self._handover, self._late = (
-            Planned(half) if on_cpu else half
-            for half in (halves.early, halves.handover, halves.late)
-        )
-        self.bytes = self._late.bytes if isinstance(self._late, Planned) else 0
+        self._early: Callable[..., Any] = halves.early
+        self._late: Callable[..., Any] = halves.late
+        self._handed: list[int] = []
+        self._planned, self.bytes = on_cpu, 0
+        if on_cpu:
+            early = Planned(halves.early)
+            fixed = early.fixed[1:]
+            # What the early half hands over lies in its buffers: the late half finds it there.
+            late = Planned(halves.late, [None, *(None for _ in halves.shared), *fixed])
+            self._early, self._late, self.bytes = early, late, late.bytes
+            self._handed = [k for k, value in enumerate(fixed) if value is None]
 
     def prepare(self, theta: Tensor, x: Tensor, y: Tensor, *, gradient: bool) -> tuple[Any, Any]:
-        if not gradient:
-            return None, self._handover(theta, x, y)
-        found, *ready = self._early(theta, x, y)
-        return found.clone(), ready
+        if self._planned:
+            found, *ready = self._early(theta, x, y, skip_first=not gradient)
+            ready = [ready[k] for k in self._handed]
+        else:
+            found, *ready = self._early(theta, x, y)
+        return (found.clone() if gradient else None), ready
 
     def multiply(
         self, tangents: Tensor, ready: Any, inputs: tuple[Tensor, ...]

@@ -8,7 +8,7 @@ are kept.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -28,26 +28,49 @@ class Planned:
     What is returned may be overwritten by the next call. Results that are not needed at the same
     time share a buffer.
 
+    Args:
+        graph: The graph.
+        bound: Values of its inputs that are the same tensors in every call, None for the others;
+            left out, all inputs are given with each call.
+
     Attributes:
         bytes: Size of the buffers.
+        fixed: The outputs that are the same tensors in every call, None for the others.
     """
 
-    def __init__(self, graph: fx.GraphModule) -> None:
+    def __init__(self, graph: fx.GraphModule, bound: Sequence[Tensor | None] | None = None) -> None:
         nodes = list(graph.graph.nodes)
+        inputs = [node for node in nodes if node.op == "placeholder"]
         self.bytes = 0
         self._slot = {node: k for k, node in enumerate(nodes)}
         self._values: list[Any] = [None] * len(nodes)
-        self._inputs = [self._slot[n] for n in nodes if n.op == "placeholder"]
-        self._outputs = [self._slot[n] for n in nodes[-1].args[0]]
         self._constants = graph
-        self._steps: list[tuple[int, Callable[[list[Any]], Any]]] = []
+        self._known: set[fx.Node] = set()  # their value is the same tensor in every call
+        for node, value in zip(inputs, bound or [None] * len(inputs), strict=True):
+            if value is not None:
+                self._values[self._slot[node]] = value
+                self._known.add(node)
+        self._inputs = [self._slot[n] for n in inputs if n not in self._known]
+        self._steps: list[_Step] = []
         self._plan([node for node in nodes if node.op not in {"placeholder", "output"}], nodes[-1])
+        results: Any = nodes[-1].args[0]
+        self._outputs = [self._slot[node] for node in results]
+        self.fixed = [
+            self._values[self._slot[node]] if node in self._known else None for node in results
+        ]
+        wanted = _needed(results[1:])
+        self._rest = [
+            step for step, node in zip(self._steps, self._taken, strict=True) if node in wanted
+        ]
+        known = {self._slot[node] for node in self._known}
+        self._passing = [k for k in range(len(nodes)) if k not in known]
 
-    def __call__(self, *inputs: Tensor) -> list[Tensor]:
+    def __call__(self, *inputs: Tensor, skip_first: bool = False) -> list[Tensor]:
         """Run the graph.
 
         Args:
-            inputs: As the graph's.
+            inputs: As the graph's, without the bound ones.
+            skip_first: Leave out what only the first output needs; that one is then void.
 
         Returns:
             Its outputs.
@@ -55,15 +78,19 @@ class Planned:
         values = self._values
         for slot, value in zip(self._inputs, inputs, strict=True):
             values[slot] = value
-        for slot, call in self._steps:
+        for slot, call in self._rest if skip_first else self._steps:
             values[slot] = call(values)
-        return [values[slot] for slot in self._outputs]
+        made = [values[slot] for slot in self._outputs]
+        for slot in self._passing:
+            values[slot] = None  # the caller's tensors are not ours to keep
+        return made
 
     def _plan(self, nodes: list[fx.Node], output: fx.Node) -> None:
         last = _last_uses(nodes, output, self._slot)
         free: list[Tensor] = []
         ending: dict[int, list[Tensor]] = {}
-        known: set[fx.Node] = set()  # their value is the same tensor in every call
+        known = self._known
+        self._taken: list[fx.Node] = []
         for node in nodes:
             slot = self._slot[node]
             if node.op == "get_attr":
@@ -87,43 +114,53 @@ class Planned:
             sources = node.all_input_nodes
             window = self._window(node)
             if window is not None:
-                self._steps.append((slot, window))
+                self._take_step(node, window)
                 continue
             arguments = fx.node.map_arg(node.args, lambda n: self._slot_or_value(n, known))
             if written is None and _is_view(node) and all(n in known for n in sources):
                 self._values[slot] = target(*arguments, **kwargs)
                 known.add(node)
             elif all(n in known for n in sources):
-                self._steps.append((slot, _fixed(target, arguments, kwargs)))
+                self._take_step(node, _fixed(target, arguments, kwargs))
             else:
-                self._steps.append((slot, _varying(target, arguments, kwargs)))
+                self._take_step(node, _varying(target, arguments, kwargs))
             free += ending.pop(slot, [])
+
+    def _take_step(self, node: fx.Node, call: Callable[[list[Any]], Any]) -> None:
+        self._steps.append((self._slot[node], call))
+        self._taken.append(node)
 
     def _window(self, node: fx.Node) -> Callable[[list[Any]], Tensor] | None:
         """Take a chain of views of an input in one step."""
         chain = [node]
         while _is_view(chain[-1]) and isinstance(chain[-1].args[0], fx.Node):
             chain.append(chain[-1].args[0])
-        if len(chain) == 1 or chain[-1].op != "placeholder" or looks(node) is None:
+        source = chain[-1]
+        given = source.op == "placeholder" and source not in self._known
+        if len(chain) == 1 or not given or looks(node) is None:
             return None
         wanted = looks(node)
-        seen = looks(chain[-1])
+        seen = looks(source)
         for link in reversed(chain[:-1]):
             view: Any = link.target
             seen = view(seen, *link.args[1:], **link.kwargs)
         assert seen.shape == wanted.shape
-        slot, offset = self._slot[chain[-1]], seen.storage_offset()
+        slot, offset = self._slot[source], seen.storage_offset()
         size, stride = tuple(seen.shape), seen.stride()
 
         def window(values: list[Any]) -> Tensor:
-            source = values[slot]
-            return source.as_strided(size, stride, source.storage_offset() + offset)
+            whole = values[slot]
+            return whole.as_strided(size, stride, whole.storage_offset() + offset)
 
         return window
 
     def _slot_or_value(self, node: fx.Node, known: set[fx.Node]) -> Any:
         slot = self._slot[node]
         return self._values[slot] if node in known else _Slot(slot)
+
+
+_Step = tuple[int, Callable[[list[Any]], Any]]
+"""Which value a step gives, and how to get it from the others."""
 
 
 class _Slot(int):
@@ -187,6 +224,18 @@ def _out_variant(node: fx.Node) -> tuple[Any, str] | None:
         return None
     extent = 1 + sum((n - 1) * s for n, s in zip(meta.shape, meta.stride(), strict=True))
     return _WRITABLE[node.target] if extent == _numel(meta) else None
+
+
+def _needed(results: Sequence[fx.Node]) -> set[fx.Node]:
+    """Find what results depend on."""
+    found: set[fx.Node] = set()
+    open_ = list(results)
+    while open_:
+        node = open_.pop()
+        if node not in found:
+            found.add(node)
+            open_ += node.all_input_nodes
+    return found
 
 
 def _last_uses(

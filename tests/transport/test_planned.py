@@ -62,18 +62,22 @@ def test_a_planned_graph_gives_the_plain_graphs_bits_at_fresh_inputs(dtype):
         return [t.to(dtype) if t.is_floating_point() else t for t in inputs(flat)]
 
     found = halves(direct, fresh())
-    early, handover, late = map(Planned, (found.early, found.handover, found.late))
+    early, late = Planned(found.early), Planned(found.late)
+    bound = Planned(found.late, [None, *(None for _ in found.shared), *early.fixed[1:]])
+    assert sum(value is not None for value in early.fixed) > 3
     for _ in range(3):
         *first, v = fresh()
         gradient, *handed = found.early(*first)
         plain = found.late(v, *(first[k] for k in found.shared), *handed)
-        for planned, results in ((early, [gradient, *handed]), (handover, handed)):
-            made = planned(*first)
-            for a, b in zip(made, results, strict=True):
+        for skip in (False, True):
+            made = early(*first, skip_first=skip)
+            for a, b in list(zip(made, [gradient, *handed], strict=True))[skip:]:
                 torch.testing.assert_close(a, b, rtol=0, atol=0)
-        made = late(v, *(first[k] for k in found.shared), *handed)
-        for a, b in zip(made, plain, strict=True):
-            torch.testing.assert_close(a, b, rtol=0, atol=0)
+        shared = [first[k] for k in found.shared]
+        passing = [a for a, held in zip(made[1:], early.fixed[1:], strict=True) if held is None]
+        for made in (late(v, *shared, *handed), bound(v, *shared, *passing)):
+            for a, b in zip(made, plain, strict=True):
+                torch.testing.assert_close(a, b, rtol=0, atol=0)
 
 
 def test_buffers_are_shared_by_results_that_do_not_meet():
