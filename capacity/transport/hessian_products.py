@@ -32,7 +32,7 @@ _PIECE = 8 << 20
 """Bytes of tangents that go through a graph together on the CPU: what stays in its cache."""
 
 _BUFFERS = 128 << 20
-"""Bytes of buffers above which fewer tangents go through together."""
+"""Bytes that all results of their graph may take, roughly."""
 
 
 class HessianProducts:
@@ -49,7 +49,7 @@ class HessianProducts:
         self.loss = loss
         self.untraced = ""
         self._ways: dict[object, _Way] = {}
-        self._largest: dict[object, int] = {}
+        self._watched: dict[object, _Watch] = {}
 
     def __call__(
         self, theta: Tensor, x: Tensor, y: Tensor, tangents: Tensor, *, out: Tensor | None = None
@@ -157,21 +157,22 @@ class HessianProducts:
 
     def _piece(self, theta: Tensor, x: Tensor, y: Tensor, tangents: Tensor) -> int:
         """Choose how many tangents go through the graph together."""
-        key = (x.shape, y.shape, theta.dtype, theta.device)
-        if key not in self._largest:
-            fits = len(tangents)
-            if theta.device.type == "cpu":
-                fits = max(1, _PIECE // max(theta.nbytes, 1))
-            self._largest[key] = fits
+        seen = self._watch(theta, x, y)
+        if seen.convolves:
             # A convolution with K tangent weights becomes one with K groups, for which the kernels
-            # are slow; and what lies between the layers may be larger than the tangents.
-            while fits > 1 and len(tangents) > 1:
-                way = self._way(theta, x, y, tangents[:fits])
-                if not (way.convolves or way.bytes > _BUFFERS):
-                    break
-                self._ways.clear()
-                fits = self._largest[key] = 1 if way.convolves else fits // 2
-        return self._largest[key]
+            # are slow.
+            return 1
+        if theta.device.type != "cpu":
+            return max(len(tangents), 1)
+        # What lies between the layers may be larger than the tangents.
+        return max(1, min(_PIECE // theta.nbytes, _BUFFERS // max(seen.bytes, 1)))
+
+    def _watch(self, theta: Tensor, x: Tensor, y: Tensor) -> _Watch:
+        key = (x.shape, y.shape, theta.dtype, theta.device)
+        if key not in self._watched:
+            with _Watch() as self._watched[key]:
+                grad(self.loss)(theta, x, y)
+        return self._watched[key]
 
     def _way(self, theta: Tensor, x: Tensor, y: Tensor, tangents: Tensor) -> _Way:
         inputs = (theta, x, y, tangents)
@@ -182,12 +183,11 @@ class HessianProducts:
 
     def _trace(self, theta: Tensor, x: Tensor, y: Tensor, tangents: Tensor) -> _Way:
         inputs = (theta, x, y, tangents)
-        with _SizeWatch() as watch:
-            grad(self.loss)(theta, x, y)
-        if watch.found:
+        sized = self._watch(theta, x, y).sized
+        if sized:
             # The graph would keep the first batch's size (a mask's count, say) as a number: the
             # next product would fail, or come out wrong.
-            self.untraced = f"a size depends on the data ({watch.found})"
+            self.untraced = f"a size depends on the data ({sized})"
             return _Untraced(self.loss)
         try:
             # Some backward formulas write in place; merging and dropping nodes needs pure ones.
@@ -207,9 +207,6 @@ class HessianProducts:
 class _Way(Protocol):
     """A way to get products: what the tangents share, then the tangents."""
 
-    convolves: bool
-    bytes: int
-
     def prepare(self, theta: Tensor, x: Tensor, y: Tensor, *, gradient: bool) -> tuple[Any, Any]:
         """Compute what the tangents share; the gradient comes first, if it is wanted."""
 
@@ -221,8 +218,6 @@ class _Way(Protocol):
 
 class _Untraced:
     """Through the function transforms, as they are."""
-
-    convolves, bytes = False, 0
 
     def __init__(self, loss: Loss) -> None:
         self._loss = loss
@@ -246,7 +241,6 @@ class _Traced:
     """Through a graph of `_Untraced.all`."""
 
     def __init__(self, graph: fx.GraphModule, theta: Tensor) -> None:
-        self.convolves = any("convolution" in str(node.target) for node in graph.graph.nodes)
         simplify(graph)
         on_cpu = theta.device.type == "cpu"
         if on_cpu and kernels.available():
@@ -258,13 +252,13 @@ class _Traced:
         self._early: Callable[..., Any] = halves.early
         self._late: Callable[..., Any] = halves.late
         self._handed: list[int] = []
-        self._planned, self.bytes = on_cpu, 0
+        self._planned = on_cpu
         if on_cpu:
             early = Planned(halves.early)
             fixed = early.fixed[1:]
             # What the early half hands over lies in its buffers: the late half finds it there.
             late = Planned(halves.late, [None, *(None for _ in halves.shared), *fixed])
-            self._early, self._late, self.bytes = early, late, late.bytes
+            self._early, self._late = early, late
             self._handed = [k for k, value in enumerate(fixed) if value is None]
 
     def prepare(self, theta: Tensor, x: Tensor, y: Tensor, *, gradient: bool) -> tuple[Any, Any]:
@@ -285,23 +279,33 @@ def _shares(a: Tensor, b: Tensor) -> bool:
     return a.untyped_storage().data_ptr() == b.untyped_storage().data_ptr()
 
 
-class _SizeWatch(TorchDispatchMode):
-    """Looks for operations whose result's size depends on values, not only on sizes.
+class _Watch(TorchDispatchMode):
+    """Looks at the operations of one gradient.
 
-    Watched outside the tracer, which drops those of which nothing but the size is used.
+    Outside the tracer, which drops operations of which nothing but the size is used.
+
+    Attributes:
+        sized: An operation whose result's size depends on values, not only on sizes; or empty.
+        convolves: Whether there is a convolution.
+        bytes: Size of all results.
     """
 
     def __init__(self) -> None:
         super().__init__()
-        self.found = ""
+        self.sized, self.convolves, self.bytes = "", False, 0
 
     def __torch_dispatch__(
         self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         del types
         if torch.Tag.dynamic_output_shape in func.tags and not _plain_index(func, args):
-            self.found = str(func)
-        return func(*args, **(kwargs or {}))
+            self.sized = str(func)
+        self.convolves |= "convolution" in str(func)
+        made = func(*args, **(kwargs or {}))
+        if not func.is_view:
+            parts = made if isinstance(made, list | tuple) else (made,)
+            self.bytes += sum(part.nbytes for part in parts if isinstance(part, Tensor))
+        return made
 
 
 def _plain_index(func: Any, args: Any) -> bool:
