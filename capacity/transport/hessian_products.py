@@ -170,8 +170,9 @@ class HessianProducts:
     def _watch(self, theta: Tensor, x: Tensor, y: Tensor) -> _Watch:
         key = (x.shape, y.shape, theta.dtype, theta.device)
         if key not in self._watched:
-            with _Watch() as self._watched[key]:
+            with _Watch() as watch:
                 grad(self.loss)(theta, x, y)
+            self._watched[key] = watch  # not before: a loss that fails was not seen to its end
         return self._watched[key]
 
     def _way(self, theta: Tensor, x: Tensor, y: Tensor, tangents: Tensor) -> _Way:

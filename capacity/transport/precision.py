@@ -130,19 +130,7 @@ class CastProducts:
         scale: float,
         into: Tensor | None = None,
     ) -> Tensor:
-        """Add scale H V to something; the sum is in its precision.
-
-        Args:
-            tangents: V, one per row (K, P).
-            theta: Where (P,).
-            x: Inputs of the batch.
-            y: Targets of the batch.
-            scale: Factor of H V.
-            into: What to add to (K, P), overwritten; None means the tangents themselves.
-
-        Returns:
-            What was added to.
-        """
+        """Add scale H V to `into`, or to V itself; the sum is in its precision."""
         target = tangents if into is None else into
         return target.add_(self._products(*self._cast(theta, x, y, tangents)), alpha=scale)
 
