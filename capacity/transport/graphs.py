@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,6 +13,7 @@ aten = torch.ops.aten
 
 _TRANSPOSES = {aten.t.default, aten.transpose.int}
 _RESHAPES = {aten.view.default, aten._unsafe_view.default, aten.expand.default}
+_SPLITS = {aten.split_with_sizes.default}
 _ZEROS = {aten.zeros_like.default, aten.zeros.default, aten.new_zeros.default}
 
 
@@ -35,6 +37,7 @@ def simplify(graph: fx.GraphModule) -> None:
     """
     for node in graph.graph.nodes:
         _describe(node)
+    _slice_splits(graph)
     seen: dict[object, fx.Node] = {}
     for node in list(graph.graph.nodes):
         if node.op != "call_function":
@@ -57,7 +60,40 @@ def fuse(graph: fx.GraphModule) -> None:
         graph: A simplified graph; changed in place.
     """
     _fuse_products(graph)
-    _share_exponentials(graph)
+    graph.graph.eliminate_dead_code()
+    graph.recompile()
+
+
+def share_exponentials(graph: fx.GraphModule) -> None:
+    """Write the backward of log-softmax with the exponential that was computed already.
+
+    The kernel takes it anew for every tangent: g - exp(out) sum(g) is the same.
+
+    Args:
+        graph: A simplified graph; changed in place.
+    """
+    for node in list(graph.graph.nodes):
+        if node.target is not aten._log_softmax_backward_data.default:
+            continue
+        g, out, dim, _ = node.args
+        while out.target is aten.expand.default:
+            out = out.args[0]
+        if looks(out) is None or looks(g).dtype != looks(node).dtype:
+            continue
+        exponential = next((n for n in out.users if n.target is aten.exp.default), None)
+        if exponential is None:
+            continue
+        if exponential is not out.next:
+            out.append(exponential)
+        with graph.graph.inserting_before(node):
+            total = graph.graph.call_function(aten.sum.dim_IntList, (g, [dim], True))
+            total.meta["looks"] = looks(g).sum(dim, keepdim=True)
+            scaled = graph.graph.call_function(aten.mul.Tensor, (total, exponential))
+            scaled.meta["looks"] = total.meta["looks"] * looks(exponential)
+            made = graph.graph.call_function(aten.sub.Tensor, (g, scaled))
+            made.meta["looks"] = looks(g) - scaled.meta["looks"]
+        node.replace_all_uses_with(made)
+        graph.graph.erase_node(node)
     graph.graph.eliminate_dead_code()
     graph.recompile()
 
@@ -141,6 +177,22 @@ def split(graph: fx.GraphModule, early: list[fx.Node], late: list[fx.Node]) -> H
     )
 
 
+def _slice_splits(graph: fx.GraphModule) -> None:
+    """Take each part of a split by itself, as a view like any other."""
+    for node in list(graph.graph.nodes):
+        arguments: Any = node.args
+        if node.target is not operator.getitem or arguments[0].target not in _SPLITS:
+            continue
+        (whole, sizes, *dim), part = arguments[0].args, arguments[1]
+        start = sum(sizes[:part])
+        with graph.graph.inserting_before(node):
+            where = (whole, dim[0] if dim else 0, start, start + sizes[part])
+            made = graph.graph.call_function(aten.slice.Tensor, where)
+        made.meta = dict(node.meta)
+        node.replace_all_uses_with(made)
+        graph.graph.erase_node(node)
+
+
 def _shorter(node: fx.Node) -> fx.Node | None:
     """Find an earlier node with the same value, or None."""
     source: Any = node.args[0] if node.args else None
@@ -175,35 +227,6 @@ def _fuse_products(graph: fx.GraphModule) -> None:
                 node.replace_all_uses_with(fused)
                 graph.graph.erase_node(node)
                 break
-
-
-def _share_exponentials(graph: fx.GraphModule) -> None:
-    """Write the backward of log-softmax with the exponential that was computed already.
-
-    The kernel takes it anew for every tangent: g - exp(out) sum(g) is the same.
-    """
-    for node in list(graph.graph.nodes):
-        if node.target is not aten._log_softmax_backward_data.default:
-            continue
-        g, out, dim, _ = node.args
-        while out.target is aten.expand.default:
-            out = out.args[0]
-        if looks(out) is None or looks(g).dtype != looks(node).dtype:
-            continue
-        exponential = next((n for n in out.users if n.target is aten.exp.default), None)
-        if exponential is None:
-            continue
-        if exponential is not out.next:
-            out.append(exponential)
-        with graph.graph.inserting_before(node):
-            total = graph.graph.call_function(aten.sum.dim_IntList, (g, [dim], True))
-            total.meta["looks"] = looks(g).sum(dim, keepdim=True)
-            scaled = graph.graph.call_function(aten.mul.Tensor, (total, exponential))
-            scaled.meta["looks"] = total.meta["looks"] * looks(exponential)
-            made = graph.graph.call_function(aten.sub.Tensor, (g, scaled))
-            made.meta["looks"] = looks(g) - scaled.meta["looks"]
-        node.replace_all_uses_with(made)
-        graph.graph.erase_node(node)
 
 
 def _describe(node: fx.Node) -> None:

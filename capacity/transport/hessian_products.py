@@ -22,7 +22,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from capacity.differential import pullback
 from capacity.interruption import check
 from capacity.transport import kernels
-from capacity.transport.graphs import fuse, parts_of, pure, simplify, split
+from capacity.transport.graphs import fuse, parts_of, pure, share_exponentials, simplify, split
+from capacity.transport.layouts import feature_major
 from capacity.transport.planned import Planned
 
 Loss = Callable[[Tensor, Tensor, Tensor], Tensor]
@@ -182,6 +183,9 @@ class HessianProducts:
             self._ways[key] = self._trace(*inputs)
         return self._ways[key]
 
+    def _untraced(self) -> Untraced:
+        return Untraced(self.loss)
+
     def _trace(self, theta: Tensor, x: Tensor, y: Tensor, tangents: Tensor) -> _Way:
         inputs = (theta, x, y, tangents)
         sized = self._watch(theta, x, y).sized
@@ -189,10 +193,10 @@ class HessianProducts:
             # The graph would keep the first batch's size (a mask's count, say) as a number: the
             # next product would fail, or come out wrong.
             self.untraced = f"a size depends on the data ({sized})"
-            return _Untraced(self.loss)
+            return self._untraced()
         try:
             # Some backward formulas write in place; merging and dropping nodes needs pure ones.
-            direct = _Untraced(self.loss).all
+            direct = self._untraced().all
             graph = make_fx(functionalize(lambda t, x, y, v: direct(t, x, y, v)))(*inputs)
             if not pure(graph):
                 raise ValueError("the loss draws random numbers, or writes to its inputs")
@@ -200,9 +204,9 @@ class HessianProducts:
         except Exception as error:
             # A loss that looks at values (as `if loss > 1`) cannot be traced. If it cannot be
             # differentiated either, the untraced call says so in the user's own terms.
-            _Untraced(self.loss).all(*inputs)
+            self._untraced().all(*inputs)
             self.untraced = f"{type(error).__name__}: {error}"
-            return _Untraced(self.loss)
+            return self._untraced()
 
 
 class _Way(Protocol):
@@ -217,7 +221,7 @@ class _Way(Protocol):
         """Give H V in parts that lie side by side; the next call may overwrite them."""
 
 
-class _Untraced:
+class Untraced:
     """Through the function transforms, as they are."""
 
     def __init__(self, loss: Loss) -> None:
@@ -239,12 +243,15 @@ class _Untraced:
 
 
 class _Traced:
-    """Through a graph of `_Untraced.all`."""
+    """Through a graph of `Untraced.all`."""
 
     def __init__(self, graph: fx.GraphModule, theta: Tensor) -> None:
         simplify(graph)
+        share_exponentials(graph)
         on_cpu = theta.device.type == "cpu"
         if on_cpu and kernels.available():
+            *_, tangents = (node for node in graph.graph.nodes if node.op == "placeholder")
+            feature_major(graph, tangents, largest=kernels.LARGE)
             kernels.choose(graph)
         fuse(graph)
         gradient, product = next(iter(reversed(graph.graph.nodes))).args[0]

@@ -20,12 +20,13 @@ aten = torch.ops.aten
 _WORTH = 2e6
 """Multiplications and additions below which calling oneDNN costs more than it saves."""
 
-_LARGE = 8e6
+LARGE = 8e6
 """The same, above which a product is worth a call of its own, and folding would only copy."""
 
 
-_ROWS = 32
-"""Rows of a shared left factor below which laying the others out anew costs more than it saves."""
+_FOLD = 32
+"""Size of the dimensions of a product with a shared factor below which laying out anew what is not
+shared costs more than it saves."""
 
 
 def available() -> bool:
@@ -75,7 +76,7 @@ def shared_left(
     assert out is not None
     count, inner, width = b.shape
     rows = b.transpose(1, 2)
-    if 2 * len(a) * inner * width >= _LARGE:
+    if 2 * len(a) * inner * width >= LARGE:
         for k in range(count):
             _put(_linear(a, rows[k]), None if plus is None else plus[k], out[k])
         return out
@@ -135,9 +136,9 @@ def _replacement(node: fx.Node) -> tuple[Any, tuple[Any, ...]] | None:
     if node.target is not aten.bmm.default:
         return product, (a, b, *plus)
     one = _same_for_all(a)
-    if one is not None and len(looks(one)) >= _ROWS:
+    if one is not None and min(*looks(one).shape, looks(b).shape[-1]) >= _FOLD:
         return shared_left, (one, b)
-    if (one := _same_for_all(b)) is not None:
+    if (one := _same_for_all(b)) is not None and len(looks(one)) >= _FOLD:
         return shared_right, (a, one)
     return None
 

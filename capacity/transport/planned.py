@@ -99,6 +99,10 @@ class Planned:
                 continue
             kwargs = dict(node.kwargs)
             target: Any = node.target
+            if node.target in _CONSTANT and looks(node) is not None:
+                self._values[slot] = _CONSTANT[target](looks(node), device="cpu")
+                known.add(node)
+                continue
             written = _out_variant(node)
             if written is not None:
                 meta = looks(node)
@@ -181,6 +185,9 @@ def _varying(target: Any, arguments: Any, kwargs: dict[str, Any]) -> Callable[[l
 
     return lambda values: target(*[fill(a, values) for a in arguments], **kwargs)
 
+
+_CONSTANT = {aten.ones_like.default: torch.ones_like, aten.zeros_like.default: torch.zeros_like}
+"""Operations whose results do not depend on the values of their inputs."""
 
 _WRITABLE = {
     aten.add.Tensor: (torch.add, "out"),

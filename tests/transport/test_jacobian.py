@@ -154,3 +154,24 @@ def test_a_tangent_that_overflows_names_step_and_parameter():
     broken[1, -1] = torch.inf  # H mixes it into all that sees the output: the first is named
     with pytest.raises(FloatingPointError, match=r"step 1 of phase 0, first in parameter '0\."):
         TrainingJacobian([path]).forward(broken)
+
+
+def test_products_may_take_the_place_of_what_they_are_made_of(trajectory):
+    jacobian = TrainingJacobian([trajectory], chunk=2)
+    for product in (jacobian.forward, jacobian.adjoint):
+        rows = torch.randn(5, jacobian.size)
+        wanted, kept, elsewhere = product(rows), rows.clone(), torch.empty_like(rows)
+        assert product(rows, out=elsewhere) is elsewhere
+        assert torch.equal(elsewhere, wanted)
+        assert torch.equal(rows, kept)
+        assert product(rows, out=rows) is rows
+        assert torch.equal(rows, wanted)
+
+
+@pytest.mark.parametrize("out", [torch.empty(2, 3), torch.empty(5, 314, dtype=torch.float32)])
+def test_a_result_that_does_not_fit_is_refused(out, float64):
+    trajectory = trained(FlatModel(network(64, 4, 10)), digits_task(), TRAININGS["sgd"])
+    jacobian = TrainingJacobian([trajectory])
+    rows = torch.randn(5, jacobian.size)
+    with pytest.raises(ValueError, match=r"out has shape .* pass a tensor of shape \(5, "):
+        jacobian.forward(rows, out=out)

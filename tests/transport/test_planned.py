@@ -129,7 +129,8 @@ def test_simplify_removes_what_cancels():
 @pytest.mark.parametrize("large", [False, True])
 def test_folded_products_are_right_to_rounding(large, monkeypatch):
     monkeypatch.setattr(kernels, "_WORTH", 0)
-    monkeypatch.setattr(kernels, "_LARGE", 0 if large else 1e99)
+    monkeypatch.setattr(kernels, "_FOLD", 0)
+    monkeypatch.setattr(kernels, "LARGE", 0 if large else 1e99)
     torch.manual_seed(0)
     a, b, plus = torch.randn(40, 30), torch.randn(3, 30, 20), torch.randn(3, 40, 20)
     for name in ("product", "left", "right", "right plus"):
