@@ -9,6 +9,7 @@ Memory: a fresh process per optimiser and P; its peak above what it held before,
 peak = copies x (K P x 4) + vectors x (P x 4) + constant, the result being one of the copies; in
 both directions, with all tangents at once (the worst case), and within a budget.
 
+Large: P = 1e8 and K = 32 in place, so that one copy of V is all there is; where memory suffices.
 With a GPU at hand: time per tangent and step, and peak memory, at P = 1e6, 1e7, 1e8 and K = 32.
 
     python benchmarks/speed/scaling.py [--save]
@@ -44,6 +45,10 @@ RESULTS = Path(__file__).parent / "results"
 INPUTS, CLASSES = 256, 10
 OPTIMIZERS = ("sgd", "momentum", "adam")
 BUDGET = 256 << 20
+
+LARGE = 1e8, 32
+LARGE_COPIES = 1.5
+"""Of V: the memory to spare without which the large point is not tried."""
 
 DIRECTIONS = ("forward", "adjoint")
 
@@ -198,6 +203,46 @@ def copies(points: list[tuple[int, ...]]) -> str:
     return ", ".join(f"{value:.2f} +- {error:.2f} {name}" for value, error, name in cells)
 
 
+def measure_large() -> None:
+    """One step at P = 1e8 with 32 tangents, the products in the tangents' place."""
+    parameters, k = LARGE
+    needed = LARGE_COPIES * k * parameters * 4
+    pages = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    if not Path("/proc/self/clear_refs").exists() or pages < needed:
+        print(
+            f"\nP = {parameters:.0e}, K = {k}: not tried; it needs {needed / 1e9:.0f} GB to spare"
+        )
+        return
+    print(
+        f"\nP = {parameters:.0e}, K = {k}: SGD, one step, batch 32, J V in the place of V, float32"
+    )
+    command = [sys.executable, __file__, "--large"]
+    print(subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout, end="")
+
+
+def large() -> None:
+    """In a process of its own: print time and peak memory, and check a tangent by itself."""
+    torch.set_num_threads(1)
+    parameters, k = LARGE
+    jacobian = TrainingJacobian([trained(parameters, 1)])
+    v = torch.empty(k, jacobian.size)
+    for row in v:
+        row.normal_()
+    alone = jacobian.forward(v[k - 1 :])[0]
+    Path("/proc/self/clear_refs").write_text("5")
+    before = memory("VmRSS")
+    start = time.process_time()
+    jacobian.forward(v, out=v)
+    elapsed = time.process_time() - start
+    taken, held = memory("VmHWM") - before, memory("VmHWM")
+    error = float((v[k - 1] - alone).norm() / alone.norm())
+    print(
+        f"  P = {jacobian.size}: {elapsed / k:.2f} s per tangent and step; "
+        f"V is {v.nbytes / 1e9:.1f} GB, {taken / 1e9:.2f} GB above it, {held / 1e9:.1f} GB in all; the last tangent against "
+        f"the same alone: {error:.1e}",
+    )
+
+
 def measure_cuda() -> None:
     """Time and peak memory on a GPU, up to P = 1e8."""
     name = torch.cuda.get_device_name()
@@ -243,10 +288,14 @@ def main() -> None:
     arguments.add_argument("--repeats", type=int, default=3)
     arguments.add_argument("--save", action="store_true", help="write results/scaling-DEVICE.txt")
     arguments.add_argument("--point", nargs="+", help=argparse.SUPPRESS)
+    arguments.add_argument("--large", action="store_true", help=argparse.SUPPRESS)
     chosen = arguments.parse_args()
     if chosen.point:
         optimizer, parameters, *tangents = chosen.point
         point(optimizer, float(parameters), list(map(int, tangents)))
+        return
+    if chosen.large:
+        large()
         return
     torch.set_num_threads(1)
     kept = io.StringIO()
@@ -254,10 +303,11 @@ def main() -> None:
         print(hardware())
         measure_time(chosen.repeats)
         measure_memory()
+        measure_large()
         if torch.cuda.is_available():
             measure_cuda()
         else:
-            print("\nNo GPU at hand: P = 1e8 was not measured.")
+            print("\nNo GPU at hand: nothing was measured there.")
     if chosen.save:
         RESULTS.mkdir(exist_ok=True)
         device = "cuda" if torch.cuda.is_available() else "cpu"

@@ -228,16 +228,19 @@ class Untraced:
         self._loss = loss
 
     def prepare(self, theta: Tensor, x: Tensor, y: Tensor, *, gradient: bool) -> tuple[Any, Any]:
+        """Give the gradient and the function that pulls tangents back through it."""
         del gradient
         return pullback(lambda t: grad(self._loss)(t, x, y), theta)
 
     def multiply(
         self, tangents: Tensor, ready: Any, inputs: tuple[Tensor, ...]
     ) -> Sequence[Tensor]:
+        """Give H V (K, P) in one part."""
         del inputs
         return [vmap(lambda v: ready(v)[0])(tangents)]
 
     def all(self, theta: Tensor, x: Tensor, y: Tensor, tangents: Tensor) -> tuple[Tensor, Tensor]:
+        """Give the gradient (P,) and H V (K, P)."""
         gradient, ready = self.prepare(theta, x, y, gradient=True)
         return gradient, self.multiply(tangents, ready, ())[0]
 
