@@ -238,8 +238,8 @@ def large() -> None:
     error = float((v[k - 1] - alone).norm() / alone.norm())
     print(
         f"  P = {jacobian.size}: {elapsed / k:.2f} s per tangent and step; "
-        f"V is {v.nbytes / 1e9:.1f} GB, {taken / 1e9:.2f} GB above it, {held / 1e9:.1f} GB in all; the last tangent against "
-        f"the same alone: {error:.1e}",
+        f"V is {v.nbytes / 1e9:.1f} GB, {taken / 1e9:.2f} GB above it, {held / 1e9:.1f} GB in "
+        f"all; the last tangent against the same alone: {error:.1e}",
     )
 
 

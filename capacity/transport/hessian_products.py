@@ -10,7 +10,8 @@ transforms, and on the CPU without allocating their results.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, Protocol
 
 import torch
@@ -51,6 +52,21 @@ class HessianProducts:
         self.untraced = ""
         self._ways: dict[object, _Way] = {}
         self._watched: dict[object, _Watch] = {}
+        self._wanted: list[Tensor] | None = None
+
+    @contextmanager
+    def keeping_gradient(self) -> Iterator[list[Tensor]]:
+        """Keep the gradient that products of one batch find on their way.
+
+        Yields:
+            A list that the first products within put their gradient (P,) into.
+        """
+        kept: list[Tensor] = []
+        self._wanted = kept
+        try:
+            yield kept
+        finally:
+            self._wanted = None
 
     def __call__(
         self, theta: Tensor, x: Tensor, y: Tensor, tangents: Tensor, *, out: Tensor | None = None
@@ -137,6 +153,7 @@ class HessianProducts:
     ) -> Tensor | None:
         check()
         found: Tensor | None = None
+        gradient = gradient or self._wanted == []
         ready: dict[_Way, tuple[Tensor, ...]] = {}
         pieces = max(1, math.ceil(len(tangents) / self._piece(theta, x, y, tangents)))
         start = 0
@@ -154,6 +171,8 @@ class HessianProducts:
                 put((slice(start, stop), slice(column, column + part.shape[-1])), part)
                 column += part.shape[-1]
             start = stop
+        if self._wanted == [] and found is not None:
+            self._wanted.append(found)
         return found
 
     def _piece(self, theta: Tensor, x: Tensor, y: Tensor, tangents: Tensor) -> int:

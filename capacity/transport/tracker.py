@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.func import grad
 
 from capacity.checks import one_of, positive_float, positive_int
 from capacity.curvature.lanczos import random_signs
@@ -256,6 +257,7 @@ class TransportTracker:
         )
         self._path = PathCheck(self._phase.trajectory.loss, moments_read=optimizer is not None)
         self._ahead: State = ()
+        self._gradient: Tensor | None = None
 
     def observe(self, x: Tensor, y: Tensor, *, lr: float | None = None) -> None:
         """Follow the step that is about to be taken on a batch.
@@ -290,7 +292,31 @@ class TransportTracker:
         step = TrainingStep(state, x, y, rate, len(trajectory) + 1, update)
         if step.count <= CHECKED_STEPS:
             check_step(trajectory.loss, step)
-        self._ahead = self._path.expect(self._phase.step(state, x, y, rate, update))
+        with trajectory.products.keeping_gradient() as kept:
+            seen = self._phase.step(state, x, y, rate, update)
+        self._gradient = kept[0] if kept else None
+        self._ahead = self._path.expect(seen, self._gradient)
+
+    def backward(self, x: Tensor, y: Tensor, *, lr: float | None = None) -> None:
+        """Follow the step that is about to be taken, and give the parameters their gradients.
+
+        In place of `observe` and of the loop's own `zero_grad`, forward and backward pass: the
+        gradient is on the way of the tangents' products, so all share one primal pass. It is that
+        of the loss to rounding; the loss itself is not evaluated. `.grad` is replaced, not added
+        to. Refuses what `observe` refuses.
+
+        Args:
+            x: Inputs of the batch.
+            y: Targets of the batch.
+            lr: As in `observe`.
+        """
+        self.observe(x, y, lr=lr)
+        gradient = self._gradient
+        if gradient is None:  # a step that looks at the batch by itself
+            gradient = grad(self._phase.trajectory.loss)(flatten(self._module), x, y)
+        parameters = dict(self._module.named_parameters())
+        for name, part in self._flat.unflatten(gradient).items():
+            parameters[name].grad = part.clone()
 
     def jacobian(self) -> TrainingJacobian:
         """Give J_t as an operator, for products of your own.

@@ -254,8 +254,9 @@ class Trajectory:
 class PathCheck:
     """Whether training took the steps that were observed: a path not taken has another J_t.
 
-    One gradient per step. Clipping that was not announced, accumulation, a penalty that is not in
-    the loss, random layers, and steps on batches that were not observed all lead somewhere else.
+    One gradient per step, or none where it is at hand. Clipping that was not announced,
+    accumulation, a penalty that is not in the loss, random layers, and steps on batches that were
+    not observed all lead somewhere else.
     """
 
     def __init__(self, loss: Loss, *, moments_read: bool = True) -> None:
@@ -265,17 +266,22 @@ class PathCheck:
         self._count = 0
 
     @torch.no_grad()
-    def expect(self, step: TrainingStep) -> State:
+    def expect(self, step: TrainingStep, gradient: Tensor | None = None) -> State:
         """Work out where a step leads.
 
         Args:
             step: The step about to be taken.
+            gradient: That of its batch loss (P,), where it is known; ignored by steps of one's own
+                that are no function of it.
 
         Returns:
             The state that it leads to.
         """
         theta, update = step.state[0], step.update
-        ahead = advance(update, self._loss, step.state, step.x, step.y, step.lr, step.count)
+        if isinstance(update, BatchStep) or gradient is None:
+            ahead = advance(update, self._loss, step.state, step.x, step.y, step.lr, step.count)
+        else:
+            ahead = update.step(step.state, gradient, step.lr, step.count)
         if isinstance(update, BatchStep):
             still = step.state
         else:

@@ -53,6 +53,64 @@ def loop(model, optimiser, tracker=None, *, schedule=None, clip=None, missed=Non
 
 
 @pytest.mark.parametrize("name", OPTIMISERS)
+def test_backward_gives_the_training_its_own_gradients(name, float64):
+    alone, riding = network(5, 6, 3), network(5, 6, 3)
+    riding.load_state_dict(alone.state_dict())
+    for model in (alone, riding):
+        model[0].bias.requires_grad_(False)
+    first, second = (
+        OPTIMISERS[name]([p for p in m.parameters() if p.requires_grad]) for m in (alone, riding)
+    )
+    watching = capacity.TransportTracker(alone, "cross_entropy", first, tangents=6)
+    tracker = capacity.TransportTracker(riding, "cross_entropy", second, tangents=6)
+    loop(alone, first, watching)
+    for x, y in batches():
+        tracker.backward(x, y)
+        second.step()
+    torch.testing.assert_close(flatten(riding), flatten(alone), rtol=1e-9, atol=1e-12)
+    assert riding[0].bias.grad is None
+    v = torch.randn(3, tracker.jacobian().size)
+    expected = watching.jacobian().forward(v)
+    torch.testing.assert_close(tracker.jacobian().forward(v), expected, rtol=1e-8, atol=1e-10)
+
+
+def test_backward_shares_the_primal_pass(float64):
+    model, calls = network(5, 6, 3), []
+    optimiser = torch.optim.SGD(model.parameters(), lr=0.3)
+
+    def loss(outputs, y):
+        calls.append(1)
+        return nn.functional.cross_entropy(outputs, y)
+
+    tracker = capacity.TransportTracker(model, loss, optimiser, tangents=6)
+    taken = []
+    for x, y in batches():
+        before = len(calls)
+        tracker.backward(x, y)
+        optimiser.step()
+        taken.append(len(calls) - before)
+    # The traced graph does it all once it stands, and once more when its buffers are planned.
+    assert taken[0] > 0
+    assert taken[2:] == [0] * (len(taken) - 2)
+
+
+def test_backward_with_a_step_that_looks_at_the_batch(float64):
+    model = network(5, 6, 3)
+
+    def half(loss, state, x, y, lr, count):
+        return (state[0] - lr * torch.func.grad(loss)(state[0], x, y) / 2,)
+
+    step = capacity.BatchStep(half)
+    tracker = capacity.TransportTracker(model, "cross_entropy", update=step, tangents=6)
+    x, y = batches()[0]
+    tracker.backward(x, y, lr=0.1)
+    found = [p.grad.clone() for p in model.parameters()]
+    nn.functional.cross_entropy(model(x), y).backward()
+    for p, gradient in zip(model.parameters(), found, strict=True):
+        torch.testing.assert_close(2 * gradient, p.grad)  # ours and torch's, added
+
+
+@pytest.mark.parametrize("name", OPTIMISERS)
 def test_spectrum_and_products_match_the_dense_jacobian(name, float64):
     model = network(5, 6, 3)
     optimiser = OPTIMISERS[name](model.parameters())
