@@ -39,6 +39,7 @@ from capacity.config import Training
 from capacity.dynamics.flat import FlatModel
 from capacity.dynamics.updates import from_training
 from capacity.transport.jacobian import TrainingJacobian
+from capacity.transport.tracker import TransportTracker
 from capacity.transport.trajectory import Trajectory
 
 RESULTS = Path(__file__).parent / "results"
@@ -66,16 +67,20 @@ def width(parameters: float) -> int:
     return max(1, round((math.sqrt(linear**2 + 4 * parameters) - linear) / 2))
 
 
+def network(parameters: float) -> nn.Module:
+    """Build the MLP with about so many parameters."""
+    torch.manual_seed(0)
+    h = width(parameters)
+    return nn.Sequential(
+        nn.Linear(INPUTS, h), nn.ReLU(), nn.Linear(h, h), nn.ReLU(), nn.Linear(h, CLASSES)
+    )  # fmt: skip
+
+
 def trained(
     parameters: float, steps: int, *, optimizer: str = "sgd", batch: int = 32, device: str = "cpu"
 ) -> Trajectory:
     """Record a short training on random data."""
-    torch.manual_seed(0)
-    h = width(parameters)
-    module = nn.Sequential(
-        nn.Linear(INPUTS, h), nn.ReLU(), nn.Linear(h, h), nn.ReLU(), nn.Linear(h, CLASSES)
-    )  # fmt: skip
-    model = FlatModel(module.to(device))
+    model = FlatModel(network(parameters).to(device))
 
     def loss(theta: Tensor, x: Tensor, y: Tensor) -> Tensor:
         return nn.functional.cross_entropy(model.outputs(theta, x), y)
@@ -131,6 +136,37 @@ def measure_time(repeats: int) -> None:
         cells = "  ".join(f"{s}: {1e3 * t:.1f}" for s, t in zip(sizes, times, strict=True))
         print(f"  against {name} ({others}), ms   {cells}")
         print(f"    exponent {exponent(sizes, times)}")
+
+
+def measure_riding(repeats: int) -> None:
+    """What the tangents save by giving the training step its gradient."""
+    print("\nA training step (momentum, batch 32, P = 3e+05) with K tangents, ms")
+    for k in (1, 8, 32):
+        model, data = network(3e5), (torch.randn(32, INPUTS), torch.randint(CLASSES, (32,)))
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.01, momentum=0.9)
+        tracker = TransportTracker(model, "cross_entropy", optimizer, tangents=k, budget=0)
+
+        def beside(model=model, data=data, optimizer=optimizer, tracker=tracker) -> None:
+            optimizer.zero_grad()
+            nn.functional.cross_entropy(model(data[0]), data[1]).backward()
+            tracker.observe(*data)
+            optimizer.step()
+
+        def riding(data=data, optimizer=optimizer, tracker=tracker) -> None:
+            tracker.backward(*data)
+            optimizer.step()
+
+        ways = {"a pass of its own": beside, "sharing the tangents'": riding}
+        for way in ways.values():
+            seconds(way, 2)
+        found: dict[str, list[float]] = {name: [] for name in ways}
+        for _ in range(5 * repeats):
+            for name, way in ways.items():
+                start = time.process_time()
+                way()
+                found[name].append(1e3 * (time.process_time() - start))
+        cells = ", ".join(f"{name} {statistics.median(t):.2f}" for name, t in found.items())
+        print(f"  K = {k:<4}{cells}")
 
 
 def point(optimizer: str, parameters: float, tangents: Sequence[int]) -> None:
@@ -302,6 +338,7 @@ def main() -> None:
     with contextlib.redirect_stdout(Both(kept)) if chosen.save else contextlib.nullcontext():
         print(hardware())
         measure_time(chosen.repeats)
+        measure_riding(chosen.repeats)
         measure_memory()
         measure_large()
         if torch.cuda.is_available():
