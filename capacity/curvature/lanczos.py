@@ -8,12 +8,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from capacity.estimate import Estimate, Status, from_error
+from capacity.estimate import Estimate, from_error
 from capacity.interruption import check
 
 Operator = Callable[[Tensor], Tensor]
@@ -118,112 +117,6 @@ def spectral_sums(
         stderr = float(samples.std()) / math.sqrt(probes)
         made.append(from_error(value, stderr, n=probes, cost=float(probes * steps)))
     return made
-
-
-@dataclass(frozen=True, kw_only=True)
-class Eigenpairs:
-    """Some eigenpairs of a symmetric operator.
-
-    Attributes:
-        values: Eigenvalues (k,), float64, in the order asked for.
-        vectors: Orthonormal eigenvectors, one per row (k, P).
-        residuals: |A v - lambda v| (k,): an eigenvalue lies within it of the value.
-        status: `ok`, or `not_converged` when the products ran out first.
-        products: Operator products spent.
-    """
-
-    values: Tensor
-    vectors: Tensor
-    residuals: Tensor
-    status: Status
-    products: int
-
-
-def eigenpairs(
-    operator: Operator,
-    like: Tensor,
-    *,
-    generator: torch.Generator,
-    count: int | None = None,
-    above: float | None = None,
-    by_magnitude: bool = False,
-    block: int = 8,
-    tolerance: float = 1e-3,
-    max_products: int = 512,
-) -> Eigenpairs:
-    """Find the top eigenpairs of a symmetric operator by block Krylov with Rayleigh-Ritz.
-
-    Args:
-        operator: A, symmetric.
-        like: A vector (P,) whose size, dtype and device the vectors take.
-        generator: Source of the starting block.
-        count: How many to find; or
-        above: find all eigenvalues above this number.
-        by_magnitude: Order by |lambda| instead of lambda (with `count` only).
-        block: Vectors per product.
-        tolerance: Residual, relative to the largest |lambda|, at which a pair has converged.
-        max_products: Most operator products to spend.
-
-    Returns:
-        The pairs found.
-
-    Raises:
-        ValueError: If not exactly one of `count` and `above` is given.
-    """
-    # A product that is not finite ends in a FloatingPointError (`_require_finite`).
-    if (count is None) == (above is None):
-        raise ValueError("give exactly one of count and above")
-    size = like.numel()
-    block = min(block, size)
-    limit = min(size, max_products)
-    # Filled as it grows: one allocation, and products with a slice instead of a concatenation.
-    basis, image = like.new_empty(limit, size), like.new_empty(limit, size)
-    rows = orthonormal(random_signs(block, like, generator), basis[:0])
-    known = 0
-    while True:
-        check()
-        rows = rows[: limit - known]
-        basis[known : known + len(rows)] = rows
-        image[known : known + len(rows)] = operator(rows)
-        known += len(rows)
-        q, aq = basis[:known], image[:known]
-        small = q.double() @ aq.double().T
-        _require_finite(small)
-        values, coefficients = torch.linalg.eigh((small + small.T) / 2)
-        order = (values.abs() if by_magnitude else values).argsort(descending=True)
-        values, coefficients = values[order], coefficients[:, order]
-        scale = float(values.abs().max())
-        if above is None:
-            assert count is not None
-            wanted, looked, bound = count, count, tolerance * scale
-        else:
-            # Ritz values settle from the top down: when a whole block below the threshold has
-            # settled, too, nothing above it is missing.
-            wanted = int((values > above).sum())
-            looked, bound = wanted + block, min(tolerance * scale, 0.1 * abs(above))
-        wanted, looked = min(wanted, known), min(looked, known)
-        chosen = coefficients[:, :looked].T.to(like.dtype)
-        vectors = chosen @ q
-        errors = chosen @ aq - values[:looked, None].to(like.dtype) * vectors
-        residuals = errors.double().norm(dim=-1)
-        settled = looked < known and bool((residuals <= bound).all())
-        done = known == size or settled
-        if done or known >= limit:
-            return Eigenpairs(
-                values=values[:wanted],
-                vectors=vectors[:wanted],
-                residuals=residuals[:wanted],
-                status=Status.OK if done else Status.NOT_CONVERGED,
-                products=known,
-            )
-        rows = orthonormal(image[known - len(rows) : known], q)
-        if not len(rows):  # an invariant subspace: start again outside it
-            rows = orthonormal(random_signs(block, like, generator), q)
-
-
-def _require_finite(products: Tensor) -> None:
-    if not bool(torch.isfinite(products).all()):
-        raise FloatingPointError("a product with the operator is not finite; its spectrum is lost")
 
 
 def orthonormal(rows: Tensor, against: Tensor) -> Tensor:

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
-from torch.func import grad, vmap
+from torch.func import grad
 
+from capacity.curvature.gauss_newton import GaussNewtonProducts
 from capacity.curvature.lanczos import Operator
-from capacity.differential import pullback, pushforward
 from capacity.dynamics.flat import FlatModel
 from capacity.tasks.task import Split, Task
 from capacity.transport.hessian_products import HessianProducts
 
-_CHUNK = 128
+_CHUNK = 512
 
 
 def hessian(
@@ -33,11 +33,7 @@ def hessian(
         V (K, P) -> H V (K, P).
     """
     products = HessianProducts(model.loss(task))
-
-    def apply(rows: Tensor) -> Tensor:
-        return _mean(split, chunk, lambda x, y: products(theta, x, y, rows))
-
-    return apply
+    return lambda rows: mean_over(split, chunk, lambda x, y: products(theta, x, y, rows))
 
 
 def ggn(
@@ -46,7 +42,8 @@ def ggn(
     """Generalised Gauss-Newton matrix Phi' H_out Phi of a task's mean loss over a split.
 
     Phi = d outputs / d theta and H_out the Hessian of the loss in the outputs. For cross-entropy it
-    is the Fisher information matrix; it is positive semi-definite for every convex loss.
+    is the Fisher information matrix; it is positive semi-definite for every convex loss. A product
+    with K vectors costs less than K gradients (`benchmarks/compatibility/dense_check.py`).
 
     Args:
         model: The network.
@@ -58,29 +55,64 @@ def ggn(
     Returns:
         V (K, P) -> G V (K, P).
     """
+    products = GaussNewtonProducts(model.outputs, task.loss_of)
+    return lambda rows: mean_over(split, chunk, lambda x, y: products(theta, x, y, rows))
 
-    def on_batch(x: Tensor, y: Tensor, rows: Tensor) -> Tensor:
-        outputs, pull = pullback(lambda t: model.outputs(t, x), theta)
-        pull_loss = grad(task.loss_of)
 
-        def one(row: Tensor) -> Tensor:
-            moved = pushforward(lambda t: model.outputs(t, x), (theta,), (row,))[1]
-            return pull(pushforward(lambda f: pull_loss(f, y), (outputs,), (moved,))[1])[0]
+def loss_gradient(
+    model: FlatModel, task: Task, theta: Tensor, split: Split, *, chunk: int = _CHUNK
+) -> Tensor:
+    """Gradient of a task's mean loss over a split.
 
-        return vmap(one)(rows)
+    Args:
+        model: The network.
+        task: The task, for its loss.
+        theta: Where (P,).
+        split: The samples.
+        chunk: Samples per gradient.
 
-    @torch.no_grad()
+    Returns:
+        The gradient (P,).
+    """
+    slope = grad(model.loss(task))
+    return mean_over(split, chunk, lambda x, y: slope(theta, x, y))
+
+
+def average(operators: Sequence[Operator]) -> Operator:
+    """Average operators: the curvature of the mean loss of several tasks.
+
+    Args:
+        operators: At least one.
+
+    Returns:
+        Their mean.
+    """
+
     def apply(rows: Tensor) -> Tensor:
-        return _mean(split, chunk, lambda x, y: on_batch(x, y, rows))
+        total = operators[0](rows)
+        for operator in operators[1:]:
+            total = total + operator(rows)
+        return total / len(operators)
 
     return apply
 
 
-def _mean(split: Split, chunk: int, product: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
-    """Average per-chunk means, each weighted by its samples."""
+@torch.no_grad()
+def mean_over(split: Split, chunk: int, of_batch: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
+    """Average what batches give, each weighted by its samples.
+
+    Args:
+        split: The samples.
+        chunk: Samples per batch.
+        of_batch: (x, y) -> a mean over the batch, a new tensor at each call.
+
+    Returns:
+        The mean over the split.
+    """
     total: Tensor | None = None
     for x, y in zip(split.x.split(chunk), split.y.split(chunk), strict=True):
-        part = product(x, y) * (len(x) / len(split))
+        part = of_batch(x, y)
+        part = part if len(x) == len(split) else part * (len(x) / len(split))
         total = part if total is None else total + part
     assert total is not None
     return total

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
+from capacity.curvature.eigenspace import eigenpairs
 from capacity.curvature.lanczos import (
-    eigenpairs,
     orthonormal,
     quadrature,
     random_signs,
