@@ -13,25 +13,18 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, Strict, ValidationError, model_validator
+from pydantic import BaseModel, Field, Strict, ValidationError, model_validator
 
 from capacity.checks import nearest
+from capacity.config_strategy import PositiveFloat, PositiveInt, Section, Strategy
 
-PositiveInt = Annotated[int, Field(ge=1)]
-PositiveFloat = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Fraction = Annotated[float, Field(gt=0, lt=1)]
 Decay = Annotated[float, Field(ge=0, lt=1)]
 # YAML has lists only; the numbers inside stay strictly typed.
 Sizes = Annotated[tuple[PositiveInt, ...], Strict(False)]
 
 
-class _Section(BaseModel):
-    model_config = ConfigDict(
-        frozen=True, extra="forbid", strict=True, use_attribute_docstrings=True
-    )
-
-
-class TaskStream(_Section):
+class TaskStream(Section):
     """Which sequence of tasks is learned."""
 
     dataset: Literal["digits", "mnist", "cifar10", "cifar100", "custom"] = "digits"
@@ -65,7 +58,7 @@ class TaskStream(_Section):
         return self
 
 
-class Model(_Section):
+class Model(Section):
     """Which network learns."""
 
     kind: Literal["mlp", "cnn", "custom"] = "mlp"
@@ -76,7 +69,7 @@ class Model(_Section):
     """Nonlinearity after every hidden layer."""
 
 
-class Training(_Section):
+class Training(Section):
     """How each task is learned. The optimiser state starts anew with each task."""
 
     optimizer: Literal["sgd", "momentum", "adam", "adamw", "rmsprop", "sgld"] = "sgd"
@@ -106,6 +99,8 @@ class Training(_Section):
     """Added to the denominator (`adam`, `adamw`, `rmsprop`)."""
     temperature: PositiveFloat | None = None
     """Temperature of the noise (`sgld` only, and needed there)."""
+    strategy: Strategy = Strategy()
+    """What is done against forgetting, as {name: ewc, strength: 100}."""
 
     @model_validator(mode="after")
     def _temperature_goes_with_noise(self) -> Training:
@@ -144,7 +139,7 @@ class Training(_Section):
         return [self.lr] * steps
 
 
-class Measure(_Section):
+class Measure(Section):
     """What is measured beside accuracy and loss. Nothing here changes the training."""
 
     forecast: bool = True
@@ -168,21 +163,28 @@ class Measure(_Section):
     """Most further passes to count the singular values of J_t - 1; 0 gives a lower bound."""
     composed_spectrum: bool = False
     """Resolve the spectrum of J_t over all tasks, too, once the last is learned."""
-    capacity_probes: Annotated[int, Field(ge=2)] = 4
+    capacity_probes: Annotated[int, Field(ge=2)] = 16
     """Random probes for log det in R_A; at least 2, to know the error."""
-    capacity_nodes: PositiveInt = 6
-    """Lanczos nodes per probe for log det in R_A."""
+    capacity_nodes: PositiveInt = 10
+    """Most sweeps over the trajectory for log det in R_A; fewer where it is known to 1 %."""
     eps: Annotated[tuple[PositiveFloat, ...], Strict(False)] = (0.1,)
     """Scales of R_A = 1/2 log det(1 + eps^-2 J' P_A J); the first is the headline."""
+    sensitivity_eps: Annotated[tuple[PositiveFloat, ...], Strict(False)] = (0.01, 0.1, 1.0)
+    """Scales at which R_A is shown at a tenth of the tolerance, at it, and at ten times it; an
+    empty list leaves the table out."""
     tolerance: PositiveFloat | None = None
     """Allowed rise of A's loss, nats; None derives it from the noise of A's own loss."""
     displacement: PositiveFloat | None = None
     """Scale of a single direction's displacement; None derives it from the training of A."""
     curvature_samples: PositiveInt = 512
     """Most samples of a task behind its curvature."""
+    verdicts: bool = True
+    """Judge by every form of the criterion whether the next task will make the network forget."""
+    closure_points: Annotated[int, Field(ge=0)] = 4
+    """Moments along each training at which the next task is judged, too; 0 for none."""
 
 
-class Recipe(_Section):
+class Recipe(Section):
     """Everything a run depends on, apart from the device."""
 
     name: Annotated[str, Field(min_length=1)]

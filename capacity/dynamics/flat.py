@@ -112,6 +112,14 @@ class FlatModel:
             "parameters while it is tracked: start a new tracker when the model changes"
         )
 
+    def layers(self) -> dict[str, nn.Module]:
+        """List the layers of this model's own copy of the module.
+
+        Returns:
+            Submodules by name. They are there to be looked at and hooked, never changed.
+        """
+        return dict(self._module.named_modules())
+
     def describe(self) -> str:
         """Name the architecture in one line.
 
@@ -167,6 +175,39 @@ class FlatModel:
             fixed = {n: t.to(theta.dtype) if t.is_floating_point() else t for n, t in fixed.items()}
         with sdpa_kernel(SDPBackend.MATH):
             return functional_call(self._module, {**self.unflatten(theta), **fixed}, (x,))
+
+    def layer_inputs(self, theta: Tensor, x: Tensor) -> dict[str, Tensor]:
+        """Run the network and keep what enters each layer.
+
+        Args:
+            theta: Parameters (P,).
+            x: Inputs (n, ...).
+
+        Returns:
+            Inputs (n, ...) by layer name, for layers that have a weight matrix or kernel, in the
+            order in which they are called; those of all calls (c n, ...), where there are c.
+        """
+        found: dict[str, list[Tensor]] = {}
+
+        def keep(name: str) -> Callable[[nn.Module, tuple[Tensor, ...]], None]:
+            def hook(_: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+                if inputs and isinstance(inputs[0], Tensor) and len(inputs[0]) == len(x):
+                    found.setdefault(name, []).append(inputs[0].detach())
+
+            return hook
+
+        hooks = [
+            part.register_forward_pre_hook(keep(name))
+            for name, part in self._module.named_modules()
+            if isinstance(weight := getattr(part, "weight", None), Tensor) and weight.dim() > 1
+        ]
+        try:
+            with torch.no_grad():
+                self.outputs(theta, x)
+        finally:
+            for hook in hooks:
+                hook.remove()
+        return {name: torch.cat(calls) for name, calls in found.items()}
 
     def loss(self, task: Task) -> Callable[[Tensor, Tensor, Tensor], Tensor]:
         """Bind a task's loss to this network.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import torch
 from torch import Tensor
@@ -16,6 +16,9 @@ from capacity.dynamics.flat import FlatModel
 from capacity.dynamics.updates import State, UpdateMap, from_training
 from capacity.interruption import check
 from capacity.tasks.task import Task
+
+if TYPE_CHECKING:
+    from capacity.dynamics.strategies.step import StrategyStep
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,8 +33,8 @@ class Step:
         gradient: Gradient of the batch loss at `before` (R, P).
         loss: Batch loss at `before` (R,).
         x: Inputs of the batch (R, b, ...).
-        y: Targets of the batch (R, b, ...).
-        index: The batch's rows in the training split (R, b).
+        y: Targets of the batch (R, b, ...); under a strategy the rows of its batch.
+        index: The batch's rows in the training split (R, b), or in the strategy's data.
     """
 
     count: int
@@ -96,6 +99,7 @@ def train(
     observers: Sequence[Observer] = (),
     on_epoch: Callable[[int, int, float, Tensor], None] | None = None,
     update: UpdateMap | None = None,
+    strategy: StrategyStep | None = None,
 ) -> Phase:
     """Learn one task with every replica, from a fresh optimiser state.
 
@@ -111,21 +115,24 @@ def train(
         observers: Called after every step.
         on_epoch: Called after every epoch with (epoch from 1, steps so far, T so far, theta).
         update: Update map; None takes the one that `training` names, its noise named after `order`.
+        strategy: What a strategy does to the steps on this task; None trains on the task alone.
 
     Returns:
         The phase. A non-finite loss ends it early, with `diverged` set.
     """
     if update is None:
         update = from_training(training, seed=order.seed, path=order.path)
-    gradients = vmap(grad_and_value(model.loss(task)))
+    if strategy is None:
+        gradients, draw = vmap(grad_and_value(model.loss(task))), _drawing(task)
+    else:
+        gradients, draw, update = strategy.gradients, strategy.draw, strategy.update(update)
     rates = training.learning_rates(len(task.train))
-    x_all, y_all = task.train.x, task.train.y
     state, count, time = update.init(theta), 0, 0.0
 
     for epoch, batches in enumerate(order.epoch_batches(theta.device), start=1):
         for index in batches:
             check()
-            x, y = x_all[index], y_all[index]
+            x, y, rows = draw(index)
             gradient, loss = gradients(state[0], x, y)
             lr = rates[count]
             after = update.step(state, gradient, lr, count + 1)
@@ -141,8 +148,14 @@ def train(
                 )
             count, time = count + 1, time + lr
             for observer in observers:
-                observer.observe(Step(count, lr, state, after, gradient, loss, x, y, index))
+                observer.observe(Step(count, lr, state, after, gradient, loss, x, y, rows))
             state = after
         if on_epoch is not None:
             on_epoch(epoch, count, time, state[0])
     return Phase(theta=state[0], steps=count, learning_time=time, diverged=None)
+
+
+def _drawing(task: Task) -> Callable[[Tensor], tuple[Tensor, Tensor, Tensor]]:
+    """Look batches up in the task's training split."""
+    x_all, y_all = task.train.x, task.train.y
+    return lambda index: (x_all[index], y_all[index], index)

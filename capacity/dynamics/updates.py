@@ -202,6 +202,7 @@ class Langevin:
         weight_decay: L2 coefficient, added to the gradient.
         seed: Root seed of the noise.
         path: Name of the noise's stream below the seed; every phase needs one of its own.
+        first: Replica that row 0 of theta is, where replicas go in chunks.
     """
 
     temperature: float
@@ -210,6 +211,7 @@ class Langevin:
     path: tuple[str | int, ...] = ()
     name: str = "sgld"
     plain: bool = False
+    first: int = 0
 
     def init(self, theta: Tensor) -> State:
         """Start from theta: (theta,)."""
@@ -226,7 +228,7 @@ class Langevin:
 
         Args:
             theta: Parameters whose shape, dtype and device it takes: (R, P), whose rows are the
-                replicas, or (P,), which is replica 0.
+                replicas from `first` on, or (P,), which is replica `first`.
             count: Steps taken in this phase, this one included.
 
         Returns:
@@ -237,7 +239,7 @@ class Langevin:
             np.random.Generator(
                 np.random.Philox(stream_seed(self.seed, "noise", *self.path, replica, count))
             ).standard_normal(theta.shape[-1])
-            for replica in range(len(theta) if theta.dim() > 1 else 1)
+            for replica in range(self.first, self.first + (len(theta) if theta.dim() > 1 else 1))
         ]
         return torch.from_numpy(np.stack(rows)).reshape(theta.shape).to(theta.device, theta.dtype)
 
