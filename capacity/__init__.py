@@ -10,6 +10,9 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from capacity.compatibility.front_door import compatible_capacity as compatible_capacity
+    from capacity.compatibility.front_door import task_dimension as task_dimension
+    from capacity.compatibility.front_door import verdict as verdict
     from capacity.config import Measure as Measure
     from capacity.config import Model as Model
     from capacity.config import Recipe as Recipe
@@ -34,6 +37,9 @@ _HOME = {
     "run": "capacity.runs.run",
     "open_run": "capacity.runs.run",
     "forecast": "capacity.forecasting.forecast",
+    "compatible_capacity": "capacity.compatibility.front_door",
+    "task_dimension": "capacity.compatibility.front_door",
+    "verdict": "capacity.compatibility.front_door",
     "TransportTracker": "capacity.transport.tracker",
     "GradientStep": "capacity.dynamics.own_steps",
     "BatchStep": "capacity.dynamics.own_steps",

@@ -14,7 +14,7 @@ import capacity
 NAMES = [
     "BatchStep", "Estimate", "Forecast", "GradientStep", "Measure", "Model", "Recipe", "Run",
     "Split", "Status", "Task", "TaskSequence", "TaskStream", "Training", "TransportTracker",
-    "forecast", "open_run", "run",
+    "compatible_capacity", "forecast", "open_run", "run", "task_dimension", "verdict",
 ]  # fmt: skip
 
 
@@ -39,7 +39,13 @@ def test_importing_is_quick_and_the_function_survives_its_modules():
 
 
 @pytest.mark.parametrize(
-    "module", ["capacity.forecasting.forecast", "capacity.transport.tracker", "capacity.runs.run"]
+    "module",
+    [
+        "capacity.compatibility.front_door",
+        "capacity.forecasting.forecast",
+        "capacity.transport.tracker",
+        "capacity.runs.run",
+    ],
 )
 def test_docstring_examples(module):
     result = doctest.testmod(import_module(module))

@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
 from capacity.checks import positive_float
-from capacity.curvature.lanczos import Operator, eigenpairs
+from capacity.curvature.eigenspace import Eigenpairs, eigenpairs
+from capacity.curvature.lanczos import Operator
+from capacity.curvature.spectral_measure import jackknife
 from capacity.dynamics.evaluate import outputs
 from capacity.dynamics.flat import FlatModel
-from capacity.estimate import Status
+from capacity.estimate import Estimate, Status
 from capacity.tasks.task import Task
+
+_EXACT = Estimate(value=0.0)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,6 +34,11 @@ class Preserving:
         tolerance: a, the allowed rise of the old tasks' mean loss.
         displacement: d, how far a direction is moved.
         converged: Whether every eigenvector above the threshold was found.
+        removed_range: How many eigenvalues are certainly above the threshold, and how many may be,
+            by their residuals; None where they were not found by iteration.
+        subspace_error: Bound of the sine between the space removed and the true one.
+        soft_removed: tr(s G (1 + s G)^-1) with s = d^2 / 2a: how many directions the soft projector
+            (1 + s G)^-1 removes.
     """
 
     removed_basis: Tensor
@@ -37,6 +46,9 @@ class Preserving:
     tolerance: float
     displacement: float
     converged: bool = True
+    removed_range: tuple[int, int] | None = None
+    subspace_error: Estimate = _EXACT
+    soft_removed: Estimate | None = None
 
     @property
     def threshold(self) -> float:
@@ -47,6 +59,11 @@ class Preserving:
     def removed(self) -> int:
         """k, the number of directions that are not preserving."""
         return len(self.removed_basis)
+
+    @property
+    def rank(self) -> int:
+        """P - k, the number of directions that P_A keeps."""
+        return self.removed_basis.shape[1] - self.removed
 
     def project(self, vectors: Tensor) -> Tensor:
         """Apply P_A.
@@ -61,6 +78,38 @@ class Preserving:
         if not len(basis):
             return vectors
         return vectors - (vectors @ basis.T) @ basis
+
+    def __call__(self, vectors: Tensor) -> Tensor:
+        """Apply P_A, as `project`; with `rank`, what the transport engine takes as a projector.
+
+        Args:
+            vectors: Rows (K, P).
+
+        Returns:
+            Their projections (K, P).
+        """
+        return self.project(vectors)
+
+    def at(self, tolerance: float) -> Preserving:
+        """Give the projector for a larger tolerance, from the eigenvectors that are known.
+
+        Args:
+            tolerance: a, at least that of this projector.
+
+        Returns:
+            The projector; what belongs to this one's cut alone is left out.
+        """
+        assert tolerance >= self.tolerance * (1 - 1e-12)
+        kept = self.curvatures > curvature_threshold(tolerance, self.displacement)
+        return replace(
+            self,
+            removed_basis=self.removed_basis[kept.to(self.removed_basis.device)],
+            curvatures=self.curvatures[kept],
+            tolerance=tolerance,
+            converged=self.converged or bool((~kept).any()),
+            removed_range=None,
+            soft_removed=None,
+        )
 
 
 def curvature_threshold(tolerance: float, displacement: float) -> float:
@@ -78,6 +127,42 @@ def curvature_threshold(tolerance: float, displacement: float) -> float:
     a = positive_float("tolerance", tolerance)
     d = positive_float("displacement", displacement)
     return 2 * a / d**2
+
+
+def preserving_projectors(
+    curvature: Operator,
+    theta: Tensor,
+    *,
+    tolerances: Sequence[float],
+    displacement: float,
+    generator: torch.Generator,
+    max_products: int = 512,
+) -> tuple[Preserving, ...]:
+    """Find the directions that do not preserve the old tasks, at several tolerances at once.
+
+    All come from one Krylov space, which goes as deep as the smallest tolerance asks for. A
+    tolerance or displacement that is not a finite number above 0 is a ValueError.
+
+    Args:
+        curvature: The old tasks' GGN on rows.
+        theta: Where (P,); size, dtype and device of the vectors.
+        tolerances: a, the allowed rises of the loss; each above 0.
+        displacement: d, how far a direction is moved; above 0.
+        generator: Source of the starting block.
+        max_products: Most products with the curvature to spend.
+
+    Returns:
+        One projector per tolerance; `converged` is False where the products ran out first.
+    """
+    thresholds = [curvature_threshold(a, displacement) for a in tolerances]
+    found = eigenpairs(
+        curvature, theta, above=min(thresholds), generator=generator, max_products=max_products
+    )
+    whole = found.status is Status.OK
+    return tuple(
+        _cut(found, a, displacement, threshold, whole or _settled(found, threshold))
+        for a, threshold in zip(tolerances, thresholds, strict=True)
+    )
 
 
 def preserving_projector(
@@ -104,17 +189,47 @@ def preserving_projector(
     Returns:
         The projector; `converged` is False where the products ran out first.
     """
-    threshold = curvature_threshold(tolerance, displacement)
-    found = eigenpairs(
-        curvature, theta, above=threshold, generator=generator, max_products=max_products
+    return preserving_projectors(
+        curvature,
+        theta,
+        tolerances=[tolerance],
+        displacement=displacement,
+        generator=generator,
+        max_products=max_products,
+    )[0]
+
+
+def _cut(
+    found: Eigenpairs, tolerance: float, displacement: float, threshold: float, converged: bool
+) -> Preserving:
+    kept = int((found.values > threshold).sum())
+    part = replace(
+        found,
+        values=found.values[:kept],
+        vectors=found.vectors[:kept],
+        residuals=found.residuals[:kept],
+        beyond=torch.cat([found.values[kept:], found.beyond]),
+        beyond_residuals=torch.cat([found.residuals[kept:], found.beyond_residuals]),
     )
+    size = found.vectors.shape[1]
+    samples = found.space.sums(lambda x: x.clamp(min=0) / (x.clamp(min=0) + threshold), rank=size)
     return Preserving(
-        removed_basis=found.vectors,
-        curvatures=found.values,
+        removed_basis=part.vectors,
+        curvatures=part.values,
         tolerance=tolerance,
         displacement=displacement,
-        converged=found.status is Status.OK,
+        converged=converged,
+        removed_range=part.count_above(threshold),
+        subspace_error=part.subspace_error(),
+        soft_removed=jackknife(lambda f: f, samples),
     )
+
+
+def _settled(found: Eigenpairs, threshold: float) -> bool:
+    """Whether a larger cut is settled, though the products ran out before the smallest one was."""
+    above = int((found.values > threshold).sum()) + 1
+    residuals = torch.cat([found.residuals, found.beyond_residuals])[:above]
+    return above <= len(found.values) and bool((residuals <= 0.1 * threshold).all())
 
 
 def default_tolerance(model: FlatModel, theta: Tensor, old: Sequence[Task]) -> float:

@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from capacity.compatibility.capacity import CapacityAtScale, compatible_capacity
-from capacity.compatibility.dimension import Dimension, task_dimension
-from capacity.compatibility.preserving import Preserving, default_tolerance, preserving_projector
+from capacity.compatibility.capacity import CapacityAtScale, literal_capacity
+from capacity.compatibility.convergence import Convergence, convergence
+from capacity.compatibility.dimension import Dimension, literal_dimension
+from capacity.compatibility.plasticity import Plasticity, plasticity
+from capacity.compatibility.preserving import (
+    Preserving,
+    default_tolerance,
+    preserving_projectors,
+)
+from capacity.compatibility.sensitivity import FACTORS, SensitivityRow, sensitivity
 from capacity.config import Measure
-from capacity.curvature.operators import ggn, hessian
+from capacity.curvature.operators import average, ggn, hessian, loss_gradient
 from capacity.dynamics.flat import FlatModel
 from capacity.estimate import Z90
 from capacity.tasks.task import Task
@@ -22,7 +29,7 @@ from capacity.transport.maps import SquareMap
 _LITERAL_NOTE = (
     "Literal criterion of [II]: forgetting is inevitable when m_B > R_A. In an over-parameterised "
     "network R_A is about P and m_B a few dozen, so it almost never fires, and it does not see "
-    "how the tasks are aligned; the forecast is what decides."
+    "how the tasks are aligned; the other forms of the criterion decide."
 )
 
 
@@ -63,58 +70,83 @@ class CapacityRecord:
     Attributes:
         preserving: The projector P_A and how it was chosen.
         capacity: R_A(t), one record per scale; the first is the headline.
-        dimension: m_B.
-        literal: The literal criterion's verdict.
+        dimension: m_B; None where no new task was given.
+        literal: The literal criterion's verdict; None where no new task was given.
+        convergence: How far the old tasks are from being learned.
+        sensitivity: R_A over tolerances and scales, smallest tolerance first.
+        plasticity: Whether the network can still learn.
         parameters: P.
+        verdicts: Verdicts of the other forms of the criterion, as plain JSON types.
+        closures: Those forms along the training before, by name, as plain JSON types.
     """
 
     preserving: Preserving
     capacity: tuple[CapacityAtScale, ...]
-    dimension: Dimension
-    literal: Verdict
+    dimension: Dimension | None
+    literal: Verdict | None
+    convergence: Convergence
+    sensitivity: tuple[SensitivityRow, ...]
+    plasticity: Plasticity
     parameters: int
+    verdicts: Mapping[str, Any] = field(default_factory=dict)
+    closures: Mapping[str, Any] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain JSON types, as the result schema has them.
 
         Returns:
-            The entries capacity, dimension and literal of a transition.
+            The entries capacity, dimension, literal, verdicts, closures and plasticity of a
+            transition.
         """
         headline = self.capacity[0].to_dict()
+        preserving = self.preserving
+        soft, between = preserving.soft_removed, preserving.removed_range
         return {
             "capacity": {
                 "nats": headline["nats"],
                 "directions": headline["directions"],
                 "by_eps": [at_scale.to_dict() for at_scale in self.capacity],
                 "parameters": self.parameters,
-                "removed": self.preserving.removed,
-                "removed_complete": self.preserving.converged,
-                "tolerance": self.preserving.tolerance,
-                "displacement": self.preserving.displacement,
-                "curvature_threshold": self.preserving.threshold,
+                "removed": preserving.removed,
+                "removed_complete": preserving.converged,
+                "removed_range": None if between is None else list(between),
+                "soft_removed": None if soft is None else soft.to_dict(),
+                "subspace_error": preserving.subspace_error.to_dict(),
+                "tolerance": preserving.tolerance,
+                "displacement": preserving.displacement,
+                "curvature_threshold": preserving.threshold,
+                "convergence": self.convergence.to_dict(),
+                "sensitivity": [row.to_dict() for row in self.sensitivity],
             },
-            "dimension": self.dimension.to_dict(),
-            "literal": self.literal.to_dict(),
+            "dimension": None if self.dimension is None else self.dimension.to_dict(),
+            "literal": None if self.literal is None else self.literal.to_dict(),
+            "verdicts": dict(self.verdicts) or None,
+            "closures": dict(self.closures) or None,
+            "plasticity": self.plasticity.to_dict(),
         }
 
 
-def literal_verdict(capacity: CapacityAtScale, dimension: Dimension) -> Verdict:
+def literal_verdict(
+    capacity: CapacityAtScale, dimension: Dimension, *, at_the_cut: int = 0
+) -> Verdict:
     """Compare R_A with m_B; undecided where their 90 % intervals overlap.
 
     Args:
         capacity: R_A(t) at the headline scale.
         dimension: m_B.
+        at_the_cut: Directions that lie too close to the projector's cut to be told apart.
 
     Returns:
         The verdict.
     """
-    if dimension.no_demand:
-        return Verdict(fires=False, margin=None, verdict="room left")
     room, need = capacity.directions, dimension.stable_rank
+    if dimension.no_demand:
+        return Verdict(fires=False, margin=None, verdict="room left", note=need.note)
     if room.value is None or need.value is None:
-        return Verdict(fires=False, margin=None, verdict="undecided")
+        note = need.note if need.value is None else room.note
+        return Verdict(fires=False, margin=None, verdict="undecided", note=note)
     margin = room.value - need.value
-    slack = Z90 * ((room.stderr or 0.0) ** 2 + (need.stderr or 0.0) ** 2) ** 0.5
+    slack = Z90 * ((room.stderr or 0.0) ** 2 + (need.stderr or 0.0) ** 2) ** 0.5 + at_the_cut
     if abs(margin) <= slack:
         return Verdict(fires=False, margin=margin, verdict="undecided")
     fires = margin < 0
@@ -127,7 +159,7 @@ def assess(
     model: FlatModel,
     theta: Tensor,
     old: Sequence[Task],
-    new: Task,
+    new: Task | None,
     jacobian: SquareMap | None,
     measure: Measure,
     *,
@@ -139,8 +171,8 @@ def assess(
     Args:
         model: The network.
         theta: Its parameters (P,).
-        old: Every task learned so far; A is their average.
-        new: The task to come, B.
+        old: Every task learned so far, at least one; A is their average.
+        new: The task to come, B; None measures the capacity alone.
         jacobian: J_t of the training so far; None takes the identity.
         measure: Effort, scales, tolerance and displacement.
         displacement: Displacement scale when `measure` gives none: how far the last task moved
@@ -151,43 +183,54 @@ def assess(
         The record.
     """
     tolerance = measure.tolerance or default_tolerance(model, theta, old)
-    preserving = preserving_projector(
-        _average([ggn(model, t, theta, t.train.first(measure.curvature_samples)) for t in old]),
+    splits = [task.train.first(measure.curvature_samples) for task in old]
+    pairs = list(zip(old, splits, strict=True))
+    curvature = average([ggn(model, task, theta, split) for task, split in pairs])
+    gradients = [loss_gradient(model, task, theta, split) for task, split in pairs]
+    tolerances = [tolerance, *(tolerance * factor for factor in FACTORS)]
+    projectors = preserving_projectors(
+        curvature,
         theta,
-        tolerance=tolerance,
+        tolerances=tolerances if measure.sensitivity_eps else tolerances[:1],
         displacement=measure.displacement or displacement,
         generator=generator,
     )
-    capacity = compatible_capacity(
+    preserving = projectors[0]
+    # One Krylov space gives every scale: the table's come with the headline's.
+    found = literal_capacity(
         jacobian,
         preserving,
         like=theta,
-        eps=measure.eps,
+        eps=tuple(dict.fromkeys((*measure.eps, *measure.sensitivity_eps))),
         probes=measure.capacity_probes,
         nodes=measure.capacity_nodes,
         generator=generator,
     )
-    dimension = task_dimension(
-        hessian(model, new, theta, new.train.first(measure.curvature_samples)),
-        preserving,
-        like=theta,
-        probes=_DIMENSION_PROBES,
-        generator=generator,
-    )
+    capacity = found[: len(measure.eps)]
+    rows: tuple[SensitivityRow, ...] = ()
+    if measure.sensitivity_eps:
+        shown = sorted((at for at in found if at.eps in measure.sensitivity_eps), key=_scale)
+        rows = sensitivity(jacobian, projectors, shown)
+    dimension = literal = None
+    if new is not None:
+        split = new.train.first(measure.curvature_samples)
+        dimension = literal_dimension(
+            hessian(model, new, theta, split), preserving, like=theta, generator=generator
+        )
+        low, high = preserving.removed_range or (0, 0)
+        literal = literal_verdict(capacity[0], dimension, at_the_cut=high - low)
+    table = sorted(rows, key=lambda row: row.preserving.tolerance)
     return CapacityRecord(
         preserving=preserving,
         capacity=capacity,
         dimension=dimension,
-        literal=literal_verdict(capacity[0], dimension),
+        literal=literal,
+        convergence=convergence(curvature, torch.stack(gradients).mean(0), preserving),
+        sensitivity=tuple(table),
+        plasticity=plasticity(model, theta, old[-1] if new is None else new),
         parameters=len(theta),
     )
 
 
-_DIMENSION_PROBES = 16
-
-
-def _average(operators: list[Callable[[Tensor], Tensor]]) -> Callable[[Tensor], Tensor]:
-    def average(vectors: Tensor) -> Tensor:
-        return sum(apply(vectors) for apply in operators) / len(operators)  # type: ignore[return-value]
-
-    return average
+def _scale(at: CapacityAtScale) -> float:
+    return at.eps

@@ -14,7 +14,16 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup, escape
 from safetensors.numpy import load_file
 
-from capacity.report import learning, measures, parts, prediction, tables, words
+from capacity.report import (
+    closing,
+    learning,
+    measures,
+    parts,
+    prediction,
+    room,
+    tables,
+    words,
+)
 from capacity.report.charts import Figure, javascript, script_json
 from capacity.report.format import number, plural
 from capacity.report.reproduce import python_call, runs_from_recipe
@@ -114,6 +123,10 @@ def to_html(view: RunView) -> str:
             thermo_table=measures.thermo_table(view),
             groups=groups,
             eps_rows=tables.eps_table(view),
+            verdict_table=room.verdict_table(view),
+            preserving_table=room.preserving_table(view),
+            sensitivity_table=room.sensitivity_table(view),
+            plasticity_table=room.plasticity_table(view),
             colors=_task_colors(len(view.tasks)),
             specs=Markup(script_json({figure.id: figure.spec for figure in everything})),
             bundle=Markup(_bundle()) if everything else "",
@@ -141,6 +154,7 @@ def figures(view: RunView) -> dict[str, list[Figure]]:
         "scatter": [prediction.scatter_figure(view, target) for target in targets],
         "transport": [measures.spectrum_figure(view), measures.volume_figure(view)],
         "capacity": [prediction.capacity_figure(view)],
+        "closure": [closing.closure_figure(view)],
         "thermo": [measures.thermo_figure(view)],
     }
     return {name: [f for f in group if f is not None] for name, group in made.items()}

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from capacity.estimate import Estimate
 from capacity.report.format import MINUS, correlation, number, plural, say, with_interval
+from capacity.report.room import decides_sentence
 from capacity.report.tables import drop_target
 from capacity.report.view import Record, RunView, forecast_mean, measured_mean, pick
 
@@ -250,11 +251,12 @@ def literal_sentence(view: RunView) -> str:
     undecided = sum(t["literal"]["verdict"] == "undecided" for t in found)
     of = plural(len(found), "transition")
     any_of = "the one transition" if len(found) == 1 else f"any of {of}"
+    decides = decides_sentence(view) or "The forecast decides instead."
     if fired:
         return (
             f"The literal criterion m_B > R_A fires in {fired} of {of}: the new task needs more "
             "directions than the old ones leave. It does not see how the tasks are aligned, so "
-            "read it next to the forecast."
+            f"it cannot say how much is forgotten. {decides}"
         )
     shares = [
         pick(t, "capacity", "directions").value / t["capacity"]["parameters"]  # type: ignore[union-attr]
@@ -270,8 +272,8 @@ def literal_sentence(view: RunView) -> str:
     return (
         f"The literal criterion m_B > R_A does not fire in {any_of}{doubt}, and that says nothing "
         f"about forgetting here: {room}{_demand(found)}. In an over-parameterised "
-        "network it practically never fires, and it does not see how the tasks are aligned. The "
-        "forecast decides instead."
+        "network it practically never fires, and it does not see how the tasks are aligned. "
+        f"{decides}"
     )
 
 

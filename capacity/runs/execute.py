@@ -16,12 +16,17 @@ from capacity.dynamics.batches import DataOrder
 from capacity.dynamics.evaluate import Score, evaluate
 from capacity.dynamics.flat import FlatModel
 from capacity.dynamics.seeds import stream, stream_seed
+from capacity.dynamics.strategies.contribution import Contribution
+from capacity.dynamics.strategies.registry import Mitigation
+from capacity.dynamics.strategies.step import StrategyStep
+from capacity.dynamics.strategies.terms import Source
 from capacity.dynamics.train import train
 from capacity.dynamics.updates import from_training
 from capacity.estimate import from_samples
 from capacity.forecasting.baselines import new_task_loss, path_bound
 from capacity.forecasting.forecast import forecast_replicas
 from capacity.runs.directory import RunDirectory
+from capacity.runs.judge import Along, judge_transition
 from capacity.runs.observe import PhaseTransport, composed_spectrum
 from capacity.runs.progress import Progress
 from capacity.runs.result import Measurements
@@ -54,12 +59,18 @@ class Execution:
         self._model = models[0].to(device)
         self._theta = torch.stack([model.initial() for model in models]).to(device)
         _check_head(self._model, self._theta[0], self._tasks)
+        self._mitigation = Mitigation(
+            recipe.training.strategy, self._model, Source(recipe.seed, ("strategy",))
+        )
+        self._plan = Contribution(training=recipe.training)
         self._zero: list[Score] = []
         self._found = Measurements(
             recipe, self._model, self._tasks, states=["not_started"] * len(self._tasks)
         )
         self._steps, self._time = 0, 0.0
         self._displacement = 0.0
+        self._along = Along(self._theta, 0, 0)
+        self._spent = 0.0
 
     def run(self) -> str:
         """Do everything.
@@ -120,6 +131,8 @@ class Execution:
             return
         recipe, task = self._recipe, self._tasks[i]
         old = self._tasks.tasks[:i]
+        self._plan = self._mitigation.plan(task, recipe.training)
+        self._found.planned[i] = self._plan.training
         if recipe.measure.forecast:
             self._progress.start(f"task {i + 1}/{len(self._tasks)} forecast", 1)
             with self._directory.timed("forecast"):
@@ -128,22 +141,24 @@ class Execution:
                     self._theta,
                     old,
                     task,
-                    recipe.training,
+                    self._plan.training,
                     self._order(i, "forecast"),
+                    self._plan,
                 )
                 self._found.controls[i] = {
                     "new_task_loss": new_task_loss(self._model, self._theta, task).to_dict(),
                     "path_bound": path_bound(
-                        self._model, self._theta, task, recipe.training
+                        self._model, self._theta, task, self._plan.training
                     ).to_dict(),
                 }
         self._progress.start(f"task {i + 1}/{len(self._tasks)} capacity", 1)
         with self._directory.timed("capacity"):
             try:
                 self._found.capacities[i] = self._assess(i)
-            except (FloatingPointError, LostTrajectory) as error:
+            except (FloatingPointError, LostTrajectory, torch.linalg.LinAlgError) as error:
                 self._found.capacities[i] = None
-                self._found.notes[i] = f"Capacity and dimension could not be measured: {error}"
+                said = f"Capacity and dimension could not be measured: {error}"
+                self._found.notes[i] = f"{self._found.notes.get(i, '')} {said}".strip()
                 self._progress.line(f"task {i + 1}: {self._found.notes[i]}")
 
     def _assess(self, i: int) -> CapacityRecord:
@@ -151,27 +166,46 @@ class Execution:
         phases = [
             self._found.transports[k].trajectory for k in range(i) if recipe.measure.transport
         ]
-        return assess(
+        old, new = self._tasks.tasks[:i], self._tasks[i]
+        record = assess(
             self._model,
             self._theta[0],
-            self._tasks.tasks[:i],
-            self._tasks[i],
+            old,
+            new,
             TrainingJacobian(phases) if phases else None,
             recipe.measure,
             displacement=self._displacement,
             generator=stream(recipe.seed, "capacity", i, device=device),
+        )
+        if not recipe.measure.verdicts:
+            return record
+        return judge_transition(
+            self._model,
+            self._theta[0],
+            old,
+            new,
+            self._plan.training,
+            record,
+            along=self._along,
+            time=self._spent,
+            strategy="" if self._plan.plain else recipe.training.strategy.name,
+            seed=recipe.seed,
         )
 
     def _learn(self, i: int) -> None:
         """Train every replica on task i, watched."""
         recipe, task = self._recipe, self._tasks[i]
         label = f"task {i + 1}/{len(self._tasks)} train"
-        self._progress.start(label, recipe.training.epochs)
+        training = self._plan.training
+        self._progress.start(label, training.epochs)
         self._found.states[i] = "training"
         order = self._order(i, "order")
-        update = from_training(recipe.training, seed=order.seed, path=order.path)
+        update = from_training(training, seed=order.seed, path=order.path)
+        strategy = None
+        if not self._plan.plain:
+            strategy = StrategyStep(self._model, task, self._plan, recipe.replicas)
         path = PathObserver()
-        observers: list[Any] = [path]
+        observers: list[Any] = [path, *self._mitigation.observers()]
         if recipe.measure.transport:
             self._found.transports[i] = PhaseTransport(
                 self._model,
@@ -179,19 +213,23 @@ class Execution:
                 update,
                 recipe.measure,
                 stream(recipe.seed, "tangents", i, device=self._theta.device),
+                strategy,
             )
             observers.append(self._found.transports[i])
         start, first = self._theta, self._steps
         before = evaluate(self._model, start, task, task.train)
         time = self._time
-        rates = recipe.training.learning_rates(len(task.train))
+        rates = training.learning_rates(len(task.train))
         self._write_epoch(i, 0, first, time, rates[0], before, self._latest())
+        last = i + 1 == len(self._tasks)
+        self._along = Along(start, training.epochs, 0 if last else recipe.measure.closure_points)
 
         def on_epoch(epoch: int, steps: int, learned: float, theta: Tensor) -> None:
             train_score = evaluate(self._model, theta, task, task.train)
             tests = [evaluate(self._model, theta, t, t.test) for t in self._tasks.tasks]
             rate = rates[steps - 1]
             self._write_epoch(i, epoch, first + steps, time + learned, rate, train_score, tests)
+            self._along.epoch(epoch, learned, theta)
             self._progress.advance(f"loss {float(train_score.loss.mean()):.3f}")
 
         with self._directory.timed("train"):
@@ -199,14 +237,16 @@ class Execution:
                 self._model,
                 start,
                 task,
-                recipe.training,
+                training,
                 order,
                 observers=observers,
                 on_epoch=on_epoch,
                 update=update,
+                strategy=strategy,
             )
         self._theta = phase.theta
-        self._steps, self._time = first + phase.steps, time + phase.learning_time
+        self._steps, self._spent = first + phase.steps, phase.learning_time
+        self._time = time + phase.learning_time
         if phase.diverged is not None:
             self._found.states[i] = "diverged"
             self._found.diverged[i] = phase.diverged
@@ -219,16 +259,18 @@ class Execution:
             return
         # Only a finished phase has a cost; a diverged one would mix finite and lost replicas.
         after = evaluate(self._model, self._theta, task, task.train)
-        full = recipe.training.batch_size >= len(task.train)
+        full = training.batch_size >= len(task.train) and strategy is None
         self._found.costs[i] = path.cost(
             before.loss,
             after.loss,
-            plain=update.plain,
+            plain=update.plain and strategy is None,  # or the loss is another than the task's
             full=full,
             noisy=recipe.training.temperature is not None,
         )
         moved = (self._theta - start).double().square().sum(-1).mean()
         self._displacement = float(moved.sqrt())
+        with self._directory.timed("strategy"):
+            self._mitigation.learned(task, self._theta)
 
     def _after(self, i: int) -> None:
         """Measure what learning task i did."""
@@ -284,7 +326,7 @@ class Execution:
         return DataOrder(
             samples=len(self._tasks[i].train),
             batch_size=self._recipe.training.batch_size,
-            epochs=self._recipe.training.epochs,
+            epochs=self._plan.training.epochs,
             replicas=self._recipe.replicas,
             seed=self._recipe.seed,
             path=(purpose, i),

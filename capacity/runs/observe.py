@@ -9,6 +9,7 @@ from torch import Tensor
 
 from capacity.config import Measure
 from capacity.dynamics.flat import FlatModel
+from capacity.dynamics.strategies.step import StrategyStep
 from capacity.dynamics.train import Step
 from capacity.dynamics.updates import UpdateMap
 from capacity.estimate import Estimate, from_error, not_defined
@@ -30,17 +31,18 @@ class PhaseTransport:
         update: UpdateMap,
         measure: Measure,
         generator: torch.Generator,
+        strategy: StrategyStep | None = None,
     ) -> None:
         self._measure = measure
         self._tracker = PhaseTracker(
-            model.loss(task),
-            update,
+            model.loss(task) if strategy is None else strategy.loss_of(0),
+            update if strategy is None else strategy.update_of(update, 0),
             tangents=measure.tangents,
             log_volume_probes=measure.log_volume_probes,
             log_volume_nodes=measure.log_volume_nodes,
             log_volume_columns=measure.log_volume_columns,
             generator=generator,
-            data=(task.train.x, task.train.y),
+            data=(task.train.x, task.train.y) if strategy is None else strategy.data_of(0),
             layout=model.layout,
         )
         self._spectrum: Spectrum | None = None

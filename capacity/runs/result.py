@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from capacity.compatibility.transition import CapacityRecord
-from capacity.config import Recipe
+from capacity.config import Recipe, Training
 from capacity.dynamics.evaluate import Score
 from capacity.dynamics.flat import FlatModel
 from capacity.dynamics.train import Divergence
@@ -21,7 +21,14 @@ from capacity.thermo.path import PathCost
 from capacity.transport.spectrum_record import Spectrum
 
 SCHEMA_VERSION = 1
-NO_CAPACITY = {"capacity": None, "dimension": None, "literal": None}
+NO_CAPACITY = dict.fromkeys((
+    "capacity",
+    "dimension",
+    "literal",
+    "verdicts",
+    "closures",
+    "plasticity",
+))
 
 
 @dataclass
@@ -38,6 +45,7 @@ class Measurements:
         controls: The simpler predictors' values before a task.
         capacities: Capacity and dimension before a task; None where they could not be measured.
         notes: Why something of a transition is missing.
+        planned: Plan of every task that is not the recipe's: a strategy may change it.
         costs: What learning a task cost.
         transports: J_t of a task.
         composed: The spectrum of J_t over all learned tasks, if it was asked for.
@@ -53,6 +61,7 @@ class Measurements:
     controls: dict[int, dict[str, Any]] = field(default_factory=dict)
     capacities: dict[int, CapacityRecord | None] = field(default_factory=dict)
     notes: dict[int, str] = field(default_factory=dict)
+    planned: dict[int, Training] = field(default_factory=dict)
     costs: dict[int, PathCost] = field(default_factory=dict)
     transports: dict[int, PhaseTransport] = field(default_factory=dict)
     composed: Spectrum | None = None
@@ -127,7 +136,7 @@ class Measurements:
             "outputs": None if task.outputs is None else list(task.outputs),
             "train_samples": len(task.train),
             "test_samples": len(task.test),
-            "steps": self.recipe.training.steps(len(task.train)),
+            "steps": self.planned.get(i, self.recipe.training).steps(len(task.train)),
             "status": "interrupted" if self.states[i] == "training" else self.states[i],
             "diverged": None
             if lost is None

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from capacity import config
+from report.fabricated_capacity import PARAMETERS, Record, capacity_record, estimate
 
-Record = dict[str, Any]
 CASES = (
     "finished",
     "diverged",
@@ -21,26 +21,6 @@ CASES = (
     "stopped_early",
 )
 HOSTILE = "</script><script>document.title='owned'</script><img src=x onerror=alert(1)> & ${7*7}"
-PARAMETERS = 1234
-
-
-def estimate(
-    value: float | None, stderr: float | None = None, status: str = "ok", note: str = "", n: int = 4
-) -> Record:
-    """An estimate as `result.json` holds it; its interval is two standard errors wide."""
-    interval = None
-    if value is not None and stderr is not None:
-        interval = [value - 2 * stderr, value + 2 * stderr]
-    return {
-        "value": value,
-        "stderr": stderr,
-        "status": status,
-        "interval": interval,
-        "level": 0.9,
-        "n": n,
-        "cost": 0.0,
-        "note": note,
-    }
 
 
 def accuracy(i: int, j: int) -> float:
@@ -101,7 +81,6 @@ def transition(i: int, replicas: int, *, measured: bool = True, classes: bool = 
             "loss": estimate(loss(i, i) + shift, error, status),
         }
 
-    room = estimate(PARAMETERS * 1.2, 4.0)
     return {
         "task": i,
         "old": [
@@ -121,29 +100,7 @@ def transition(i: int, replicas: int, *, measured: bool = True, classes: bool = 
             "new_task_loss": estimate(2.0 + 0.1 * i, error),
             "path_bound": estimate(80.0 + i, error),
         },
-        "capacity": {
-            "nats": estimate(3400.0, 9.0),
-            "directions": room,
-            "by_eps": [{"eps": 0.1, "nats": estimate(3400.0, 9.0), "directions": room}],
-            "parameters": PARAMETERS,
-            "removed": 31,
-            "removed_complete": True,
-            "tolerance": 0.03,
-            "displacement": 4.0,
-            "curvature_threshold": 0.00375,
-        },
-        "dimension": {
-            "stable_rank": estimate(21.5, 1.2),
-            "intrinsic": estimate(3.1, 0.7),
-            "top_curvature": estimate(0.8, 0.01),
-            "no_demand": False,
-        },
-        "literal": {
-            "fires": False,
-            "margin": estimate(PARAMETERS * 1.2 - 21.5)["value"],
-            "verdict": "room left",
-            "note": "In an over-parameterised network it almost never fires.",
-        },
+        **capacity_record(i, classes=classes),
     }
 
 
@@ -320,6 +277,9 @@ def _refuse(made: Record) -> None:
     first["dimension"]["stable_rank"] = estimate(None, None, "not_defined", "NOTE-no-demand")
     second = made["transitions"][1]
     second["capacity"] = second["dimension"] = second["literal"] = None
+    # As an older version of the library left it.
+    for name in ("verdicts", "closures", "plasticity"):
+        del second[name]
     for old in second["old"]:
         old["forecast"] = None
     second["new"]["forecast"] = None

@@ -149,6 +149,37 @@ def test_verdict_gives_forecast_and_measurement_in_points(pages):
     assert "over-parameterised" in text
 
 
+def test_criterion_is_listed_and_said_in_plain_words(pages):
+    source, page = pages["finished"]
+    assert (
+        "What decides instead is the directional form: of the 2 transitions, it predicts "
+        "forgetting in 2." in page.text
+    )
+    for said in (
+        "Expected drop of A, > 5 predicts",
+        "Kept of the kernel, ≤ 0.9 predicts",
+        "forgetting predicted\u202f(−35)",
+        "NOTE-infinite-cost",
+        "NOTE-warned",
+        "NOTE-not-converged",
+        "31 (29 to 33)",
+        "0.03 (chosen)",
+        "What R",
+        "Dormant units, %",
+    ):
+        assert said in page.text, said
+    assert 'id="fig-closure"' in source
+    closes = page.text[page.text.index("Closes at learning time") :]
+    assert re.search(r"stays open.*undecided", closes)
+    # Regression has no points of accuracy: its directional form speaks of the loss.
+    assert "Expected rise of A's loss" in pages["regression"][1].text
+
+
+def test_run_of_an_older_version_still_has_its_page(pages):
+    # The second transition of this case lacks what was added since.
+    assert "NOTE-not-converged" in pages["refusals"][1].text
+
+
 def test_parts_of_the_spectrum_are_said_and_listed(pages):
     text = pages["finished"][1].text
     assert (

@@ -58,6 +58,13 @@ def test_result_is_complete(tiny):
         assert transition["capacity"]["directions"]["value"] > 0
         assert transition["dimension"]["stable_rank"]["value"] > 0
         assert 0 < transition["cost_ratio"]["value"] < 3
+        assert transition["verdicts"]["decides"] == "directional"
+        assert transition["verdicts"]["directional"]["verdict"] == "forgetting predicted"
+        curve = transition["closures"]["directional"]
+        assert curve["points"][0]["time"] == 0.0
+        assert len(curve["points"]) == 5
+        assert len(transition["capacity"]["sensitivity"]) == 3
+        assert transition["plasticity"]["feature_rank"]["value"] > 1
     for phase in result["phases"]:
         assert phase["thermo"]["inefficiency_path"]["value"] >= 1
         assert phase["thermo"]["path_invariant"]["smallest_ratio"] >= 1 - 1e-6

@@ -1,0 +1,172 @@
+"""What the forms of the criterion say about one transition, and how a number becomes a verdict."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+from capacity.compatibility.drift import Drift
+from capacity.compatibility.function_space import Room
+from capacity.estimate import Z90, Estimate
+
+PREDICTED, ROOM_LEFT, UNDECIDED = "forgetting predicted", "room left", "undecided"
+
+
+@dataclass(frozen=True, kw_only=True)
+class FormVerdict:
+    """One form of the criterion on one transition.
+
+    Attributes:
+        form: Its name.
+        value: What it measures; for `literal` R_A - m_B, in directions.
+        threshold: Where it turns.
+        fires_above: Whether forgetting is predicted above the threshold, rather than below.
+        margin: Distance to the threshold, positive where there is room left; None without a value.
+        half_width: Half of the margin's 90 % interval; 0 where the value is exact.
+        verdict: `forgetting predicted`, `room left`, or `undecided` where the margin's interval
+            holds 0 or there is no margin.
+        note: What the reader must know to read it.
+    """
+
+    form: str
+    value: Estimate
+    threshold: float
+    fires_above: bool
+    margin: float | None
+    half_width: float
+    verdict: str
+    note: str
+
+    @property
+    def fires(self) -> bool:
+        """Whether forgetting is predicted beyond the uncertainty."""
+        return self.verdict == PREDICTED
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain JSON types.
+
+        Returns:
+            One entry per attribute, and whether it fires.
+        """
+        return {
+            "form": self.form,
+            "value": self.value.to_dict(),
+            "threshold": self.threshold,
+            "fires_above": self.fires_above,
+            "margin": self.margin,
+            "half_width": self.half_width,
+            "fires": self.fires,
+            "verdict": self.verdict,
+            "note": self.note,
+        }
+
+
+def judge(
+    form: str,
+    value: Estimate,
+    threshold: float,
+    *,
+    fires_above: bool,
+    note: str = "",
+    error: float = 0.0,
+) -> FormVerdict:
+    """Hold an estimate against a threshold.
+
+    Args:
+        form: Name of the form.
+        value: What it measures.
+        threshold: Where it turns.
+        fires_above: Whether forgetting is predicted above the threshold.
+        note: What the reader must know; without a value, the value's own note is taken.
+        error: Standard error to add in quadrature, for what the value's own does not know.
+
+    Returns:
+        The verdict; `undecided` without a value, or where the 90 % interval holds the threshold.
+    """
+    margin, half, verdict = None, 0.0, UNDECIDED
+    if value.value is not None:
+        own = 0.0 if value.interval is None else (value.interval[1] - value.interval[0]) / 2
+        half = math.hypot(own, Z90 * error)
+        margin = threshold - value.value if fires_above else value.value - threshold
+        if abs(margin) > half:
+            verdict = ROOM_LEFT if margin > 0 else PREDICTED
+    return FormVerdict(
+        form=form,
+        value=value,
+        threshold=threshold,
+        fires_above=fires_above,
+        margin=margin,
+        half_width=half,
+        verdict=verdict,
+        note=note if margin is not None else value.note,
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Verdicts:
+    """Every form of the criterion on one transition, and which one to read.
+
+    Attributes:
+        literal: m_B against R_A; does not decide real cases.
+        capacity: Share of B's effective dimensions that is left; does not decide real cases.
+        transport_cost: C_{A->B}; does not decide real cases, the last resort where the directional
+            form is not known.
+        directional: Expected share of A lost; decides.
+        decides: Name of the form to read.
+        why: The reason, in one sentence.
+        room: All function-space measures.
+        drift: All directional measures; None where the training is no gradient flow.
+        removed: Directions that A's curvature takes, of those that its samples can show.
+        tolerance: a, nats.
+        displacement: d.
+        time: Learning time S; None where the training is no gradient flow.
+        warnings: What may spoil the verdict.
+        source: Committed table of how well each form does, which the thresholds come from.
+    """
+
+    literal: FormVerdict
+    capacity: FormVerdict
+    transport_cost: FormVerdict
+    directional: FormVerdict
+    decides: str
+    why: str
+    room: Room
+    drift: Drift | None
+    removed: int
+    tolerance: float
+    displacement: float
+    time: float | None
+    warnings: tuple[str, ...]
+    source: str
+
+    @property
+    def forms(self) -> tuple[FormVerdict, ...]:
+        """The forms, the literal one first."""
+        return self.literal, self.capacity, self.transport_cost, self.directional
+
+    @property
+    def verdict(self) -> str:
+        """What the form that decides says."""
+        return next(form.verdict for form in self.forms if form.form == self.decides)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain JSON types.
+
+        Returns:
+            One entry per attribute, and the verdict.
+        """
+        return {
+            "verdict": self.verdict,
+            "decides": self.decides,
+            "why": self.why,
+            **{form.form: form.to_dict() for form in self.forms},
+            "room": self.room.to_dict(),
+            "drift": None if self.drift is None else self.drift.to_dict(),
+            "removed": self.removed,
+            "tolerance": self.tolerance,
+            "displacement": self.displacement,
+            "time": self.time,
+            "warnings": list(self.warnings),
+            "source": self.source,
+        }
