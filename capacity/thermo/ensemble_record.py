@@ -1,0 +1,226 @@
+"""What an ensemble leaves behind: streamed sums of every step, Gram matrices of checkpoints.
+
+Nothing here grows with the number of parameters but the stored positions, which may lie on disk.
+Replicas that diverged are in no number; they are named in `excluded`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from enum import StrEnum
+
+import torch
+from torch import Tensor
+
+from capacity.thermo.grams import LayerGrams
+from capacity.thermo.landscape import Layout
+
+
+class Dynamics(StrEnum):
+    """What moves the ensemble, as far as the meaning of Sigma depends on it."""
+
+    GRADIENT = "gradient descent"
+    """Full-batch plain steps: the discrete gradient flow."""
+    MINIBATCH = "SGD"
+    """Plain steps on batches: the path carries minibatch noise."""
+    HEAVY_BALL = "heavy ball"
+    """Momentum: Sigma by energy balance in the continuous limit only."""
+    LANGEVIN = "Langevin"
+    """Overdamped Langevin dynamics: sums over the noisy path measure the step, not the cost."""
+    UNDERDAMPED = "underdamped Langevin"
+    """Langevin dynamics with inertia: Sigma lives in the space of theta and momenta."""
+    OTHER = "other"
+    """Adam, clipping, Nesterov, ...: no free energy is dissipated at a rate E|v|^2."""
+
+    @property
+    def noisy(self) -> bool:
+        """Whether the path carries thermal noise."""
+        return self in {Dynamics.LANGEVIN, Dynamics.UNDERDAMPED}
+
+
+class Start(StrEnum):
+    """The law that the ensemble starts from."""
+
+    DELTA = "delta"
+    """All replicas at one point: W2 of the replicas' own displacement is exact."""
+    COLD = "cold"
+    """A random initialisation."""
+    WARM = "warm"
+    """Where a previous task left the ensemble."""
+
+
+@dataclass(frozen=True)
+class Excluded:
+    """A replica that diverged.
+
+    Attributes:
+        replica: Its number.
+        step: Step (from 1) at which its energy or its parameters stopped being finite.
+    """
+
+    replica: int
+    step: int
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Series:
+    """Running sums of every replica, read at some steps. All float64, on the CPU.
+
+    Sums run over all steps, never over the marks only.
+
+    Attributes:
+        step: Steps at which they are read (M,); the last is the end.
+        time: Learning time sum dt_k (M,), dt_k = lr_k.
+        loss: Batch energy at the last step before the mark (M, N).
+        action: sum |d theta_k|^2/dt_k (M, N).
+        length: sum |d theta_k| (M, N).
+        trapezoid: -sum d theta_k . (g_k + g_{k+1})/2 (M, N), the drop along the path; for
+            minibatches each g is of its own batch.
+        noise_free: -sum d theta_k . g_{k+1} (M, N): on a fresh batch, without minibatch noise to
+            first order in lr.
+        heat: sum of the drop of the energy within steps (M, N): E_0 - E_T + work.
+        log_det: sum log|det d theta_{k+1}/d theta_k| (M, N), or None if it was not probed.
+    """
+
+    step: Tensor
+    time: Tensor
+    loss: Tensor
+    action: Tensor
+    length: Tensor
+    trapezoid: Tensor
+    noise_free: Tensor
+    heat: Tensor | None = None
+    log_det: Tensor | None = None
+
+    @property
+    def velocity(self) -> Tensor:
+        """E|v|^2 between two marks (M,), averaged over its steps and the replicas."""
+        spent = torch.diff(self.time, prepend=self.time.new_zeros(1))
+        paid = torch.diff(self.action, dim=0, prepend=self.action.new_zeros(1, len(self.action[0])))
+        return (paid / spent[:, None]).mean(-1)
+
+    @property
+    def mean_loss(self) -> Tensor:
+        """E[L] at the marks (M,)."""
+        return self.loss.mean(-1)
+
+    def select(self, rows: Tensor) -> Series:
+        """Keep some replicas.
+
+        Args:
+            rows: Their positions (n,).
+
+        Returns:
+            Their series.
+        """
+        held = {
+            name: value[:, rows]
+            for name, value in vars(self).items()
+            if isinstance(value, Tensor) and value.dim() == 2
+        }
+        return replace(self, **held)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class GaussianBound:
+    """Diagonal Gaussian upper bound of the entropy, with what a jackknife needs.
+
+    Attributes:
+        value: The bound in nats, unbiased for Gaussian coordinates (digamma correction); -inf where
+            a coordinate does not vary.
+        without: The bound without replica i (N,).
+        frozen: Number of coordinates that do not vary over the ensemble.
+    """
+
+    value: float
+    without: Tensor
+    frozen: int = 0
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Checkpoint:
+    """The ensemble at one moment, relative to its start.
+
+    Attributes:
+        step: Steps taken so far.
+        time: Learning time so far.
+        energy: Whole energy of every replica (N,), float64.
+        grams: Gram matrices of [theta_0 - mean; displacement], per block of theta.
+        leg_sq: |theta - theta at the previous checkpoint|^2 (N,).
+        entropy: Diagonal Gaussian bound of H here; None for fewer than 4 replicas.
+    """
+
+    step: int
+    time: float
+    energy: Tensor
+    grams: LayerGrams
+    leg_sq: Tensor
+    entropy: GaussianBound | None
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class EnsembleRecord:
+    """Everything measured on an ensemble while it moved, without the replicas that diverged.
+
+    Attributes:
+        dynamics: What moved it.
+        optimizer: Name of the update map.
+        temperature: tau; 0 for deterministic training and SGD.
+        full: Whether every step saw the whole energy.
+        start: Law that it started from.
+        replicas: Numbers of the replicas in this record, N of them.
+        excluded: Those that diverged.
+        layout: Names and sizes of the blocks of theta.
+        learning_time: T; in the time in which T Sigma >= W2^2 is meant: sum lr_k, for heavy ball
+            sum lr_k/(1 - mu), for underdamped Langevin t/gamma.
+        last_kinetic: |last step|^2/(2 lr) of heavy ball, p^2/2 at the end for underdamped
+            Langevin, (N,); else None.
+        first_kinetic: p^2/2 at the start for underdamped Langevin (N,), else None.
+        energy_start: Whole energy of every replica at the start (N,), float64.
+        entropy_start: H_0 in nats where the user knows it, else None.
+        entropy_start_bound: Diagonal Gaussian bound of H_0; None for fewer than 4 replicas.
+        series: Running sums.
+        checkpoints: In time; the last is the end.
+        theta_start: Positions at the start (N, P), in memory or mapped from disk.
+        theta: Positions at every checkpoint, each (N, P), in memory or mapped from disk.
+        time_scale: learning_time over sum lr_k.
+    """
+
+    dynamics: Dynamics
+    optimizer: str
+    temperature: float
+    full: bool
+    start: Start
+    replicas: tuple[int, ...]
+    excluded: tuple[Excluded, ...]
+    layout: Layout
+    learning_time: float
+    last_kinetic: Tensor | None
+    first_kinetic: Tensor | None
+    energy_start: Tensor
+    entropy_start: float | None
+    entropy_start_bound: GaussianBound | None
+    series: Series
+    checkpoints: tuple[Checkpoint, ...]
+    theta_start: Tensor
+    theta: tuple[Tensor, ...]
+    time_scale: float = 1.0
+
+    @property
+    def size(self) -> int:
+        """P."""
+        return sum(size for _, size in self.layout)
+
+    @property
+    def end(self) -> Checkpoint:
+        """The last checkpoint."""
+        return self.checkpoints[-1]
+
+    @property
+    def excluded_note(self) -> str:
+        """Name the replicas that diverged, in a sentence; empty if there are none."""
+        if not self.excluded:
+            return ""
+        names = ", ".join(f"{e.replica} (step {e.step})" for e in self.excluded)
+        total = len(self.excluded) + len(self.replicas)
+        return f"{len(self.excluded)} of {total} replicas diverged and are left out: {names}."

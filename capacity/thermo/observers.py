@@ -1,0 +1,186 @@
+"""What is summed up along the way: action, length, trapezoid and log-volume of every replica.
+
+Streamed: each step is read once and forgotten. Both are observers of `capacity.dynamics.train`,
+too, for people who train with it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor
+
+from capacity.curvature.lanczos import quadrature
+from capacity.dynamics.train import Step
+from capacity.thermo.ensemble_record import Series
+
+_TINY = 1e-12
+_NAMES = ("loss", "action", "length", "trapezoid", "noise_free")
+
+
+class StreamMeter:
+    """Running sums over the steps of some replicas (see `Series` for what each is).
+
+    Args:
+        marks: Steps, ascending, at which the sums are kept; None keeps every step.
+        plain: Whether steps are theta - lr gradient, so that d theta . g need not be computed.
+    """
+
+    def __init__(self, marks: Sequence[int] | None = None, *, plain: bool = False) -> None:
+        self._marks = None if marks is None else frozenset(marks)
+        self._plain = plain
+        self._sums: dict[str, Tensor] = {}
+        self._kept: dict[str, list[Tensor]] = {name: [] for name in _NAMES}
+        self._at: list[tuple[int, float]] = []
+        self._moved: Tensor | None = None
+        self._late = False
+        self._time = 0.0
+        self._count = 0
+        self._lost: Tensor | None = None
+
+    def observe(self, step: Step) -> None:
+        """Add one step of `capacity.dynamics.train`.
+
+        Args:
+            step: The step.
+        """
+        self.add(step.lr, step.before[0], step.after[0], step.gradient, step.loss)
+
+    @torch.no_grad()
+    def add(
+        self, lr: float, before: Tensor, after: Tensor, gradient: Tensor, loss: Tensor
+    ) -> None:
+        """Add one step.
+
+        Args:
+            lr: dt of the step.
+            before: theta before it (n, P).
+            after: theta after it (n, P).
+            gradient: Gradient at `before` (n, P).
+            loss: Energy at `before` (n,).
+        """
+        self._close(gradient)
+        moved = after - before
+        squared = moved.square().sum(-1).double()
+        forward = -squared / lr if self._plain else (moved * gradient).sum(-1).double()
+        if not self._sums:
+            zeros = torch.zeros_like(squared)
+            self._sums = {name: zeros for name in ("action", "length", "before", "after")}
+            self._lost = torch.zeros_like(squared, dtype=torch.int64)
+        sums = self._sums
+        sums["action"] = sums["action"] + squared / lr
+        sums["length"] = sums["length"] + squared.sqrt()
+        sums["before"] = sums["before"] - forward
+        self._count, self._time = self._count + 1, self._time + lr
+        assert self._lost is not None
+        bad = ~torch.isfinite(squared + loss)
+        self._lost = torch.where(bad & (self._lost == 0), self._count, self._lost)
+        self._moved = moved
+        if self._marks is None or self._count in self._marks:
+            self._at.append((self._count, self._time))
+            self._kept["loss"].append(loss.double())
+            self._kept["action"].append(sums["action"])
+            self._kept["length"].append(sums["length"])
+            self._late = True
+
+    @property
+    def lost(self) -> Tensor:
+        """Step (from 1) at which each replica stopped being finite (n,), 0 where it did not."""
+        assert self._lost is not None, "no step was taken"
+        return self._lost
+
+    @property
+    def time(self) -> float:
+        """Learning time so far."""
+        return self._time
+
+    def finish(self, gradient: Tensor) -> Series:
+        """Close the books.
+
+        Args:
+            gradient: Gradient where the last step arrived (n, P), on a fresh batch.
+
+        Returns:
+            The sums at the marks.
+        """
+        self._close(gradient)
+        kept = {name: torch.stack(values).cpu() for name, values in self._kept.items()}
+        steps, times = zip(*self._at, strict=True)
+        return Series(
+            step=torch.tensor(steps), time=torch.tensor(times, dtype=torch.float64), **kept
+        )
+
+    @torch.no_grad()
+    def _close(self, gradient: Tensor) -> None:
+        """Add what the last step's sums owe to the gradient after it."""
+        if self._moved is None:
+            return
+        sums = self._sums
+        sums["after"] = sums["after"] - (self._moved * gradient).sum(-1).double()
+        self._moved = None
+        if self._late:
+            self._kept["trapezoid"].append(0.5 * (sums["before"] + sums["after"]))
+            self._kept["noise_free"].append(sums["after"])
+            self._late = False
+
+
+class LogDetMeter:
+    """Running sums of log|det d theta_{k+1}/d theta_k| of plain steps, one probe per replica.
+
+    One Hessian product per step: -lr z'Hz - lr^2 |Hz|^2/2, whose error is of third order in lr
+    times curvature. Two or more: stochastic Lanczos quadrature, which also holds where a step folds
+    (theory, section 2).
+
+    Args:
+        nodes: Hessian products per step and replica.
+        seeds: One generator per replica.
+    """
+
+    def __init__(self, nodes: int, seeds: Sequence[torch.Generator]) -> None:
+        self._nodes, self._seeds = nodes, seeds
+        self._sum: Tensor | None = None
+        self._folds: Tensor | None = None
+
+    @torch.no_grad()
+    def add(self, lr: float, size: int, products: Callable[[Tensor], Tensor], like: Tensor) -> None:
+        """Add one step.
+
+        Args:
+            lr: dt of the step.
+            size: P.
+            products: Rows (n, P) to each replica's Hessian product with its row.
+            like: A tensor whose dtype and device the probes take.
+        """
+        z = torch.stack([torch.randint(0, 2, (size,), generator=g) for g in self._seeds])
+        z = (2 * z - 1).to(like)
+        if self._nodes == 1:
+            with torch.enable_grad():
+                image = products(z)
+            first, second = (z * image).sum(-1).double(), image.square().sum(-1).double()
+            values = -lr * first - 0.5 * lr**2 * second
+            folded = lr**2 * second > size
+        else:
+
+            def product(v: Tensor) -> Tensor:
+                with torch.enable_grad():
+                    return products(v)
+
+            nodes, weights = quadrature(product, z, self._nodes)
+            shrink = (1 - lr * nodes).abs().clamp(min=_TINY)
+            values = size * (weights * shrink.log()).sum(-1)
+            folded = (lr * nodes > 1).any(-1)
+        self._sum = values if self._sum is None else self._sum + values
+        self._folds = folded.long() if self._folds is None else self._folds + folded.long()
+
+    @property
+    def sum(self) -> Tensor:
+        """The sums so far (n,), float64."""
+        assert self._sum is not None, "no step was taken"
+        return self._sum
+
+    @property
+    def folds(self) -> Tensor:
+        """Steps of each replica (n,) in which lr times a curvature was seen above 1."""
+        assert self._folds is not None, "no step was taken"
+        return self._folds
