@@ -10,8 +10,11 @@ A recipe gives the same numbers on every run, so a report changes only when the 
 from __future__ import annotations
 
 import argparse
+import subprocess
+import sys
 import tempfile
 from pathlib import Path
+from typing import NamedTuple
 
 from jinja2 import Environment
 
@@ -20,14 +23,39 @@ from capacity import config
 
 HERE = Path(__file__).parent
 REFERENCE = ("split-digits", "rotated-digits")
+
+
+class Study(NamedTuple):
+    """A page that a script of its own writes.
+
+    Attributes:
+        name: Of the page.
+        description: For the index.
+        script: Writes the page.
+        recorded: Whether the script draws it from committed records when it is called alone.
+    """
+
+    name: str
+    description: str
+    script: str
+    recorded: bool = False
+
+
 STUDIES = (
-    (
+    Study(
         "training-jacobian",
         "The dense training Jacobian of a digits network: its three regions, the alignment of its "
         "bulk, and what it owes to inputs and to labels.",
+        "benchmarks/training_jacobian.py",
+    ),
+    Study(
+        "thermodynamics",
+        "The Epistemic Speed Limit in experiments: a Gaussian where all is known, learning rate, "
+        "curriculum, ensemble size, noise level and a convolutional network.",
+        "benchmarks/thermo/experiments/run.py",
+        recorded=True,
     ),
 )
-"""Pages that a script of their own writes, `benchmarks/NAME.py` with underscores."""
 
 INDEX = """<!doctype html>
 <html lang="en">
@@ -51,8 +79,8 @@ h2 { margin-top: 2.5rem; font-size: 1.25rem; }
 <h2>Studies</h2>
 <p>Each is written by a script of its own in <code>benchmarks/</code>.</p>
 <dl>
-{% for name, description in studies %}<dt><a href="{{ name }}.html">{{ name }}</a></dt>
-<dd>{{ description }} <code>python benchmarks/{{ name|replace("-", "_") }}.py</code></dd>
+{% for study in studies %}<dt><a href="{{ study.name }}.html">{{ study.name }}</a></dt>
+<dd>{{ study.description }} <code>python {{ study.script }}</code></dd>
 {% endfor %}</dl>
 {% endif %}
 </html>
@@ -69,10 +97,13 @@ def main() -> None:
         with tempfile.TemporaryDirectory() as folder:
             run = capacity.run(name, out=Path(folder) / name)
             run.report(HERE / f"{name}.html")
+    for study in STUDIES if not chosen.index else ():
+        if study.recorded:
+            subprocess.run([sys.executable, HERE.parent / study.script], check=True)
     built = [
         config.load(name) for name in config.recipe_names() if (HERE / f"{name}.html").is_file()
     ]
-    studies = [study for study in STUDIES if (HERE / f"{study[0]}.html").is_file()]
+    studies = [study for study in STUDIES if (HERE / f"{study.name}.html").is_file()]
     template = Environment(autoescape=True, trim_blocks=True).from_string(INDEX)
     index = template.render(recipes=built, studies=studies)
     (HERE / "index.html").write_text(index, encoding="utf-8")

@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from capacity.checks import positive_int, resolve_device
-from capacity.config import Training
+from capacity.config import Strategy, Training
 from capacity.dynamics.batches import DataOrder
 from capacity.dynamics.evaluate import Score
 from capacity.dynamics.flat import FlatModel
+from capacity.dynamics.strategies.contribution import Contribution
+from capacity.dynamics.strategies.terms import Source
 from capacity.estimate import Estimate, Status, from_samples, not_defined
 from capacity.forecasting.linearized import cost_ratio, linearized_scores, simulate
+from capacity.forecasting.mitigated import contribution_of, foreseen, named_strategies
 from capacity.tasks.task import LossFunction, Task
 from capacity.tasks.tensors import as_task
 
@@ -57,12 +63,18 @@ class Forecast:
         new_loss: Loss on the new task's test split after training on it.
         cost_ratio: Operations of the forecast for one network and data order over those of the
             training that it forecasts.
+        average_accuracy: Mean accuracy over all old tasks and the new one, after learning it.
+        average_loss: Mean loss over all of them.
+        by_strategy: The same under other strategies, by name, the best first (`rank`).
     """
 
     old: tuple[Forgetting, ...]
     new_accuracy: Estimate
     new_loss: Estimate
     cost_ratio: Estimate
+    average_accuracy: Estimate
+    average_loss: Estimate
+    by_strategy: dict[str, Forecast] = field(default_factory=dict)
 
     @property
     def accuracy_drop(self) -> Estimate:
@@ -111,6 +123,7 @@ def forecast_replicas(
     new: Task,
     training: Training,
     order: DataOrder,
+    contribution: Contribution | None = None,
 ) -> Forecast:
     """Forecast for replicas that are already flat, each with its own data order.
 
@@ -121,35 +134,46 @@ def forecast_replicas(
         new: The new task.
         training: The new task's planned training.
         order: Data order of the simulation.
+        contribution: What a strategy adds to learning the new task; None adds nothing.
 
     Returns:
         The forecast, with spread over replicas and data orders.
     """
-    delta, _ = simulate(model, theta, new, training, order)
+    plan = Contribution(training=training) if contribution is None else foreseen(contribution)
+    delta, _ = simulate(model, theta, new, training, order, contribution=plan)
 
-    forgetting = []
+    forgetting, ends = [], []
     for task in old:
         before, after = linearized_scores(model, theta, delta, task, task.test)
+        ends.append(after)
         forgetting.append(
             change(
                 task, before, after, status=Status.UNCALIBRATED, note=INTERVAL_NOTE, predict=True
             )
         )
     _, reached = linearized_scores(model, theta, delta, new, new.test)
-    settings = {"status": Status.UNCALIBRATED, "note": INTERVAL_NOTE, "predict": True}
-    batch = min(training.batch_size, len(new.train))
-    ratio = cost_ratio(model, theta[0], new, batch)
+    ends.append(reached)
+    ratio = cost_ratio(model, theta[0], new, training.batch_size, plan)
+    every = all(task.classifies for task in (*old, new))
     return Forecast(
         old=tuple(forgetting),
-        new_accuracy=from_samples(reached.accuracy.tolist(), **settings)  # type: ignore[arg-type]
-        if new.classifies
-        else NO_ACCURACY,
-        new_loss=from_samples(reached.loss.tolist(), **settings),  # type: ignore[arg-type]
+        new_accuracy=_spread(reached.accuracy) if new.classifies else NO_ACCURACY,
+        new_loss=_spread(reached.loss),
         cost_ratio=Estimate(
             value=ratio,
-            cost=ratio * training.steps(len(new.train)),
+            cost=ratio * plan.training.steps(len(new.train)),
             note="Counted floating-point operations, per network and data order.",
         ),
+        average_accuracy=_spread(torch.stack([end.accuracy for end in ends]).mean(0))
+        if every
+        else NO_ACCURACY,
+        average_loss=_spread(torch.stack([end.loss for end in ends]).mean(0)),
+    )
+
+
+def _spread(values: Tensor) -> Estimate:
+    return from_samples(
+        values.tolist(), status=Status.UNCALIBRATED, note=INTERVAL_NOTE, predict=True
     )
 
 
@@ -159,6 +183,7 @@ def forecast(
     old: object,
     new: object,
     training: Training | None = None,
+    strategies: str | Sequence[str | Mapping[str, Any] | Strategy] = (),
     loss: str | LossFunction = "cross_entropy",
     orders: int = 8,
     seed: int = 0,
@@ -176,7 +201,11 @@ def forecast(
             pair of such pairs (train, test), a `Dataset`, a `DataLoader`, or an Avalanche
             experience.
         new: The new task, in one of the same forms.
-        training: How the new task will be trained; None takes the defaults of `Training`.
+        training: How the new task will be trained, its strategy against forgetting included; None
+            takes the defaults of `Training`.
+        strategies: Strategies to compare: names, options as {"name": "ewc", "strength": 10}, or
+            `all` for all that need no option and no past. What they remember (importances,
+            memories, bases) is made from the old tasks' training data and the network as it is.
         loss: Loss of the tasks that do not bring one: `cross_entropy`, `mse`, or a function of
             (outputs, targets) that returns the mean.
         orders: Data orders to simulate; their spread gives the interval.
@@ -185,7 +214,7 @@ def forecast(
 
     Returns:
         The forecast. Its intervals carry the status `uncalibrated`: they know the data order but
-        not the linearisation error.
+        not the linearisation error. `by_strategy` has a forecast for every one of `strategies`.
 
     Raises:
         ValueError: If the model, a task, the training or the device cannot be used; the message
@@ -228,6 +257,8 @@ def forecast(
 
     flat.to(where)
     new_task = new_task.to(where)
+    old_tasks = tuple(task.to(where) for task in old_tasks)
+    start = theta.to(where).expand(orders, -1).contiguous()
     order = DataOrder(
         samples=len(new_task.train),
         batch_size=training.batch_size,
@@ -236,14 +267,36 @@ def forecast(
         seed=seed,
         path=("forecast",),
     )
-    return forecast_replicas(
-        flat,
-        theta.to(where).expand(orders, -1).contiguous(),
-        tuple(task.to(where) for task in old_tasks),
-        new_task,
-        training,
-        order,
-    )
+
+    def under(options: Strategy) -> Forecast:
+        source = Source(seed, ("forecast", "strategy"))
+        plan = contribution_of(options, flat, start, old_tasks, new_task, training, source)
+        return forecast_replicas(flat, start, old_tasks, new_task, training, order, plan)
+
+    compared = {name: under(options) for name, options in named_strategies(strategies).items()}
+    return replace(under(training.strategy), by_strategy=rank(compared))
+
+
+def rank(forecasts: Mapping[str, Forecast]) -> dict[str, Forecast]:
+    """Order strategies by what they leave: the mean accuracy over all tasks, old and new.
+
+    The loss, averaged in the same way, decides between equals and where a task has no accuracy;
+    what diverges comes last.
+
+    Args:
+        forecasts: Forecasts by name.
+
+    Returns:
+        The same, the best first.
+    """
+
+    def worth(name: str) -> tuple[float, float]:
+        accuracy, loss = forecasts[name].average_accuracy, forecasts[name].average_loss
+        if loss.value is None:
+            return (math.inf, math.inf)
+        return (-(accuracy.value or 0.0), loss.value)
+
+    return {name: forecasts[name] for name in sorted(forecasts, key=worth)}
 
 
 def _old_tasks(old: object, loss: str | LossFunction) -> tuple[Task, ...]:

@@ -1,25 +1,29 @@
 """Simulated training of the linearised model (theory, section 4).
 
 At theta_A the network is replaced by f(theta_A) + Phi delta, Phi = d f / d theta, and B's own
-training (its loss, optimiser, schedule, batch size and number of steps) is run on delta. Nothing
-of B is learned by the network itself. For a model that is linear in theta the simulation is the
-training, exactly.
+training (its loss, optimiser, schedule, batch size, number of steps, and its strategy against
+forgetting) is run on delta. Nothing of B is learned by the network itself. For a model that is
+linear in theta the simulation is the training, exactly.
 """
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
-from torch.func import grad, vmap
+from torch.func import vmap
 from torch.utils.flop_counter import FlopCounterMode
 
 from capacity.config import Training
-from capacity.differential import pullback, pushforward
+from capacity.differential import pushforward
 from capacity.dynamics.batches import DataOrder
 from capacity.dynamics.evaluate import Score, score_outputs
 from capacity.dynamics.flat import FlatModel
+from capacity.dynamics.strategies.contribution import Contribution
+from capacity.dynamics.strategies.step import StrategyStep
+from capacity.dynamics.strategies.terms import Private
 from capacity.dynamics.updates import UpdateMap, from_training
 from capacity.interruption import check
 from capacity.tasks.task import Split, Task
@@ -39,18 +43,33 @@ class Simulation(NamedTuple):
     finite: Tensor
 
 
-def _gradient(
-    model: FlatModel, task: Task, theta: Tensor, delta: Tensor, x: Tensor, y: Tensor
-) -> Tensor:
-    """Gradient of B's loss on the linearised outputs, with respect to delta (P,)."""
+class LinearizedStep(StrategyStep):
+    """Steps of a strategy on the linearised network; the point that moves is theta's displacement.
 
-    def linearized(moved: Tensor) -> Tensor:
-        f, df = pushforward(lambda t: model.outputs(t, x), (theta,), (moved,))
+    The strategy's penalty stays a function of theta = at + delta. All that reads the network's
+    outputs (the loss, replayed and distilled samples, a reference gradient) reads the linearised
+    ones; teachers are where they were.
+
+    Args:
+        model: The network.
+        task: The new task.
+        contribution: What the strategy adds; a plain one adds nothing.
+        at: Where the network is linearised (R, P).
+    """
+
+    def __init__(
+        self, model: FlatModel, task: Task, contribution: Contribution, at: Tensor
+    ) -> None:
+        super().__init__(model, task, contribution, len(at))
+        self._private["linearized"] = {"at": at}
+
+    def _outputs(self, point: Tensor, x: Tensor, private: dict[str, Private]) -> Tensor:
+        at = private["linearized"]["at"]
+        f, df = pushforward(lambda t: self._model.outputs(t, x), (at,), (point,))
         return f + df
 
-    # Transposing the linear map that the JVP has just built shares its forward pass.
-    values, transpose = pullback(linearized, delta)
-    return transpose(grad(task.loss_of)(values, y))[0]
+    def _theta(self, point: Tensor, private: dict[str, Private]) -> Tensor:
+        return private["linearized"]["at"] + point
 
 
 @torch.no_grad()
@@ -62,6 +81,7 @@ def simulate(
     order: DataOrder,
     *,
     update: UpdateMap | None = None,
+    contribution: Contribution | None = None,
 ) -> Simulation:
     """Train the linearised network on a task.
 
@@ -69,28 +89,33 @@ def simulate(
         model: The network.
         theta: Where it is linearised (R, P); also where training would start.
         task: The new task B.
-        training: B's planned training.
+        training: B's planned training. A strategy that changes the plan says so in its
+            contribution, whose plan counts.
         order: Which samples each step sees. Its seed should not be the real training's, which
-            nobody knows beforehand.
-        update: Update map; None takes the one that `training` names.
+            nobody knows beforehand. The epochs are those of the plan that counts.
+        update: Update map; None takes the one that the plan names.
+        contribution: What a strategy adds to learning B; None trains on B alone.
 
     Returns:
         The displacements.
     """
+    plan = Contribution(training=training) if contribution is None else contribution
+    order = replace(order, epochs=plan.training.epochs)
     if update is None:
-        update = from_training(training, seed=order.seed, path=order.path)
-    gradients = vmap(lambda t, d, x, y: _gradient(model, task, t, d, x, y))
-    rates = training.learning_rates(len(task.train))
+        update = from_training(plan.training, seed=order.seed, path=order.path)
+    step = LinearizedStep(model, task, plan, theta)
+    update = step.update(update)
+    rates = plan.training.learning_rates(len(task.train))
     # The algebra of every update map acts on the moving point only through differences, so it can
     # run on delta, whose small size keeps float32 sharp; only weight decay knows where 0 is.
-    origin = theta if training.weight_decay else torch.zeros_like(theta)
+    origin = theta if plan.training.weight_decay else torch.zeros_like(theta)
     state = update.init(origin)
     count = 0
     for batches in order.epoch_batches(theta.device):
         for index in batches:
             check()
-            x, y = task.train.x[index], task.train.y[index]
-            gradient = gradients(theta, state[0] - origin, x, y)
+            x, _, rows = step.draw(index)
+            gradient, _ = step.gradients(state[0] - origin, x, rows)
             state = update.step(state, gradient, rates[count], count + 1)
             count += 1
     return Simulation(state[0] - origin, torch.isfinite(state[0]).all(-1))
@@ -123,7 +148,13 @@ def linearized_scores(
     return score_outputs(task, now, split.y), score_outputs(task, after, split.y)
 
 
-def cost_ratio(model: FlatModel, theta: Tensor, task: Task, batch_size: int) -> float:
+def cost_ratio(
+    model: FlatModel,
+    theta: Tensor,
+    task: Task,
+    batch_size: int,
+    contribution: Contribution | None = None,
+) -> float:
     """Count what a simulated step costs in real training steps.
 
     Floating-point operations of matrix products and convolutions are counted, not timed, so the
@@ -134,13 +165,18 @@ def cost_ratio(model: FlatModel, theta: Tensor, task: Task, batch_size: int) -> 
         theta: Parameters of one replica (P,).
         task: The new task.
         batch_size: Samples per step.
+        contribution: What a strategy adds to both, for one replica or more; None adds nothing.
 
     Returns:
-        Operations of one simulated step over those of one gradient of the training loss.
+        Operations of one simulated step over those of one training step, for one network.
     """
-    x, y = task.train.x[:batch_size], task.train.y[:batch_size]
+    plan = Contribution(training=Training()) if contribution is None else contribution
+    real = StrategyStep(model, task, plan, 1)
+    simulated = LinearizedStep(model, task, plan, theta[None])
+    rows = torch.arange(min(batch_size, len(task.train)), device=theta.device)
+    x, _, rows = real.draw(rows[None])
     with FlopCounterMode(display=False) as training:
-        grad(model.loss(task))(theta, x, y)
-    with torch.no_grad(), FlopCounterMode(display=False) as simulated:
-        _gradient(model, task, theta, torch.zeros_like(theta), x, y)
-    return simulated.get_total_flops() / max(training.get_total_flops(), 1)
+        real.gradient_of(0, theta, x[0], rows[0])
+    with torch.no_grad(), FlopCounterMode(display=False) as forecast:
+        simulated.gradient_of(0, torch.zeros_like(theta), x[0], rows[0])
+    return forecast.get_total_flops() / max(training.get_total_flops(), 1)

@@ -1,0 +1,134 @@
+"""Strategies in a forecast: what they would remember of the old tasks, and under which names."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+from pydantic import ValidationError
+from torch import Tensor
+
+from capacity.checks import one_of
+from capacity.config import Strategy, Training
+from capacity.config_strategy import STRATEGY_OPTIONS
+from capacity.dynamics.flat import FlatModel
+from capacity.dynamics.strategies.contribution import Contribution
+from capacity.dynamics.strategies.registry import Mitigation
+from capacity.dynamics.strategies.terms import Source
+from capacity.tasks.task import Task
+
+WITHOUT_PAST = tuple(name for name in STRATEGY_OPTIONS if name not in {"si", "freeze"})
+"""Strategies that need no option, and nothing but the network as it is and the old data."""
+
+
+def named_strategies(
+    strategies: str | Sequence[str | Mapping[str, Any] | Strategy],
+) -> dict[str, Strategy]:
+    """Read what a user asks to compare.
+
+    Args:
+        strategies: `all`, or names, options as {"name": "ewc", "strength": 10}, or `Strategy`.
+
+    Returns:
+        Options by a name that says what differs from the defaults.
+
+    Raises:
+        ValueError: If a strategy or an option is unknown, or one comes twice.
+    """
+    if isinstance(strategies, str):
+        chosen = WITHOUT_PAST if strategies == "all" else (strategies,)
+        return named_strategies(list(chosen))
+    found: dict[str, Strategy] = {}
+    for given in strategies:
+        options = _options(given)
+        defaults = STRATEGY_OPTIONS[options.name]
+        changed = [
+            f"{key} = {value}"
+            for key, value in options.model_dump().items()
+            if key != "name" and value != defaults[key]
+        ]
+        name = ", ".join([options.name, *changed])
+        if name in found:
+            raise ValueError(f"strategies holds {name!r} twice; give each once")
+        found[name] = options
+    return found
+
+
+def contribution_of(
+    options: Strategy,
+    model: FlatModel,
+    theta: Tensor,
+    old: tuple[Task, ...],
+    new: Task,
+    training: Training,
+    source: Source,
+) -> Contribution:
+    """Say what a strategy would add, remembering the old tasks from the network as it is.
+
+    Importances, teachers, bases and old outputs are those at theta, for every old task: a strategy
+    that had been there all along would have those of the end of each task.
+
+    Args:
+        options: The strategy.
+        model: The network.
+        theta: Parameters (R, P) after the old tasks.
+        old: The old tasks, at least one.
+        new: The new task.
+        training: Its plan.
+        source: Names the strategy's random streams.
+
+    Returns:
+        The contribution.
+
+    Raises:
+        ValueError: If the strategy needs the path along which the old tasks were learned.
+    """
+    if options.name == "si":
+        raise ValueError(
+            "strategy 'si' weighs parameters by the path along which the old tasks were learned, "
+            "and the finished network does not tell it; forecast within capacity.run, which "
+            "watches the path, or take strategy 'mas' or 'ewc'"
+        )
+    mitigation = Mitigation(options, model, source)
+    for task in old:
+        mitigation.learned(task, theta)
+    return mitigation.plan(new, training)
+
+
+def foreseen(contribution: Contribution) -> Contribution:
+    """Give a memory's draws a stream of their own: nobody knows those of the training beforehand.
+
+    Args:
+        contribution: What a strategy adds.
+
+    Returns:
+        The same with other draws from the same memory.
+    """
+    made = {
+        name: replace(memory, source=Source(memory.source.seed, (*memory.source.path, "forecast")))
+        for name, memory in (
+            ("replay", contribution.replay),
+            ("reference", contribution.reference),
+        )
+        if memory is not None
+    }
+    return replace(contribution, **made)  # type: ignore[arg-type]
+
+
+def _options(given: str | Mapping[str, Any] | Strategy) -> Strategy:
+    if isinstance(given, Strategy):
+        return given
+    fields = {"name": given} if isinstance(given, str) else given
+    if not isinstance(fields, Mapping):
+        raise ValueError(
+            f"strategies holds {given!r}; each is a name or options as "
+            "{'name': 'ewc', 'strength': 10}"
+        )
+    one_of("strategies: name", fields.get("name"), STRATEGY_OPTIONS)
+    try:
+        return Strategy.model_validate(dict(fields))
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = "".join(f"{part}: " for part in first["loc"])
+        raise ValueError(f"strategies: {where}{first['msg']}") from None

@@ -1,0 +1,215 @@
+"""The experiments of `benchmarks/thermo/experiments` at toy size, and their page from the records.
+
+Beside that, what only they compute: joint laws, bounds without one replica, stages of a curriculum.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+
+import cnn_study
+import curriculum
+import ensemble_size
+import gaussian_toy
+import learning_rate
+import noise_level
+import numpy as np
+import pytest
+import reachable_study
+import run
+import torch
+from thermo_drawing import printed
+from thermo_page import to_html
+from thermo_records import RESULTS, load, save
+from thermo_training import digits, first_samples
+
+from capacity.tasks.task import Split, Task
+
+TOY = {
+    "gaussian": lambda: gaussian_toy.measured(particles=30, ensembles=4, steps=40),
+    "learning-rate": lambda: learning_rate.measured(
+        small(), rates=(0.2, 0.4), learning_time=4.0, count=2, batch=20
+    ),
+    "curriculum": lambda: curriculum.measured(
+        small(), count=2, epochs=4, full_epochs=6, lr=0.1, stages=2
+    ),
+    "ensemble-size": lambda: ensemble_size.measured(
+        digits(), sizes=(4, 8), dimension=20, repeats=5, samples=20, steps=10
+    ),
+    "noise-level": lambda: noise_level.measured(
+        samples=20, replicas=10, data_sets=3, betas=(1.0, 10.0)
+    ),
+    "cnn": lambda: cnn_study.measured(
+        sizes=(12, 20), kernel_samples=20, count=2, lr=0.05, steps=200
+    ),
+    "reachable": lambda: reachable_study.measured(
+        [digits()] * 3, count=2, old_samples=20, samples=6, share=0.3, old_steps=40, lr=0.2
+    ),
+}
+
+
+def small():
+    return first_samples(digits(), 60)
+
+
+@pytest.mark.parametrize("name", list(run.EXPERIMENTS))
+def test_an_experiment_runs_and_is_shown(name, tmp_path):
+    experiment = run.EXPERIMENTS[name]
+    path = tmp_path / f"{name}.json"
+    save(TOY[name](), path)
+    section = experiment.section(load(experiment.kind, path))
+    assert section.id == name
+    assert section.claims
+    text = "\n".join([*section.told, *(line for t in section.tables for line in printed(t))])
+    assert "nan" not in text
+    for figure in section.figures:
+        assert figure.caption.endswith((".", ")"))
+        assert "<svg" in figure.svg(narrow=True)
+
+
+def test_the_page_comes_from_the_committed_records(tmp_path, capsys):
+    page = tmp_path / "page.html"
+    assert run.main(["--page", str(page)]) == 0
+    html = page.read_text(encoding="utf-8")
+    for name in run.EXPERIMENTS:
+        assert (RESULTS / f"{name}.json").stat().st_size < 60_000
+        assert f'<section id="{name}"' in html
+    # Nothing is fetched: links lead out, nothing else does.
+    assert "<script" not in html
+    assert not re.search(r'(?:src|srcset)="(?!data:)', html)
+    assert not re.search(r"url\((?!#)", html)
+    assert "prefers-color-scheme: dark" in html
+    capsys.readouterr()
+
+
+def test_running_one_experiment_keeps_its_record(tmp_path, monkeypatch, capsys):
+    toy = run.Experiment(gaussian_toy.Findings, TOY["gaussian"], gaussian_toy.section)
+    monkeypatch.setitem(run.EXPERIMENTS, "gaussian", toy)
+    page = tmp_path / "page.html"
+    assert run.main(["gaussian", "--save", str(tmp_path), "--page", str(page)]) == 0
+    assert load(gaussian_toy.Findings, tmp_path / "gaussian.json").particles == 30
+    assert page.read_text(encoding="utf-8").count("<section id=") == 3
+    assert "Every run" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [(["nothing"], "'nothing' is not known"), (["gaussian", "--data", "cifar10"], "cnn alone")],
+)
+def test_bad_arguments_are_one_line(arguments, said, capsys):
+    assert run.main(arguments) == 2
+    assert said in capsys.readouterr().err
+
+
+def test_the_page_counts_verdicts():
+    findings = gaussian_toy.measured(particles=30, ensembles=4, steps=40)
+    section = gaussian_toy.section(findings)
+    html = to_html([section])
+    assert f"{len(section.claims)} claims" in html
+    assert html.count('<span class="verdict') == len(section.claims)
+
+
+def test_other_images_become_a_regression(monkeypatch):
+    x, y = torch.rand(6, 3, 8, 8), torch.tensor([0, 1, 2, 0, 1, 9])
+    made = Task(name="c", train=Split(x, y), test=Split(x, y))
+    monkeypatch.setattr(cnn_study, "build_tasks", lambda stream: [made])
+    task = cnn_study.images("cifar10", root="somewhere")
+    assert task.loss == "mse"
+    assert task.train.y.shape == (6, 10)
+    found = cnn_study.network((3, 8, 8), 0)
+    assert found(x).shape == (6, 10)
+    assert sum(p.dim() > 1 for p in found.parameters()) == 5
+
+
+def test_trace_bound_without_a_replica_is_that_of_the_others():
+    generator = torch.Generator().manual_seed(0)
+    start = torch.randn(7, 9, generator=generator).double()
+    moved = torch.randn(7, 9, generator=generator).double() + 1
+    _, without = ensemble_size.trace_bound(start, moved, [4, 5])
+    for i in range(7):
+        rest = [k for k in range(7) if k != i]
+        alone, _ = ensemble_size.trace_bound(start[rest], moved[rest], [4, 5])
+        assert float(without[i]) == pytest.approx(alone, rel=1e-9)
+
+
+def test_trace_bound_by_hand():
+    # Two points per end on a line: means 0 and 3, variances 2 and 8.
+    start, end = torch.tensor([[-1.0], [1.0], [0.0]]), torch.tensor([[1.0], [5.0], [3.0]])
+    bound, _ = ensemble_size.trace_bound(start, end - start, [1])
+    d = [2.0, 4.0, 3.0]
+    drift = (sum(d) ** 2 - sum(x * x for x in d)) / 6
+    assert bound == pytest.approx(drift + (2.0 - 1.0) ** 2)
+
+
+def test_the_geodesic_pair_has_the_law_of_the_simulated_protocol():
+    # One coordinate, Euler steps: covariance of both ends within Monte Carlo error.
+    rng = np.random.default_rng(0)
+    tau, duration, end, steps, count = ensemble_size.TAU, ensemble_size.DURATION, 0.7, 400, 20_000
+    x = rng.standard_normal(count)
+    first = x.copy()
+    dt = duration / steps
+    for k in range(steps):
+        r = 1 + (end - 1) * (k + 0.5) / steps
+        stiffness = tau / r**2 - (end - 1) / duration / r
+        x = x - dt * stiffness * x + math.sqrt(2 * tau * dt) * rng.standard_normal(count)
+    pair = ensemble_size.geodesic_pair(count, 2, np.random.default_rng(1))
+    first_too, last_too = pair[0][:, 0], pair[1][:, 0]
+    assert x.std() == pytest.approx(end, rel=0.02)
+    assert last_too.std() == pytest.approx(end, rel=0.02)
+    simulated, drawn = np.corrcoef(first, x)[0, 1], np.corrcoef(first_too, last_too)[0, 1]
+    assert drawn == pytest.approx(simulated, abs=0.02)
+
+
+def test_w2_from_a_known_start_is_unbiased():
+    rng = np.random.default_rng(2)
+    truth = 3 * (0.5**2 + 0.4**2)
+    found = [
+        noise_level.w2_from_known_start(0.5 + 0.6 * rng.standard_normal((6, 3)))
+        for _ in range(4000)
+    ]
+    stderr = np.std(found) / len(found) ** 0.5
+    assert abs(np.mean(found) - truth) < 3 * stderr
+    assert stderr < 0.02
+
+
+def test_the_printed_speed_limit_is_the_source_s():
+    closed, printed_ = noise_level.speed_limits(0.5, 2.0)
+    assert closed == pytest.approx(1.110, abs=5e-4)
+    assert printed_ == pytest.approx(2.533, abs=5e-4)
+    assert noise_level.speed_limits(2.0, None) == (1.0, 4.0)
+
+
+def test_stages_see_the_ranking_from_its_start():
+    ranking = tuple(range(19, -1, -1))
+    order = curriculum.StagedOrder(
+        samples=20,
+        batch_size=6,
+        epochs=5,
+        replicas=2,
+        seed=0,
+        ranking=ranking,
+        stages=2,
+        stage_epochs=2,
+    )
+    epochs = [list(epoch) for epoch in order.epoch_batches(torch.device("cpu"))]
+    assert [sum(b.shape[1] for b in batches) for batches in epochs] == [20] * 5
+    for k, batches in enumerate(epochs):
+        seen = torch.cat(batches, 1)
+        allowed = set(ranking[:10]) if k < 2 else set(range(20))
+        assert set(seen.flatten().tolist()) == allowed
+        assert not torch.equal(seen[0], seen[1])
+
+
+def test_full_batches_of_a_stage_are_the_stage():
+    about = {"samples": 20, "batch_size": 20, "epochs": 2, "replicas": 2, "seed": 0}
+    order = curriculum.StagedOrder(**about, ranking=tuple(range(20)), stages=4, stage_epochs=1)
+    sizes = [next(iter(epoch)).shape for epoch in order.epoch_batches(torch.device("cpu"))]
+    assert sizes == [(2, 5), (2, 10)]
+
+
+def test_margins_rank_what_is_far_from_the_boundary_first():
+    task = small()
+    margin = curriculum.margins(task)
+    assert len(margin) == 60
+    assert float((margin > 0).double().mean()) > 0.9
