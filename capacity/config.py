@@ -100,7 +100,7 @@ class Training(Section):
     temperature: PositiveFloat | None = None
     """Temperature of the noise (`sgld` only, and needed there)."""
     strategy: Strategy = Strategy()
-    """What is done against forgetting, as {name: ewc, strength: 100}."""
+    """What is done against forgetting, as {name: ewc, strength: 10}."""
 
     @model_validator(mode="after")
     def _temperature_goes_with_noise(self) -> Training:
@@ -166,7 +166,9 @@ class Measure(Section):
     capacity_probes: Annotated[int, Field(ge=2)] = 16
     """Random probes for log det in R_A; at least 2, to know the error."""
     capacity_nodes: PositiveInt = 10
-    """Most sweeps over the trajectory for log det in R_A; fewer where it is known to 1 %."""
+    """Most sweeps over the trajectory for log det in R_A."""
+    capacity_precision: PositiveFloat = 0.02
+    """Half-width of R_A's interval, relative to it, at which the sweeps end earlier."""
     eps: Annotated[tuple[PositiveFloat, ...], Strict(False)] = (0.1,)
     """Scales of R_A = 1/2 log det(1 + eps^-2 J' P_A J); the first is the headline."""
     sensitivity_eps: Annotated[tuple[PositiveFloat, ...], Strict(False)] = (0.01, 0.1, 1.0)

@@ -23,10 +23,10 @@ class Section(BaseModel):
 
 STRATEGY_OPTIONS: dict[str, dict[str, Any]] = {
     "naive": {},
-    "l2": {"strength": 1.0},
-    "ewc": {"strength": 100.0, "fisher": "true", "samples": 512},
-    "si": {"strength": 1.0, "damping": 0.1},
-    "mas": {"strength": 1.0, "samples": 512},
+    "l2": {"strength": 0.1},
+    "ewc": {"strength": 10.0, "fisher": "true", "samples": 512},
+    "si": {"strength": 0.1, "damping": 0.1},
+    "mas": {"strength": 0.1, "samples": 512},
     "replay": {"strength": 1.0, "memory": 200, "memory_batch": 64, "selection": "balanced"},
     "lwf": {"strength": 1.0, "temperature": 2.0},
     "der": {"strength": 0.5, "memory": 200, "memory_batch": 64, "selection": "reservoir"},

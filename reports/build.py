@@ -51,7 +51,7 @@ STUDIES = (
     Study(
         "thermodynamics",
         "The Epistemic Speed Limit in experiments: a Gaussian where all is known, learning rate, "
-        "curriculum, ensemble size, noise level and a convolutional network.",
+        "curriculum, ensemble size, noise level, a convolutional network, the reachable set.",
         "benchmarks/thermo/experiments/run.py",
         recorded=True,
     ),

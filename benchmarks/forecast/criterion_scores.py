@@ -44,6 +44,9 @@ MEASURES = (
     Measure("log_volume", "capacity", -1),
     Measure("cost", "transport cost", 1),
     Measure("extra", "transport cost", 1),
+    Measure("needed", "needed modes", 1),
+    Measure("participation", "needed modes", 1),
+    Measure("new_loss", "loss of B", 1),
     Measure("lost", "directional", 1),
     Measure("rise", "directional", 1),
     Measure("second_order", "directional", 1),
@@ -146,12 +149,22 @@ def balanced_accuracy(fires: np.ndarray, positive: np.ndarray) -> float:
     return float((fires[positive].mean() + (~fires)[~positive].mean()) / 2)
 
 
-def linearisation_error(cells: Cells) -> float:
-    """Root mean square difference of the share lost and the drop, less the share's own error."""
-    known = [cell for cell in cells if cell["lost"] is not None]
-    squared = np.mean([(cell["lost"] - cell["drop"]) ** 2 for cell in known])
-    own = np.mean([(cell["lost_half"] / 2) ** 2 for cell in known])
-    return float(f"{math.sqrt(max(squared - own, 0.0)):.2g}")
+def coverage_stretch(off: np.ndarray, width: np.ndarray, *, level: float = 0.9) -> float:
+    """Find the factor by which half-widths must be stretched to hold a share of the errors.
+
+    Args:
+        off: Errors.
+        width: Half-widths, above 0.
+        level: The share.
+
+    Returns:
+        The conformal quantile of |off| / width, to two significant digits, rounded up.
+    """
+    ratio = np.sort(np.abs(off) / width)
+    place = min(math.ceil(level * (len(ratio) + 1)), len(ratio)) - 1
+    value = float(ratio[place])
+    unit = 10.0 ** (math.floor(math.log10(value)) - 1)
+    return round(math.ceil(value / unit - 1e-9) * unit, 12)
 
 
 def _hash(name: str) -> bytes:

@@ -7,8 +7,8 @@ strategies with a weight are shown at every weight of a coarse list, all others 
 
 Printed per strategy, mean over seeds +- standard deviation over seeds: the mean accuracy over all
 tasks at the end; the mean forgetting of the old tasks (accuracy just after learning a task minus at
-the end); the mean accuracy on each new task just after learning it; seconds of training with all
-seeds. A strategy whose steps diverge says so.
+the end); the mean accuracy on each new task just after learning it; processor seconds of training
+with all seeds. A strategy whose steps diverge says so: a stiff penalty and a large step do.
 
     python benchmarks/forecast/strategies_check.py [--seeds 4] [--save]
 """
@@ -69,7 +69,7 @@ class Outcome:
 
     Attributes:
         matrix: R[i, j] per seed, accuracy on task j after training task i (K, K, R).
-        seconds: Training time, all seeds.
+        seconds: Processor time of training, all seeds.
         diverged: Task on which it diverged, or None.
     """
 
@@ -96,9 +96,9 @@ def learn(recipe: Recipe, options: Strategy, seeds: int) -> Outcome:
             seed=recipe.seed,
             path=("order", i),
         )
-        began = time.perf_counter()
+        began = time.process_time()
         phase = mitigation.learn(theta, task, recipe.training, order)
-        seconds += time.perf_counter() - began
+        seconds += time.process_time() - began
         if phase.diverged is not None:
             return Outcome(torch.empty(0), seconds, i)
         theta = phase.theta

@@ -9,7 +9,6 @@ cross-entropy, r = y - f and H_out = 1 for the half squared error.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -17,7 +16,7 @@ from torch.func import grad, hessian, vmap
 from torch.nn import functional
 
 from capacity.dynamics.flat import FlatModel
-from capacity.tasks.task import LossFunction, Task
+from capacity.tasks.task import LOSSES, LossFunction, Task
 
 _CHUNK = 1024
 
@@ -71,7 +70,7 @@ def loss_on_outputs(task: Task) -> LossFunction:
     Returns:
         A function of (f (n, C), y (n, ...)) that returns the mean loss.
     """
-    return replace(task, outputs=None).loss_of
+    return LOSSES[task.loss] if isinstance(task.loss, str) else task.loss
 
 
 def residual(task: Task, f: Tensor, y: Tensor) -> Tensor:
@@ -85,7 +84,7 @@ def residual(task: Task, f: Tensor, y: Tensor) -> Tensor:
     Returns:
         r (n, C).
     """
-    # The flow asks for this hundreds of times: the named losses spare the differentiation.
+    # A flow asks for this hundreds of times: the named losses spare the differentiation.
     if task.loss == "cross_entropy":
         return functional.one_hot(y, f.shape[1]) - f.softmax(-1)
     if task.loss == "mse":
@@ -104,6 +103,11 @@ def metric(task: Task, f: Tensor, y: Tensor) -> Tensor:
     Returns:
         H_out (n, C, C).
     """
+    if task.loss == "cross_entropy":
+        p = f.softmax(-1)
+        return torch.diag_embed(p) - p[:, :, None] * p[:, None, :]
+    if task.loss == "mse":
+        return torch.eye(f.shape[1]).to(f).expand(len(f), -1, -1)
     loss = loss_on_outputs(task)
     return vmap(hessian(lambda one, target: loss(one[None], target[None])))(f, y)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -40,12 +41,14 @@ class Verdict:
     Attributes:
         fires: Whether m_B > R_A beyond both uncertainties.
         margin: R_A - m_B in directions; None where one of them is not defined.
+        stderr: Its standard error, what lies too close to the projector's cut included.
         verdict: `forgetting predicted`, `room left` or `undecided`.
         note: What the reader must know to read it.
     """
 
     fires: bool
     margin: float | None
+    stderr: float | None = None
     verdict: str
     note: str = _LITERAL_NOTE
 
@@ -58,6 +61,7 @@ class Verdict:
         return {
             "fires": self.fires,
             "margin": self.margin,
+            "stderr": self.stderr,
             "verdict": self.verdict,
             "note": self.note,
         }
@@ -146,13 +150,12 @@ def literal_verdict(
         note = need.note if need.value is None else room.note
         return Verdict(fires=False, margin=None, verdict="undecided", note=note)
     margin = room.value - need.value
-    slack = Z90 * ((room.stderr or 0.0) ** 2 + (need.stderr or 0.0) ** 2) ** 0.5 + at_the_cut
-    if abs(margin) <= slack:
-        return Verdict(fires=False, margin=margin, verdict="undecided")
-    fires = margin < 0
-    return Verdict(
-        fires=fires, margin=margin, verdict="forgetting predicted" if fires else "room left"
-    )
+    stderr = math.hypot(room.stderr or 0.0, need.stderr or 0.0) + at_the_cut / Z90
+    fires = margin < -Z90 * stderr
+    verdict = "forgetting predicted" if fires else "room left"
+    if abs(margin) <= Z90 * stderr:
+        verdict = "undecided"
+    return Verdict(fires=fires, margin=margin, stderr=stderr, verdict=verdict)
 
 
 def assess(
@@ -204,6 +207,7 @@ def assess(
         eps=tuple(dict.fromkeys((*measure.eps, *measure.sensitivity_eps))),
         probes=measure.capacity_probes,
         nodes=measure.capacity_nodes,
+        precision=measure.capacity_precision,
         generator=generator,
     )
     capacity = found[: len(measure.eps)]

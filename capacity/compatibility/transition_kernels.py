@@ -42,6 +42,7 @@ class TransitionKernels:
         cross: K_AB (m_A, m_B), float64.
         residual: B's residual (m_B,).
         gradient: A's gradient on the same samples (P,).
+        sketched: Whether B has more outputs than combinations were kept.
     """
 
     def __init__(
@@ -93,6 +94,7 @@ class TransitionKernels:
         self.count = len(split)
         f = task_outputs(model, theta, new, split.x)
         w = combinations(new, f)
+        self.sketched = f.shape[1] > outputs
         self.residual = torch.einsum("nqc,nc->nq", w, residual(new, f, split.y)).flatten()
         phi = features(model, theta, new, split.x, w.to(theta))
         self._curved_new = curved(new, split, 1.0)

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import Any
 
 from capacity.compatibility.drift import Drift
 from capacity.compatibility.function_space import Room
-from capacity.estimate import Z90, Estimate
+from capacity.estimate import Estimate
 
 PREDICTED, ROOM_LEFT, UNDECIDED = "forgetting predicted", "room left", "undecided"
 
@@ -62,6 +61,18 @@ class FormVerdict:
         }
 
 
+def own_half_width(value: Estimate) -> float:
+    """Halve an estimate's interval.
+
+    Args:
+        value: The estimate.
+
+    Returns:
+        Half of the interval's length; 0 where there is none.
+    """
+    return 0.0 if value.interval is None else (value.interval[1] - value.interval[0]) / 2
+
+
 def judge(
     form: str,
     value: Estimate,
@@ -69,7 +80,7 @@ def judge(
     *,
     fires_above: bool,
     note: str = "",
-    error: float = 0.0,
+    half_width: float | None = None,
 ) -> FormVerdict:
     """Hold an estimate against a threshold.
 
@@ -79,15 +90,14 @@ def judge(
         threshold: Where it turns.
         fires_above: Whether forgetting is predicted above the threshold.
         note: What the reader must know; without a value, the value's own note is taken.
-        error: Standard error to add in quadrature, for what the value's own does not know.
+        half_width: Half of the 90 % interval to judge by; None takes the value's own.
 
     Returns:
         The verdict; `undecided` without a value, or where the 90 % interval holds the threshold.
     """
     margin, half, verdict = None, 0.0, UNDECIDED
     if value.value is not None:
-        own = 0.0 if value.interval is None else (value.interval[1] - value.interval[0]) / 2
-        half = math.hypot(own, Z90 * error)
+        half = own_half_width(value) if half_width is None else half_width
         margin = threshold - value.value if fires_above else value.value - threshold
         if abs(margin) > half:
             verdict = ROOM_LEFT if margin > 0 else PREDICTED

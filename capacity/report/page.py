@@ -5,13 +5,9 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterable
-from functools import cache
 from pathlib import Path
-from typing import Any
 
 import yaml
-from jinja2 import Environment, PackageLoader, StrictUndefined
-from markupsafe import Markup, escape
 from safetensors.numpy import load_file
 
 from capacity.report import (
@@ -24,14 +20,12 @@ from capacity.report import (
     tables,
     words,
 )
-from capacity.report.charts import Figure, javascript, script_json
-from capacity.report.format import number, plural
+from capacity.report.charts import Figure
 from capacity.report.reproduce import python_call, runs_from_recipe
+from capacity.report.shell import page
+from capacity.report.shell import symbols as symbols
 from capacity.report.view import RunView
 from capacity.runs.directory import RunDirectory, write_atomically
-
-_SYMBOL = re.compile(r"\b([A-Za-z])_([A-Za-z0-9])\b|\|([A-Za-z0-9\u2212\u0394\u03b8 ]+)\|_F²")
-_OWN_COLORS = 8
 
 
 def render(run_dir: Path, output: Path | None = None) -> Path:
@@ -101,39 +95,35 @@ def to_html(view: RunView) -> str:
     everything = [figure for group in groups.values() for figure in group]
     several = view.learned > 0
     scored_pairs = (view.result.get("scores") or {}).get("pairs", 0)
-    return (
-        _environment()
-        .get_template("page.html")
-        .render(
-            view=view,
-            state=words.state_word(view),
-            warning=words.state_sentence(view),
-            headline=words.headline(view),
-            facts=words.facts(view),
-            sentences=[words.transition_sentence(view, t) for t in view.transitions],
-            literal=words.literal_sentence(view),
-            scored=words.score_sentence(view),
-            forecast_table=tables.forecast_table(view) if view.transitions else None,
-            room_table=tables.room_table(view) if view.transitions else None,
-            score_table=tables.score_table(view) if scored_pairs else None,
-            forgetting=tables.forgetting_tables(view),
-            transport_table=measures.transport_table(view),
-            parts_sentence=parts.parts_sentence(view),
-            parts_table=parts.parts_table(view),
-            thermo_table=measures.thermo_table(view),
-            groups=groups,
-            eps_rows=tables.eps_table(view),
-            verdict_table=room.verdict_table(view),
-            preserving_table=room.preserving_table(view),
-            sensitivity_table=room.sensitivity_table(view),
-            plasticity_table=room.plasticity_table(view),
-            colors=_task_colors(len(view.tasks)),
-            specs=Markup(script_json({figure.id: figure.spec for figure in everything})),
-            bundle=Markup(_bundle()) if everything else "",
-            from_recipe=runs_from_recipe(view.recipe),
-            python_call=python_call(view.recipe),
-            measured=several,
-        )
+    return page(
+        "page.html",
+        everything,
+        len(view.tasks),
+        view=view,
+        state=words.state_word(view),
+        warning=words.state_sentence(view),
+        headline=words.headline(view),
+        facts=words.facts(view),
+        sentences=[words.transition_sentence(view, t) for t in view.transitions],
+        literal=words.literal_sentence(view),
+        scored=words.score_sentence(view),
+        forecast_table=tables.forecast_table(view) if view.transitions else None,
+        room_table=tables.room_table(view) if view.transitions else None,
+        score_table=tables.score_table(view) if scored_pairs else None,
+        forgetting=tables.forgetting_tables(view),
+        transport_table=measures.transport_table(view),
+        parts_sentence=parts.parts_sentence(view),
+        parts_table=parts.parts_table(view),
+        thermo_table=measures.thermo_table(view),
+        groups=groups,
+        eps_rows=tables.eps_table(view),
+        verdict_table=room.verdict_table(view),
+        preserving_table=room.preserving_table(view),
+        sensitivity_table=room.sensitivity_table(view),
+        plasticity_table=room.plasticity_table(view),
+        from_recipe=runs_from_recipe(view.recipe),
+        python_call=python_call(view.recipe),
+        measured=several,
     )
 
 
@@ -158,53 +148,3 @@ def figures(view: RunView) -> dict[str, list[Figure]]:
         "thermo": [measures.thermo_figure(view)],
     }
     return {name: [f for f in group if f is not None] for name, group in made.items()}
-
-
-@cache
-def _bundle() -> str:
-    return javascript()
-
-
-@cache
-def _environment() -> Environment:
-    environment = Environment(
-        loader=PackageLoader("capacity.report"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters["symbols"] = symbols
-    environment.filters["number"] = number
-    environment.globals["plural"] = plural
-    environment.globals["drawn"] = lambda figure, narrow: Markup(figure.svg(narrow=narrow))
-    return environment
-
-
-def symbols(text: str) -> Markup:
-    """Set the theory's symbols as such: `R_A` with an index, `|J|_F²` with its own.
-
-    Args:
-        text: Plain text.
-
-    Returns:
-        Escaped HTML.
-    """
-
-    def index(match: re.Match[str]) -> str:
-        if match[3]:
-            return f"|{match[3]}|<sub>F</sub>²"
-        return f"<i>{match[1]}</i><sub>{match[2]}</sub>"
-
-    return Markup(_SYMBOL.sub(index, str(escape(text))))
-
-
-def _task_colors(count: int) -> list[tuple[int, str]]:
-    """Give every task a colour: its own while there are few, a place on a ramp beyond that."""
-    if count <= _OWN_COLORS:
-        return [(i, f"var(--own-{i})") for i in range(count)]
-    ends: list[tuple[int, str]] = []
-    for i in range(count):
-        share: Any = round(100 * i / (count - 1))
-        ends.append((i, f"color-mix(in oklch, var(--ramp-1) {share}%, var(--ramp-0))"))
-    return ends

@@ -6,21 +6,21 @@ import math
 
 from capacity.report.format import (
     MISSING,
-    NARROW_SPACE,
     Cell,
     cell,
     header_cell,
     number,
     plural,
     text_cell,
+    with_error,
 )
 from capacity.report.tables import Table, drop_target
 from capacity.report.view import Record, RunView, measured_mean, pick
 
 FORMS = {
-    "capacity": ("kept of the kernel", 1.0, ""),
-    "transport_cost": ("transport cost C", 1.0, ""),
-    "directional": ("expected drop of A", 100.0, " points"),
+    "capacity": ("kept of B's kernel", 1.0, ""),
+    "transport_cost": ("C", 1.0, ""),
+    "directional": ("expected drop on the old tasks", 100.0, " points"),
 }
 """Forms of the criterion beside the literal one: what each measures, its scale in print, a unit."""
 
@@ -38,7 +38,7 @@ def form_unit(view: RunView, form: str) -> tuple[str, float, str]:
         What it measures, its scale in print, and its unit.
     """
     if form == "directional" and not view.classifies:
-        return "expected rise of A's loss", 1.0, ""
+        return "expected rise of the old tasks' loss", 1.0, ""
     return FORMS[form]
 
 
@@ -93,42 +93,33 @@ def verdict_table(view: RunView) -> Table | None:
     Returns:
         The table; None where no form but the literal one was measured.
     """
-    transitions = [t for t in view.transitions if t.get("verdicts")]
-    if not transitions:
+    rows: list[tuple[Cell, ...]] = []
+    source = ""
+    for transition in view.transitions:
+        verdicts = transition.get("verdicts")
+        if not verdicts:
+            continue
+        source = str(verdicts["source"])
+        head = header_cell(view.label(transition["task"]))
+        rows.append((head, *_literal(transition.get("literal")), Cell("")))
+        rows += [(head, *_form(view, transition, form)) for form in FORMS]
+    if not rows:
         return None
-    target, scale, _ = drop_target(view)
-    columns = [
-        "New task",
-        "Literal: R_A \u2212 m_B::directions",
-        "Literal: R_A \u2212 m_B::verdict",
-    ]
-    first = transitions[0]["verdicts"]
-    for form in FORMS:
-        name, factor, _ = form_unit(view, form)
-        sign = ">" if first[form]["fires_above"] else "\u2264"
-        group = f"{capital(name)}, {sign} {number(first[form]['threshold'] * factor, 2)} predicts"
-        columns += [f"{group}::value", f"{group}::verdict (margin)"]
-    columns += ["Decides", "Measured drop" if view.classifies else "Measured rise"]
-    rows = []
-    for transition in transitions:
-        verdicts, literal = transition["verdicts"], transition.get("literal")
-        row = [header_cell(view.label(transition["task"])), *_literal(literal)]
-        for form in FORMS:
-            row += _form(view, form, verdicts[form])
-        row += [
-            text_cell(
-                str(verdicts["decides"]).replace("_", " "), note=" ".join(verdicts["warnings"])
-            ),
-            cell(measured_mean(view, transition, target), scale=scale),
-        ]
-        rows.append(tuple(row))
     return Table(
         caption="Will the new task make the network forget? Every form of the criterion",
-        columns=columns,
+        columns=(
+            "New task",
+            "Form",
+            "Value",
+            "Predicts forgetting",
+            "Margin",
+            "Verdict",
+            "Measured drop, points" if view.classifies else "Measured rise of the loss",
+        ),
         rows=rows,
         remark="Judged on replica 0 before the new task is trained. The margin is the distance to "
         "the threshold, positive where there is room left; undecided where the 90 % interval "
-        f"holds the threshold. Thresholds: {first['source']}.",
+        f"holds the threshold. Thresholds: {source}.",
     )
 
 
@@ -214,11 +205,11 @@ def sensitivity_table(view: RunView) -> Table | None:
             "Tolerance a",
             "Directions removed::hard cut",
             "Directions removed::soft",
-            *(f"R_A in directions::\u03b5 = {number(eps)}" for eps in scales),
+            *(f"R_A in directions::\u03b5 = {eps:g}" for eps in scales),
         ),
         rows=rows,
         remark="The old tasks' curvature has no gap to cut at, so what is removed moves with the "
-        "tolerance. R_A hardly does: it counts nearly all parameters at any choice.",
+        "tolerance. R_A stays of the order of P at any choice.",
     )
 
 
@@ -253,7 +244,7 @@ def plasticity_table(view: RunView) -> Table | None:
         columns=(
             "New task",
             "Room left::R_A, directions",
-            "Room left::kept of the kernel",
+            "Room left::kept of B's kernel",
             "Features::effective rank",
             "Features::values that hold 99 %",
             "Dormant units, %",
@@ -266,27 +257,34 @@ def plasticity_table(view: RunView) -> Table | None:
     )
 
 
-def _literal(literal: Record | None) -> tuple[Cell, Cell]:
+def _literal(literal: Record | None) -> tuple[Cell, ...]:
+    name, sign = text_cell("literal: R_A \u2212 m_B"), text_cell("< 0")
     if literal is None:
-        return Cell(MISSING), text_cell("not measured")
-    margin = literal["margin"]
-    if isinstance(margin, dict):
-        margin = margin["value"]
-    verdict = str(literal["verdict"])
-    return Cell(number(margin)), text_cell(verdict)
+        return name, Cell(MISSING), sign, Cell(MISSING), text_cell("not measured")
+    margin, stderr = literal["margin"], literal.get("stderr")
+    value = with_error(margin, stderr) if margin is not None and stderr else number(margin)
+    verdict = text_cell(str(literal["verdict"]))
+    return name, Cell(value), sign, Cell(number(margin)), verdict
 
 
-def _form(view: RunView, form: str, found: Record) -> tuple[Cell, Cell]:
-    _, scale, _ = form_unit(view, form)
-    margin = found["margin"]
-    said = str(found["verdict"])
-    if margin is not None:
-        sign = "+" if margin > 0 else ""
-        said += f"{NARROW_SPACE}({sign}{number(margin * scale, 2)})"
-    value = pick(found, "value")
+def _form(view: RunView, transition: Record, form: str) -> tuple[Cell, ...]:
+    verdicts = transition["verdicts"]
+    found = verdicts[form]
+    decides = verdicts["decides"] == form
+    name, scale, unit = form_unit(view, form)
+    value, margin = pick(found, "value"), found["margin"]
     plain = cell(value, scale=scale)
     note = plain.note if value is None or value.value is None else found["note"]
-    return Cell(plain.text, plain.status, note), text_cell(said)
+    target, factor, _ = drop_target(view)
+    sign = ">" if found["fires_above"] else "\u2264"
+    return (
+        text_cell(f"{form.replace('_', ' ')}: {name}" + (", decides" if decides else "")),
+        Cell(plain.text + (unit if plain.text != MISSING else ""), plain.status, note),
+        text_cell(f"{sign} {number(found['threshold'] * scale, 2)}{unit}"),
+        Cell(MISSING if margin is None else number(margin * scale, 2)),
+        text_cell(str(found["verdict"]), note=" ".join(verdicts["warnings"]) if decides else ""),
+        cell(measured_mean(view, transition, target), scale=factor) if decides else Cell(""),
+    )
 
 
 def _removed(found: Record) -> Cell:

@@ -23,8 +23,9 @@ from capacity.dynamics.strategies.terms import Source
 from capacity.dynamics.train import train
 from capacity.dynamics.updates import from_training
 from capacity.estimate import from_samples
-from capacity.forecasting.baselines import new_task_loss, path_bound
 from capacity.forecasting.forecast import forecast_replicas
+from capacity.forecasting.predictors.record import Setting
+from capacity.forecasting.predictors.registry import predict
 from capacity.runs.directory import RunDirectory
 from capacity.runs.judge import Along, judge_transition
 from capacity.runs.observe import PhaseTransport, composed_spectrum
@@ -34,6 +35,9 @@ from capacity.tasks.task import TaskSequence
 from capacity.thermo.path import PathObserver
 from capacity.transport.jacobian import TrainingJacobian
 from capacity.transport.trajectory import LostTrajectory
+
+CONTROLS = ("new_task_loss", "path_bound")
+"""Simpler predictors that every run shows beside its forecasts; they cost one gradient."""
 
 
 class Execution:
@@ -145,11 +149,16 @@ class Execution:
                     self._order(i, "forecast"),
                     self._plan,
                 )
+                setting = Setting(
+                    model=self._model,
+                    theta=self._theta,
+                    old=old,
+                    new=task,
+                    training=self._plan.training,
+                )
                 self._found.controls[i] = {
-                    "new_task_loss": new_task_loss(self._model, self._theta, task).to_dict(),
-                    "path_bound": path_bound(
-                        self._model, self._theta, task, self._plan.training
-                    ).to_dict(),
+                    name: said[0].loss_increase.to_dict()
+                    for name, said in predict(setting, CONTROLS).items()
                 }
         self._progress.start(f"task {i + 1}/{len(self._tasks)} capacity", 1)
         with self._directory.timed("capacity"):

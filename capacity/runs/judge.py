@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -10,17 +9,12 @@ from typing import Any
 from torch import Tensor
 
 from capacity.compatibility.closure import ClosurePoint, closure_of
-from capacity.compatibility.criterion import (
-    LOST_ERROR,
-    LOST_THRESHOLD,
-    FormVerdict,
-    Verdicts,
-    assess_transition,
-)
+from capacity.compatibility.criterion import assess_transition
 from capacity.compatibility.transition import CapacityRecord
+from capacity.compatibility.verdicts import FormVerdict, Verdicts
 from capacity.config import Training
 from capacity.dynamics.flat import FlatModel
-from capacity.estimate import Estimate
+from capacity.estimate import Z90, Estimate
 from capacity.tasks.task import Task
 
 _ALONG = {"samples": 200, "room_samples": 32, "groups": 4}
@@ -131,8 +125,9 @@ def _closures(times: Sequence[float], ways: Sequence[Verdicts]) -> Mapping[str, 
 def _point(time: float, form: FormVerdict) -> ClosurePoint:
     """Read a form as room and need: on which side its threshold stands is its own matter."""
     value, threshold = form.value, Estimate(value=form.threshold)
-    if form.form == "directional" and form.threshold == LOST_THRESHOLD:
-        value = replace(value, stderr=math.hypot(value.stderr or 0.0, LOST_ERROR))
+    if value.value is not None:
+        # What the verdict is judged by, which may be wider than the estimate's own error.
+        value = replace(value, stderr=form.half_width / Z90)
     if form.fires_above:
         return ClosurePoint(time=time, capacity=threshold, need=value)
     return ClosurePoint(time=time, capacity=value, need=threshold)

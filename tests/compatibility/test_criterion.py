@@ -91,22 +91,23 @@ def test_a_projector_that_keeps_nothing_is_said(float64):
 
 
 @pytest.mark.parametrize(
-    ("value", "half", "above", "error", "margin", "verdict"),
+    ("value", "own", "above", "given", "margin", "verdict"),
     [
-        (1.0, 0.2, True, 0.0, -0.5, PREDICTED),
-        (1.0, 0.6, True, 0.0, -0.5, UNDECIDED),
-        (1.0, 0.2, False, 0.0, 0.5, ROOM_LEFT),
-        (0.2, 0.0, True, 0.0, 0.3, ROOM_LEFT),
-        (0.2, 0.0, False, 0.0, -0.3, PREDICTED),
-        (0.2, 0.0, True, 0.3, 0.3, UNDECIDED),
-        (0.5, 0.0, True, 0.0, 0.0, UNDECIDED),
+        (1.0, 0.2, True, None, -0.5, PREDICTED),
+        (1.0, 0.6, True, None, -0.5, UNDECIDED),
+        (1.0, 0.2, False, None, 0.5, ROOM_LEFT),
+        (0.2, None, True, None, 0.3, ROOM_LEFT),
+        (0.2, None, False, None, -0.3, PREDICTED),
+        (0.2, 0.1, True, 0.4, 0.3, UNDECIDED),
+        (0.2, 0.4, True, 0.1, 0.3, ROOM_LEFT),
+        (0.5, None, True, None, 0.0, UNDECIDED),
     ],
 )
-def test_judge(value, half, above, error, margin, verdict):
-    estimate = Estimate(value=value, interval=(value - half, value + half) if half else None)
-    made = judge("x", estimate, 0.5, fires_above=above, error=error, note="n")
+def test_judge(value, own, above, given, margin, verdict):
+    estimate = Estimate(value=value, interval=None if own is None else (value - own, value + own))
+    made = judge("x", estimate, 0.5, fires_above=above, half_width=given, note="n")
     assert made.margin == pytest.approx(margin)
-    assert made.half_width == pytest.approx(math.hypot(half, 1.645 * error))
+    assert made.half_width == pytest.approx((own or 0.0) if given is None else given)
     assert made.verdict == verdict
     assert made.fires == (verdict == PREDICTED)
     assert made.note == "n"
@@ -165,6 +166,27 @@ def test_training_that_is_no_gradient_flow(float64, options):
     assert made.verdict == made.transport_cost.verdict
     assert made.transport_cost.value.value >= 1
     assert json.loads(json.dumps(made.to_dict()))["drift"] is None
+
+
+def test_the_interval_of_the_share_lost_is_stretched():
+    lost = Estimate(value=0.3, interval=(0.25, 0.35))
+    made = criterion.lost_half_width(lost, stretch=2.0)
+    assert made == pytest.approx(2 * (0.05 + criterion.LOST_FLOOR))
+
+
+def test_many_outputs_are_combined_and_said(float64):
+    labels = torch.arange(24)
+    split = Split(torch.randn(24, 6), labels % 12)
+    old, new = (Task(name=n, train=split, test=split) for n in "AB")
+    model = FlatModel(network(6, 5, 12))
+    training = Training(lr=0.1, epochs=2, batch_size=12)
+    made = assess_transition(model, model.initial(), [old], new, training, groups=0)
+    assert any("on 10 random combinations of the outputs" in said for said in made.warnings)
+    again = assess_transition(model, model.initial(), [old], new, training, groups=0)
+    assert made.to_dict() == again.to_dict()
+    other = assess_transition(model, model.initial(), [old], new, training, groups=0, seed=1)
+    assert other.transport_cost.value != made.transport_cost.value
+    assert other.directional == made.directional
 
 
 def test_warnings(float64):
@@ -227,6 +249,6 @@ def test_thresholds_are_those_of_the_committed_table():
         "cost": criterion.COST_THRESHOLD,
         "lost": criterion.LOST_THRESHOLD,
     }
-    assert chosen["lost_error"] == criterion.LOST_ERROR
+    assert chosen["lost_stretch"] == criterion.LOST_STRETCH
     assert "reached." in text.read_text()
     assert "NOT reached" not in text.read_text()

@@ -146,7 +146,7 @@ def test_jackknife_error_is_the_spread_over_draws_of_b(float64):
     split = Split(torch.randn(20, 8), torch.randint(3, (20,)))
     old = Task(name="A", train=split, test=split)
     values, errors = [], []
-    for _ in range(60):
+    for _ in range(40):
         split = Split(torch.randn(60, 8), torch.randint(3, (60,)))
         new = Task(name="B", train=split, test=split)
         made = expected_drift(model, theta, [old], new, time=1.0, groups=6).displacement
@@ -154,12 +154,12 @@ def test_jackknife_error_is_the_spread_over_draws_of_b(float64):
         errors.append(made.stderr)
     spread = float(torch.tensor(values).std())
     typical = float(torch.tensor(errors).square().mean().sqrt())
-    assert 0.7 < typical / spread < 1.4
+    assert 0.65 < typical / spread < 1.5
 
 
 def test_a_flow_out_of_range_says_so(head):
     _, _, old, new = head
-    deep = FlatModel(network(64, 3, 10))
+    deep = FlatModel(torch.nn.Sequential(torch.nn.Linear(64, 3), torch.nn.Linear(3, 10)))
     made = expected_drift(deep, torch.full((deep.size,), 1e200), [old], new, time=1.0)
     assert made.lost.value is None
     assert made.lost.status is Status.DIVERGED

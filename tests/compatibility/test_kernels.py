@@ -175,6 +175,7 @@ def test_residual_and_metric(float64):
     torch.testing.assert_close(root @ root.mT, expected)
     by_hand = replace(task, loss=lambda f, y: nn.functional.cross_entropy(f, y))
     torch.testing.assert_close(residual(by_hand, f, y), residual(task, f, y))
+    torch.testing.assert_close(metric(by_hand, f, y), metric(task, f, y))
 
     targets = torch.randn(4, 3)
     split = Split(torch.zeros(4, 2), targets)

@@ -44,13 +44,13 @@ def claims(findings: Findings) -> dict[str, Claim]:
         ),
         "limit": Claim(
             "T dL is at least |\u0394\u03b8|\u00b2 for gradient flow",
-            f"lowest {say(lowest.by_drop)} at T = {number(lowest.time, 2)}; {len(firmly)} moments "
+            f"lowest {say(lowest.by_drop)} at T = {lowest.time:g}; {len(firmly)} moments "
             f"lie below 1 by more than two standard errors, by the length of the steps: the path's "
-            f"own cost there is {say(lowest.of_path)}",
+            f"own cost there is {number(value_of(lowest.of_path), 3)}",
             held(not firmly),
         ),
         "warm": Claim(
-            "a warm start learns closer to the limit than a cold one ([S])",
+            "past that first regime, from a warm start, learning is closer to the limit ([S])",
             f"{say(ends[1].by_drop)} warm, {say(ends[0].by_drop)} cold, at the end",
             held(gap > 0 if abs(gap) > 2 * error else None),
         ),
@@ -104,7 +104,7 @@ def told(findings: Findings) -> list[str]:
     return [
         f"From a cold start, {number(findings.parameters, 6)} parameters and "
         f"{findings.kernel_samples} images, training takes {say(last.by_drop)} times as long as "
-        f"the speed limit after T = {number(last.time, 3)}; from where the loss has halved, "
+        f"the speed limit after T = {last.time:g}; from where the loss has halved, "
         f"{say(warm.moments[-1].by_drop)} times.",
         f"Training starts at the limit ({say(cold.moments[0].by_drop)} after the first noted step) "
         f"and {_course(cold)}. At the end the curve is {say(last.length_ratio)} times as long as "
@@ -139,7 +139,7 @@ def _course(start: Start) -> str:
     values = [value_of(m.by_drop) for m in start.moments]
     peak = max(range(len(values)), key=values.__getitem__)
     if peak == len(values) - 1:
-        return "loses ground all the way"
+        return "is farthest from it at the end"
     return (
         f"is worst at T = {number(start.moments[peak].time, 2)}, with "
         f"{say(start.moments[peak].by_drop)}"
@@ -249,7 +249,7 @@ def section(findings: Findings) -> Section:
                 ],
                 anchor="fig-cnn-size",
                 title="Inefficiency over the size of the data set",
-                caption=f"At T = {number(findings.learning_time, 3)}, and where the mean loss has "
+                caption=f"At T = {findings.learning_time:g}, and where the mean loss has "
                 f"fallen to a quarter. {spread} {found['size'].caption}",
                 alt_text="Inefficiency against the number of images on a logarithmic axis.",
                 x="training images",
@@ -343,7 +343,7 @@ def kernel_table(findings: Findings) -> Table:
             for held in start.held
         ],
         remark=f"Full kernel on {findings.kernel_samples} images; the warm start is where the mean "
-        f"loss has halved, T = {number(findings.starts[1].began, 3)}. Errors of the ratio are "
+        f"loss has halved, T = {findings.starts[1].began:g}. Errors of the ratio are "
         "added as if independent.",
     )
 
@@ -361,8 +361,7 @@ def size_table(findings: Findings) -> Table:
         )
 
     return Table(
-        caption=f"By size of the data set, T = {number(findings.learning_time, 3)}, "
-        f"lr = {findings.lr:g}",
+        caption=f"By size of the data set, T = {findings.learning_time:g}, lr = {findings.lr:g}",
         columns=(
             "Images",
             "At the end::loss",

@@ -30,7 +30,7 @@ from capacity.dynamics.seeds import stream
 from capacity.dynamics.train import Step
 from capacity.estimate import Estimate, from_samples
 from capacity.report.charts import Figure
-from capacity.report.format import Cell, cell, header_cell, number, say, text_cell
+from capacity.report.format import Cell, cell, header_cell, say, text_cell
 from capacity.report.tables import Table
 from capacity.tasks.task import Task
 
@@ -351,24 +351,22 @@ def table(findings: Findings) -> Table:
             "Order",
             "Method",
             "T",
-            "Inefficiency of the path",
-            "Difference from standard order",
+            "Inefficiency::of the path",
+            "Inefficiency::minus standard",
             "T dL / |\u0394\u03b8|\u00b2",
             "Length over chord",
-            "|\u0394\u03b8|\u00b2",
             "Training loss",
             "Test accuracy, %",
         ),
         rows=[
             (
                 header_cell(run.order),
-                text_cell(run.method),
-                Cell(number(findings.learning_time[run.method], 3)),
+                text_cell(run.method.partition(",")[0]),
+                Cell(f"{findings.learning_time[run.method]:g}"),
                 _plain(run.of_path),
                 Cell("\u2013") if run.difference is None else cell(run.difference),
                 _plain(run.by_drop),
                 _plain(run.length_ratio),
-                cell(run.displacement_sq),
                 cell(run.loss),
                 cell(run.accuracy, scale=100),
             )

@@ -64,11 +64,12 @@ def told(findings: Findings) -> list[str]:
         "replicas do not help: it is another coupling, not a noisy estimate. The trace bound is "
         f"{say(rows[-1].trace)} times W2\u00b2.",
         f"Networks: the inefficiency per replica is {number(value_of(many.inefficiency), 4)} with "
-        f"{many.count} of them, known to \u00b1 {number(100 * few.half_width, 2)} % with {few.count} and to \u00b1 "
-        f"{number(100 * many.half_width, 2)} % with {many.count} (half-width at 95 %).",
+        f"{many.count} of them, known to \u00b1 {number(100 * few.half_width, 2)} % with "
+        f"{few.count} and to \u00b1 {number(100 * many.half_width, 2)} % with {many.count} "
+        "(half-width at 95 %).",
         "Of the whole population it is only known to lie between "
         f"{number(value_of(many.by_path), 4)} and {number(value_of(many.by_trace), 4)}: networks "
-        "do not pin W2 from below. Verdicts at N = {many.count}: "
+        f"do not pin W2 from below. Verdicts at N = {many.count}: "
         + _listed(many.verdicts)
         + f"; at N = {few.count}: {_listed(few.verdicts)}.",
     ]
@@ -178,7 +179,7 @@ def section(findings: Findings) -> Section:
                 ],
                 anchor="fig-size-networks",
                 title="How well the inefficiency of networks is known",
-                caption=f"MLP 64-64-10 on digits, T = {number(findings.learning_time, 3)}: the "
+                caption=f"MLP 64-64-10 on digits, T = {findings.learning_time:g}: the "
                 "interval that one ensemble claims at 95 %, and how far ensembles truly differ. "
                 f"{found['width'].caption}",
                 alt_text="Relative half-width of the inefficiency's interval against the number of "
@@ -265,7 +266,7 @@ def gaussian_table(findings: Findings) -> Table:
 def network_table(findings: Findings) -> Table:
     """List the networks by size."""
     return Table(
-        caption=f"Networks, P = {number(findings.parameters, 5)}, T = {number(findings.learning_time, 3)}",
+        caption=f"Networks, P = {number(findings.parameters, 5)}, T = {findings.learning_time:g}",
         columns=(
             "N",
             "Ensembles",

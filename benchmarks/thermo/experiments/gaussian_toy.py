@@ -13,7 +13,17 @@ from dataclasses import dataclass
 
 import numpy as np
 from scipy.special import digamma
-from thermo_drawing import COLORS, Claim, Section, Series, deviation, held, plotted, value_of
+from thermo_drawing import (
+    COLORS,
+    Claim,
+    Section,
+    Series,
+    deviation,
+    held,
+    plotted,
+    signed,
+    value_of,
+)
 
 from capacity.estimate import Estimate, from_samples
 from capacity.report.format import Cell, cell, header_cell, number, say
@@ -198,8 +208,7 @@ def claims(findings: Findings) -> dict[str, Claim]:
         ),
         "geodesic": Claim(
             "the geodesic costs T\u03a3 = W2\u00b2 exactly, for every T",
-            f"farthest of {len(straight)} runs {say(worst.simulated)} at "
-            f"T = {number(worst.duration, 2)}",
+            f"farthest of {len(straight)} runs {say(worst.simulated)} at T = {worst.duration:g}",
             held(abs(deviation(worst.simulated, 1.0)) <= 3),
         ),
         "bracket": Claim(
@@ -227,11 +236,11 @@ def told(findings: Findings) -> list[str]:
         f"Relaxing in a fixed potential costs {number(first.exact, 3)} times the speed limit; as "
         "the protocol is bent towards the Wasserstein geodesic the gap closes, to "
         f"T\u03a3/W2\u00b2 = {say(last.simulated)} on the geodesic itself, where theory says 1.",
-        f"Waiting makes relaxation worse: at T = {number(slow.duration, 2)} it needs "
+        f"Waiting makes relaxation worse: at T = {slow.duration:g} it needs "
         f"{number(slow.exact, 3)} times the limit. The geodesic stays at the limit for every T.",
         f"W2\u00b2 is between the trace bound and the path coupling in {bracketed(findings)} of "
         f"{len(runs)} runs. The path coupling holds the particles' heat noise: at "
-        f"T = {number(last.duration, 2)} on the geodesic it says {say(last.path)} times W2\u00b2, "
+        f"T = {last.duration:g} on the geodesic it says {say(last.path)} times W2\u00b2, "
         "so the coupling alone would call an optimal protocol faster than possible.",
     ]
 
@@ -261,7 +270,7 @@ def section(findings: Findings) -> Section:
                 ],
                 anchor="fig-gaussian-mixture",
                 title="The gap closes on the geodesic",
-                caption=f"T\u03a3/W2\u00b2 at T = {number(duration, 2)} from relaxation (w = 0) to "
+                caption=f"T\u03a3/W2\u00b2 at T = {duration:g} from relaxation (w = 0) to "
                 f"geodesic (w = 1); {findings.ensembles} ensembles of {findings.particles} "
                 f"particles. {found['gap'].caption}",
                 alt_text="Inefficiency against the weight of the geodesic: a parabola that falls "
@@ -325,11 +334,11 @@ def table(findings: Findings) -> Table:
         rows=[
             (
                 header_cell(f"w = {run.weight:g}"),
-                Cell(number(run.duration, 2)),
+                Cell(f"{run.duration:g}"),
                 Cell(number(run.w2_squared, 4)),
                 Cell(number(run.exact, 4)),
                 cell(run.simulated),
-                Cell(f"{deviation(run.simulated, run.exact):.1f}"),
+                Cell(signed(deviation(run.simulated, run.exact))),
                 cell(run.trace),
                 cell(run.path),
             )

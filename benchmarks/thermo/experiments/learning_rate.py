@@ -130,7 +130,7 @@ def claims(findings: Findings) -> dict[str, Claim]:
             held(value_of(_known(lowest.of_path)) >= 1),
         ),
         "drop": Claim(
-            "T dL is at least |\u0394\u03b8|\u00b2 (a bound for small steps only)",
+            "T dL is at least |\u0394\u03b8|\u00b2 at every learning rate (shown for small steps)",
             f"below it in {len(drops)} of {len(measured_runs)} runs"
             + (f": {_listed(drops)}" if drops else ""),
             held(not drops),
@@ -217,7 +217,7 @@ def section(findings: Findings) -> Section:
                 series,
                 anchor="fig-learning-rate",
                 title="Inefficiency against the learning rate, at equal learning time",
-                caption=f"T = {number(findings.learning_time, 3)} in every run; mean and standard "
+                caption=f"T = {findings.learning_time:g} in every run; mean and standard "
                 f"error over {findings.replicas} initialisations. The distance between the two "
                 "lines of one method is the price of its steps. "
                 f"{found['flow'].caption} {found['drop'].caption}",
@@ -240,7 +240,7 @@ def section(findings: Findings) -> Section:
 def table(findings: Findings) -> Table:
     """List every run."""
     return Table(
-        caption=f"Every run, T = {number(findings.learning_time, 3)}",
+        caption=f"Every run, T = {findings.learning_time:g}",
         columns=(
             "Method",
             "Learning rate",
@@ -255,7 +255,7 @@ def table(findings: Findings) -> Table:
         rows=[
             (
                 header_cell(r.method),
-                Cell(number(r.lr, 3)),
+                Cell(f"{r.lr:g}"),
                 Cell(str(r.steps)),
                 _cell(r.by_drop),
                 _cell(r.of_path),

@@ -11,7 +11,7 @@ import altair as alt
 
 from capacity.estimate import Estimate
 from capacity.report.charts import MUTED, Figure, Key, data, log_ticks, spec
-from capacity.report.format import MISSING, Cell, cell, header_cell, number
+from capacity.report.format import MINUS, MISSING, Cell, cell, header_cell, number
 from capacity.report.tables import Table
 
 COLORS = tuple(f"var(--own-{i})" for i in range(8))
@@ -212,6 +212,11 @@ def deviation(estimate: Estimate, truth: float) -> float:
     if estimate.stderr is None or estimate.stderr == 0:
         raise ValueError("the estimate has no standard error to measure its deviation by")
     return (value_of(estimate) - truth) / estimate.stderr
+
+
+def signed(value: float) -> str:
+    """Write a number of standard errors."""
+    return f"{value:.1f}".replace("-", MINUS) if abs(value) >= 0.05 else "0.0"
 
 
 def _rows(series: Series, log: bool) -> list[dict[str, Any]]:

@@ -14,6 +14,8 @@ from capacity.report.page import symbols
 
 _CLASSES = {"holds": "yes", "does not hold": "no", "inconclusive": "open"}
 """How verdicts look."""
+_WORDS = {"holds": "hold", "does not hold": "do not hold", "inconclusive": "are inconclusive"}
+"""What several claims do."""
 
 
 def write(sections: Sequence[Section], path: Path) -> None:
@@ -44,6 +46,7 @@ def to_html(sections: Sequence[Section]) -> str:
     return environment.get_template("thermo_page.html").render(
         sections=sections,
         classes=_CLASSES,
+        words=_WORDS,
         count=said.total(),
         verdicts=[(verdict, said[verdict]) for verdict in _CLASSES if said[verdict]],
     )

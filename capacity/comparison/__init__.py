@@ -1,0 +1,1 @@
+"""Many runs side by side: what differs between them, and what that did."""

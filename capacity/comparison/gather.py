@@ -1,0 +1,231 @@
+"""From paths to runs that can be compared: found, read, checked, sorted into variants."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from capacity.comparison import differences
+from capacity.report.page import read
+from capacity.report.view import RunView
+from capacity.runs.result import SCHEMA_VERSION
+
+FINISHED = "finished"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Entry:
+    """One run of a comparison.
+
+    Attributes:
+        path: Its directory.
+        view: Its content.
+        twin: Another run of the same recipe and seed that is counted in its place; None for none.
+    """
+
+    path: Path
+    view: RunView
+    twin: Path | None = None
+
+    @property
+    def seed(self) -> int:
+        """Seed of the run."""
+        return int(self.view.recipe.get("seed", 0))
+
+    @property
+    def counted(self) -> bool:
+        """Whether its numbers enter the variant's mean."""
+        return self.view.state == FINISHED and self.twin is None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Variant:
+    """Runs of one recipe, that differ by their seeds only.
+
+    Attributes:
+        label: A short name.
+        values: What its recipe has in the fields that differ between the variants.
+        entries: Its runs, by seed.
+    """
+
+    label: str
+    values: dict[str, Any]
+    entries: tuple[Entry, ...]
+
+    @property
+    def counted(self) -> list[Entry]:
+        """The runs behind its numbers."""
+        return [entry for entry in self.entries if entry.counted]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Gathered:
+    """Everything that a comparison reads.
+
+    Attributes:
+        name: Name shared by the runs, or a count of them.
+        variants: The variants, in the order in which they came.
+        shared: The fields of the recipes that all runs have in common.
+    """
+
+    name: str
+    variants: tuple[Variant, ...]
+    shared: dict[str, Any]
+
+    @property
+    def entries(self) -> list[Entry]:
+        """All runs."""
+        return [entry for variant in self.variants for entry in variant.entries]
+
+    @property
+    def counted(self) -> list[Entry]:
+        """The runs behind the numbers."""
+        return [entry for entry in self.entries if entry.counted]
+
+    @property
+    def differences(self) -> list[str]:
+        """Fields in which the variants differ."""
+        return list(self.variants[0].values)
+
+    @property
+    def classifies(self) -> bool:
+        """Whether all runs have an accuracy; else losses are compared."""
+        return all(entry.view.classifies for entry in self.counted or self.entries)
+
+    @property
+    def same_tasks(self) -> bool:
+        """Whether the runs learn tasks of the same names in the same order."""
+        return len({tuple(e.view.names) for e in self.entries if e.view.tasks}) <= 1
+
+
+def run_directories(paths: Iterable[str | Path]) -> list[Path]:
+    """Find the runs that paths stand for.
+
+    Args:
+        paths: Run directories, or folders that hold run directories.
+
+    Returns:
+        Run directories, each once per name that was given.
+
+    Raises:
+        ValueError: If there is no path, a path holds no run, or one is named twice.
+    """
+    if isinstance(paths, str | os.PathLike):
+        paths = [paths]
+    found: list[Path] = []
+    for given in paths:
+        if not isinstance(given, str | os.PathLike):
+            raise ValueError(
+                f"runs holds a {type(given).__name__}; pass paths of run directories, or runs"
+            )
+        path = Path(given)
+        if (path / "recipe.yaml").is_file():
+            found.append(path)
+            continue
+        inside = sorted(p.parent for p in path.glob("*/recipe.yaml")) if path.is_dir() else []
+        if not inside:
+            what = "holds no run" if path.is_dir() else "is no directory"
+            raise ValueError(
+                f"run = {str(path)!r} {what}; pass directories that `capacity run` printed, or a "
+                "folder of them"
+            )
+        found += inside
+    if not found:
+        raise ValueError("runs is empty; pass at least one run directory")
+    places = [path.resolve() for path in found]
+    for k, place in enumerate(places):
+        if place in places[:k]:
+            raise ValueError(f"run = {str(found[k])!r} is named twice; name every run once")
+    return found
+
+
+def read_checked(path: Path) -> RunView:
+    """Read a run and refuse what this version does not understand.
+
+    Args:
+        path: The run directory.
+
+    Returns:
+        Its content.
+
+    Raises:
+        ValueError: If a file cannot be read, or the result follows another schema.
+    """
+    view = read(path)
+    if not view.recipe:
+        raise ValueError(f"run = {str(path)!r}: recipe.yaml is not a mapping of fields")
+    schema = view.result.get("schema"), view.result.get("schema_version")
+    if view.result and schema[0] != "capacity/result":
+        raise ValueError(
+            f"run = {str(path)!r}: result.json is not of this program (schema = {schema[0]!r}); "
+            "name directories that `capacity run` wrote"
+        )
+    if view.result and schema[1] != SCHEMA_VERSION:
+        raise ValueError(
+            f"run = {str(path)!r}: result.json has schema_version {schema[1]!r}, this version of "
+            f"capacity reads {SCHEMA_VERSION}; run the recipe again, or leave the run out"
+        )
+    return view
+
+
+def gather(paths: Iterable[str | Path]) -> Gathered:
+    """Read runs and sort them into variants.
+
+    Args:
+        paths: Run directories, or folders of run directories.
+
+    Returns:
+        The runs. Paths without a run, foreign files and an empty list are ValueErrors.
+    """
+    by_recipe: dict[object, list[Entry]] = {}
+    settings: dict[object, dict[str, Any]] = {}
+    for path in run_directories(paths):
+        view = read_checked(path)
+        recipe = differences.settings(view.recipe)
+        key = tuple((name, differences.frozen(value)) for name, value in sorted(recipe.items()))
+        settings[key] = recipe
+        group = by_recipe.setdefault(key, [])
+        entry = Entry(path=path, view=view)
+        # The same recipe and seed give the same numbers: twice the same is no second sample.
+        twin = next((e.path for e in group if e.seed == entry.seed and e.counted), None)
+        group.append(Entry(path=path, view=view, twin=twin))
+    recipes = list(settings.values())
+    differ = differences.differing(recipes)
+    names = {entry.view.name for group in by_recipe.values() for entry in group}
+    name = names.pop() if len(names) == 1 else f"{len(recipes)} recipes"
+    variants = tuple(
+        Variant(
+            label=label,
+            values={field: values[k] for field, values in differ.items()},
+            entries=tuple(sorted(group, key=lambda entry: entry.seed)),
+        )
+        for k, (label, group) in enumerate(
+            zip(differences.labels(differ, len(recipes), name), by_recipe.values(), strict=True)
+        )
+    )
+    shared = {field: value for field, value in recipes[0].items() if field not in differ}
+    return Gathered(name=name, variants=variants, shared=shared)
+
+
+def environments(entries: Sequence[Entry]) -> dict[str, list[str]]:
+    """Find what the machines and versions behind runs differ in.
+
+    Args:
+        entries: The runs.
+
+    Returns:
+        By package, Python or device, the values that occur; empty where all are the same.
+    """
+    columns: dict[str, list[str]] = {}
+    for entry in entries:
+        env = entry.view.env
+        packages = env.get("packages") or {}
+        kept = {"Python": env.get("python"), "device": env.get("device_name"), **packages}
+        for name, value in kept.items():
+            columns.setdefault(name, [])
+            if value is not None and str(value) not in columns[name]:
+                columns[name].append(str(value))
+    return {name: values for name, values in columns.items() if len(values) > 1}

@@ -1,0 +1,326 @@
+"""Many runs as tables: `runs`, `tasks`, `transitions` and `metrics`, asked in SQL (DuckDB)."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from capacity.comparison.compare import paths_of
+from capacity.comparison.differences import flat
+from capacity.comparison.gather import read_checked, run_directories
+from capacity.report.view import RunView, pick
+
+if TYPE_CHECKING:
+    from duckdb import DuckDBPyRelation
+
+TABLES = ("runs", "tasks", "transitions", "metrics")
+
+Row = dict[str, Any]
+
+
+class RunTables:
+    """Many runs as four tables, kept in memory.
+
+    Every number of an estimate has its standard error beside it, as `accuracy` and
+    `accuracy_stderr`, and where it matters its status. Tasks count from 0, accuracies lie in
+    [0, 1]. A run that did not finish is there with its `status`: filter on it.
+
+    Tables:
+        runs: one row per run: run (its number), path, name, seed, status, message, replicas,
+            parameters, tasks_learned, final means, scores of the forecasts, seconds; `recipe` is
+            the resolved recipe as JSON, `fields` maps its dotted names to their values as text.
+        tasks: one row per run and task: its last accuracy and loss, forgetting, inefficiency.
+        transitions: one row per run, new task and old task: forecast and measured, and what was
+            measured before the new task.
+        metrics: the rows of metrics.jsonl, one per run, task in training, epoch and tested task.
+
+    Attributes:
+        paths: The run directories; `run` in every table is the place in this list.
+    """
+
+    def __init__(self, paths: Sequence[Path]) -> None:
+        import duckdb  # 0.2 s to import
+
+        self.paths = list(paths)
+        self._connection = duckdb.connect()
+        rows: dict[str, list[Row]] = {name: [] for name in TABLES}
+        for k, path in enumerate(self.paths):
+            view = read_checked(path)
+            rows["runs"].append(_run(k, path, view))
+            rows["tasks"] += _tasks(k, view)
+            rows["transitions"] += _transitions(k, view)
+            rows["metrics"] += _metrics(k, view)
+        for name, columns in _COLUMNS.items():
+            self._fill(name, columns, rows[name])
+
+    def query(self, sql: str) -> DuckDBPyRelation:
+        """Ask the tables.
+
+        Args:
+            sql: A SELECT over `runs`, `tasks`, `transitions` and `metrics`.
+
+        Returns:
+            DuckDB's relation: it prints as a table; `.fetchall()` gives tuples, `.df()` a pandas
+            frame, `.arrow()` an Arrow table, `.pl()` a Polars frame (each where installed).
+
+        Raises:
+            ValueError: If the SQL is wrong; the message is DuckDB's.
+        """
+        import duckdb
+
+        if not isinstance(sql, str) or not sql.strip():
+            raise ValueError(
+                f"sql = {sql!r} is no query; pass one as \"SELECT * FROM runs\" (tables: "
+                f"{', '.join(TABLES)})"
+            )
+        try:
+            made = self._connection.sql(sql)
+        except duckdb.Error as error:
+            raise ValueError(f"sql: {error}") from None
+        if made is None:
+            raise ValueError(f"sql = {sql!r} gives no rows; pass a SELECT")
+        return made
+
+    @property
+    def runs(self) -> DuckDBPyRelation:
+        """One row per run."""
+        return self._connection.table("runs")
+
+    @property
+    def tasks(self) -> DuckDBPyRelation:
+        """One row per run and task."""
+        return self._connection.table("tasks")
+
+    @property
+    def transitions(self) -> DuckDBPyRelation:
+        """One row per run, new task and old task."""
+        return self._connection.table("transitions")
+
+    @property
+    def metrics(self) -> DuckDBPyRelation:
+        """One row per run, task in training, epoch and tested task."""
+        return self._connection.table("metrics")
+
+    def _fill(self, name: str, columns: Mapping[str, str], rows: Sequence[Row]) -> None:
+        """Make one table; the columns are declared, so that an empty one has them, too."""
+        declared = ", ".join(f'"{column}" {kind}' for column, kind in columns.items())
+        self._connection.execute(f"CREATE TABLE {name} ({declared})")
+        if not rows:
+            return
+        # One JSON text is read a hundred times faster than rows are inserted.
+        structure = "[{" + ", ".join(f'"{c}": "{k}"' for c, k in columns.items()) + "}]"
+        text = json.dumps([{column: row.get(column) for column in columns} for row in rows])
+        self._connection.execute(
+            f"INSERT INTO {name} SELECT unnest(from_json(?::JSON, ?), max_depth := 2)",
+            [text, structure],
+        )
+
+
+def load_runs(*runs: object) -> RunTables:
+    """Read many runs into tables.
+
+    Args:
+        *runs: Paths of run directories, folders of run directories, `Run`s, or lists of these.
+
+    Returns:
+        The tables. A path that holds no run, a foreign file and an empty list are ValueErrors.
+
+    Example:
+        >>> import capacity
+        >>> tables = capacity.load_runs("runs")  # doctest: +SKIP
+        >>> tables.query("SELECT seed, accuracy FROM runs ORDER BY seed")  # doctest: +SKIP
+    """
+    return RunTables(run_directories(paths_of(runs)))
+
+
+def query(sql: str, *runs: object) -> DuckDBPyRelation:
+    """Ask many runs one question; `load_runs` for more than one.
+
+    Args:
+        sql: A SELECT over the tables `runs`, `tasks`, `transitions` and `metrics`.
+        *runs: Paths of run directories, folders of run directories, `Run`s, or lists of these.
+
+    Returns:
+        DuckDB's relation (see `RunTables.query`).
+
+    Example:
+        >>> import capacity
+        >>> asked = "SELECT status, count(*) FROM runs GROUP BY status"
+        >>> capacity.query(asked, "runs").fetchall()  # doctest: +SKIP
+    """
+    return load_runs(*runs).query(sql)
+
+
+def _pair(name: str) -> dict[str, str]:
+    return {name: "DOUBLE", f"{name}_stderr": "DOUBLE"}
+
+
+def _triple(name: str) -> dict[str, str]:
+    return {**_pair(name), f"{name}_status": "VARCHAR"}
+
+
+_RUN_ESTIMATES = {
+    "accuracy": ("final", "accuracy"),
+    "loss": ("final", "loss"),
+    "forgetting_last": ("final", "forgetting_last"),
+    "forgetting_max": ("final", "forgetting_max"),
+    "accuracy_drop_spearman": ("scores", "accuracy_drop", "spearman"),
+    "accuracy_drop_error": ("scores", "accuracy_drop", "mean_error"),
+    "loss_increase_spearman": ("scores", "loss_increase", "spearman"),
+    "loss_increase_error": ("scores", "loss_increase", "mean_error"),
+}
+_BEFORE = {
+    "capacity_nats": ("capacity", "nats"),
+    "capacity_directions": ("capacity", "directions"),
+    "dimension_stable_rank": ("dimension", "stable_rank"),
+    "dimension_intrinsic": ("dimension", "intrinsic"),
+    "cost_ratio": ("cost_ratio",),
+}
+_COLUMNS: dict[str, dict[str, str]] = {
+    "runs": {
+        "run": "INTEGER",
+        "path": "VARCHAR",
+        "name": "VARCHAR",
+        "seed": "BIGINT",
+        "status": "VARCHAR",
+        "message": "VARCHAR",
+        "strategy": "VARCHAR",
+        "replicas": "INTEGER",
+        "parameters": "BIGINT",
+        "tasks_total": "INTEGER",
+        "tasks_learned": "INTEGER",
+        **{c: k for name in _RUN_ESTIMATES for c, k in _triple(name).items()},
+        "seconds": "DOUBLE",
+        "fields": "MAP(VARCHAR, VARCHAR)",
+        "recipe": "JSON",
+    },
+    "tasks": {
+        "run": "INTEGER",
+        "task": "INTEGER",
+        "name": "VARCHAR",
+        "status": "VARCHAR",
+        "train_samples": "BIGINT",
+        "test_samples": "BIGINT",
+        "steps": "BIGINT",
+        "accuracy_learned": "DOUBLE",
+        "accuracy_final": "DOUBLE",
+        "loss_learned": "DOUBLE",
+        "loss_final": "DOUBLE",
+        **_triple("forgetting_last"),
+        **_triple("inefficiency"),
+    },
+    "transitions": {
+        "run": "INTEGER",
+        "task": "INTEGER",
+        "old_task": "INTEGER",
+        **{
+            c: k
+            for target in ("accuracy_drop", "loss_increase")
+            for side in ("forecast", "measured")
+            for c, k in _triple(f"{target}_{side}").items()
+        },
+        **{c: k for name in _BEFORE for c, k in _triple(name).items()},
+        "verdict": "VARCHAR",
+    },
+    "metrics": {
+        "run": "INTEGER",
+        "task": "INTEGER",
+        "epoch": "INTEGER",
+        "step": "BIGINT",
+        "learning_time": "DOUBLE",
+        "lr": "DOUBLE",
+        **_pair("train_loss"),
+        "tested": "INTEGER",
+        **_pair("test_accuracy"),
+        **_pair("test_loss"),
+    },
+}
+
+
+def _cells(name: str, record: Mapping[str, Any] | None, *path: str) -> Row:
+    """Spread an estimate over its columns; null where there is none."""
+    found = pick(record, *path)
+    if found is None:
+        return {}
+    return {
+        name: found.value,
+        f"{name}_stderr": found.stderr,
+        f"{name}_status": str(found.status),
+    }
+
+
+def _run(k: int, path: Path, view: RunView) -> Row:
+    fields = {
+        name: value if isinstance(value, str) else json.dumps(value)
+        for name, value in flat(view.recipe).items()
+    }
+    row: Row = {
+        "run": k,
+        "path": str(path),
+        "name": view.name,
+        "seed": view.recipe.get("seed"),
+        "status": view.state,
+        "message": str(view.status.get("message") or ""),
+        "strategy": fields.get("training.strategy.name", "naive"),
+        "replicas": view.replicas,
+        "parameters": (view.result.get("model") or {}).get("parameters"),
+        "tasks_total": len(view.tasks),
+        "tasks_learned": view.learned,
+        "seconds": sum((view.status.get("seconds") or {}).values()) or None,
+        "fields": fields,
+        "recipe": view.recipe,
+    }
+    for name, where in _RUN_ESTIMATES.items():
+        row |= _cells(name, view.result, *where)
+    return row
+
+
+def _tasks(k: int, view: RunView) -> Iterable[Row]:
+    kind = "accuracy" if view.classifies else "loss"
+    last = ((view.result.get("forgetting") or {}).get(kind) or {}).get("last") or []
+    end = view.learned - 1
+    for i, task in enumerate(view.tasks):
+        row: Row = {"run": k, "task": i}
+        for name in ("name", "status", "train_samples", "test_samples", "steps"):
+            row[name] = task[name]
+        for score in ("accuracy", "loss"):
+            mean = (view.result.get(score) or {}).get("mean")
+            if mean and end >= 0:
+                row[f"{score}_learned"], row[f"{score}_final"] = mean[i][i], mean[end][i]
+        if 0 <= end < len(last):
+            row |= _cells("forgetting_last", {"e": last[end][i]}, "e")
+        yield row | _cells("inefficiency", view.phases[i], "thermo", "inefficiency")
+
+
+def _transitions(k: int, view: RunView) -> Iterable[Row]:
+    for transition in view.transitions:
+        verdict = transition.get("verdicts") or transition.get("literal") or {}
+        before: Row = {"verdict": verdict.get("verdict")}
+        for name, where in _BEFORE.items():
+            before |= _cells(name, transition, *where)
+        for old in transition["old"]:
+            row: Row = {"run": k, "task": transition["task"], "old_task": old["task"]}
+            for target in ("accuracy_drop", "loss_increase"):
+                for side in ("forecast", "measured"):
+                    row |= _cells(f"{target}_{side}", old[side], target)
+            yield row | before
+
+
+def _metrics(k: int, view: RunView) -> Iterable[Row]:
+    for row in view.rows:
+        shared = {
+            name: row.get(name)
+            for name in (
+                "task", "epoch", "step", "learning_time", "lr", "train_loss", "train_loss_stderr"
+            )
+        }  # fmt: skip
+        for j in range(len(row.get("test_loss") or [])):
+            tested = {
+                name: row[name][j]
+                for score in ("test_accuracy", "test_loss")
+                for name in (score, f"{score}_stderr")
+                if row.get(name)
+            }
+            yield {"run": k, **shared, "tested": j, **tested}
