@@ -42,11 +42,33 @@ def parser() -> argparse.ArgumentParser:
     run.add_argument("--out", type=Path, metavar="DIR", help="run directory (default: runs/...)")
     run.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N (default: auto)")
     run.add_argument("--quiet", action="store_true", help="show no progress")
+    run.add_argument("--seeds", metavar="LIST", help="run many seeds, as 0-9 or 0,2,5-7")
+    run.add_argument("--jobs", type=int, metavar="N", help="seeds at a time (default: 1)")
 
     report = commands.add_parser("report", help="write the report of a run")
     report.add_argument("run", type=Path, metavar="RUN", help="run directory")
     report.add_argument(
         "-o", "--output", type=Path, metavar="FILE", help="default: RUN/report.html"
+    )
+
+    compare = commands.add_parser("compare", help="set many runs side by side")
+    compare.add_argument(
+        "runs", type=Path, nargs="+", metavar="RUN", help="run directories, or folders of them"
+    )
+    compare.add_argument(
+        "-o",
+        "--output",
+        type=Path,
+        default=Path("comparison.html"),
+        metavar="FILE",
+        help="default: comparison.html",
+    )
+
+    export = commands.add_parser("export", help="hand a run to an experiment tracker")
+    export.add_argument("run", type=Path, metavar="RUN", help="run directory")
+    export.add_argument("--to", required=True, metavar="TRACKER", help="tensorboard, mlflow, wandb")
+    export.add_argument(
+        "--out", type=Path, metavar="DIR", help="where its files go (default: the tracker's own)"
     )
 
     recipes = commands.add_parser("recipes", help="list or copy the bundled recipes")
@@ -69,15 +91,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
         arguments: Command-line arguments; None takes those of the process.
 
     Returns:
-        0 when it worked, 1 when the run diverged, 2 for a mistake of the user, 130 when it was
-        interrupted.
+        0 when it worked, 1 when the run diverged or a seed failed, 2 for a mistake of the user,
+        130 when it was interrupted.
     """
     parsed = _parse(arguments)
     # `kill` ends a run the way Ctrl-C does: with a readable run directory.
     signal.signal(signal.SIGTERM, _interrupt)
     # What our dependencies deprecate is no news to somebody who looks at a progress bar.
     warnings.simplefilter("ignore")
-    command = {"run": _run, "report": _report, "recipes": _recipes, "validate": _validate}
+    command = {
+        "run": _run,
+        "report": _report,
+        "compare": _compare,
+        "export": _export,
+        "recipes": _recipes,
+        "validate": _validate,
+    }
     try:
         return command[parsed.command](parsed)
     except ValueError as error:
@@ -105,6 +134,10 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
 def _run(parsed: argparse.Namespace) -> int:
     from capacity import config
 
+    if parsed.seeds is not None:
+        return _run_seeds(parsed)
+    if parsed.jobs is not None:
+        raise ValueError("--jobs says how many seeds run at a time; name them with --seeds, as 0-9")
     recipe = config.load(parsed.recipe, parsed.overrides)
     from capacity.runs.run import run  # torch takes seconds to import; a wrong recipe should not
 
@@ -113,10 +146,48 @@ def _run(parsed: argparse.Namespace) -> int:
     return 1 if made.status == "diverged" else 0
 
 
+def _run_seeds(parsed: argparse.Namespace) -> int:
+    from capacity import config
+
+    if any(word.partition("=")[0].strip() == "seed" for word in parsed.overrides):
+        raise ValueError("seed=... and --seeds name the seed twice; leave one of them out")
+    recipe = config.load(parsed.recipe, parsed.overrides)
+    from capacity.runs.seeds import parse_seeds, run_seeds
+
+    made = run_seeds(
+        recipe,
+        parse_seeds(parsed.seeds),
+        jobs=1 if parsed.jobs is None else parsed.jobs,
+        out=parsed.out,
+        device=parsed.device,
+        quiet=parsed.quiet,
+    )
+    print(made.path)
+    return 1 if made.failed or made.diverged else 0
+
+
 def _report(parsed: argparse.Namespace) -> int:
     from capacity.runs.run import open_run
 
     print(open_run(parsed.run).report(parsed.output))
+    return 0
+
+
+def _compare(parsed: argparse.Namespace) -> int:
+    from capacity.comparison.compare import compare
+
+    made = compare(*parsed.runs)
+    path = made.report(parsed.output)
+    print(made)
+    print()
+    print(path)
+    return 0
+
+
+def _export(parsed: argparse.Namespace) -> int:
+    from capacity.exporters.export import export
+
+    print(export(parsed.run, to=parsed.to, out=parsed.out))
     return 0
 
 

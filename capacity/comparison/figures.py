@@ -89,8 +89,8 @@ def quantity_figure(gathered: Gathered, k: int) -> Figure | None:
         id=f"fig-quantity-{k}",
         title=f"{quantity.name[0].upper()}{quantity.name[1:]}",
         caption=f"One ring per run, a tick at the mean with its 90 % interval. Further "
-        f"{'right' if quantity.better > 0 else 'left'} is better; intervals that lie apart are "
-        "variants that differ beyond chance.",
+        f"{'right' if quantity.better > 0 else 'left'} is better; intervals that lie apart differ "
+        "beyond the spread.",
         alt=f"{quantity.name} per variant: one ring per run, mean and interval.",
         spec=spec(chart, height=max(_ROW * len(means), 60)),
         table=_values(gathered, quantity),
@@ -235,7 +235,7 @@ def task_figure(gathered: Gathered) -> Figure | None:
                     "on": short[j],
                     "task": view.label(j),
                     "value": found.value,
-                    "text": number(round(found.value * scale, 0 if scale > 1 else 2), 3),
+                    "text": f"{100 * found.value:.0f}" if scale > 1 else number(found.value, 2),
                     "said": say(found, scale=scale),
                 })
     if not rows:
@@ -267,8 +267,8 @@ def task_figure(gathered: Gathered) -> Figure | None:
         id="fig-tasks",
         title=f"What is left of every task at the end{', %' if gathered.classifies else ''}",
         caption="One row per variant, one column per task in the order of learning. "
-        f"{fades.title()} cells on the left are early tasks that were forgotten; on the right, late tasks that "
-        "were not learned.",
+        f"{fades.title()} cells on the left are early tasks that were forgotten; on the right, "
+        "late tasks that were not learned.",
         alt=f"Matrix of final test {kind}: one row per variant, one column per task.",
         spec=spec(alt.layer(*layers), height=34 * len(order)),
         table=table,

@@ -8,9 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from capacity import config
 from capacity.comparison import differences
 from capacity.report.page import read
-from capacity.report.view import RunView
+from capacity.report.view import Record, RunView
 from capacity.runs.result import SCHEMA_VERSION
 
 FINISHED = "finished"
@@ -184,7 +185,7 @@ def gather(paths: Iterable[str | Path]) -> Gathered:
     settings: dict[object, dict[str, Any]] = {}
     for path in run_directories(paths):
         view = read_checked(path)
-        recipe = differences.settings(view.recipe)
+        recipe = differences.settings(_completed(view.recipe))
         key = tuple((name, differences.frozen(value)) for name, value in sorted(recipe.items()))
         settings[key] = recipe
         group = by_recipe.setdefault(key, [])
@@ -208,6 +209,15 @@ def gather(paths: Iterable[str | Path]) -> Gathered:
     )
     shared = {field: value for field, value in recipes[0].items() if field not in differ}
     return Gathered(name=name, variants=variants, shared=shared)
+
+
+def _completed(recipe: Record) -> Record:
+    """Give a recipe of an older version the fields that were added since, at their defaults."""
+    try:
+        return config.build(recipe).model_dump(mode="json")
+    except ValueError:
+        # One that this version would not run any more is still what was run.
+        return recipe
 
 
 def environments(entries: Sequence[Entry]) -> dict[str, list[str]]:

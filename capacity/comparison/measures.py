@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from scipy import stats
 
 from capacity.comparison.gather import Gathered, Variant
-from capacity.estimate import Estimate, Status, from_samples
+from capacity.estimate import Estimate, Status, from_samples, not_defined
 from capacity.report.format import PERCENT, POINTS, Bounds
 from capacity.report.view import RunView, pick
 
@@ -20,6 +20,7 @@ class Quantity:
 
     Attributes:
         name: Its name in the tables, without unit.
+        short: The same in few words, for a terminal.
         unit: Its unit in print; empty for none.
         read: Finds it in a run; None where the run has none.
         scale: Factor from the result to print.
@@ -28,6 +29,7 @@ class Quantity:
     """
 
     name: str
+    short: str
     unit: str
     read: Callable[[RunView], Estimate | None]
     scale: float = 1.0
@@ -57,6 +59,7 @@ def quantities(gathered: Gathered) -> list[Quantity]:
     return [
         Quantity(
             name=f"final mean {kind}",
+            short=f"final {kind}",
             unit="%" if gathered.classifies else "",
             read=lambda view: pick(view.result.get("final"), kind),
             scale=scale,
@@ -65,6 +68,7 @@ def quantities(gathered: Gathered) -> list[Quantity]:
         ),
         Quantity(
             name="forgetting since learned",
+            short="forgetting",
             unit=points,
             read=lambda view: pick(view.result.get("final"), "forgetting_last"),
             scale=scale,
@@ -72,6 +76,7 @@ def quantities(gathered: Gathered) -> list[Quantity]:
         ),
         Quantity(
             name=f"{kind} just after learning",
+            short=f"{kind} when learned",
             unit="%" if gathered.classifies else "",
             read=lambda view: learned_score(view, kind),
             scale=scale,
@@ -80,12 +85,14 @@ def quantities(gathered: Gathered) -> list[Quantity]:
         ),
         Quantity(
             name="mean error of the forecasts",
+            short="forecast error",
             unit=points,
             read=lambda view: pick(view.result.get("scores"), target, "mean_error"),
             scale=scale,
         ),
         Quantity(
             name="inefficiency, \u00d7 speed limit",
+            short="inefficiency",
             unit="",
             read=mean_inefficiency,
         ),
@@ -117,7 +124,8 @@ def mean_inefficiency(view: RunView) -> Estimate | None:
         view: The run.
 
     Returns:
-        The mean; None where no task has one. Its error over replicas is not known.
+        The mean, whose error over replicas is not known; not defined where a task has none; None
+        where no task has one.
     """
     found = [pick(phase, "thermo", "inefficiency") for phase in view.phases if phase]
     known = [e for e in found if e is not None and e.value is not None]
@@ -125,11 +133,11 @@ def mean_inefficiency(view: RunView) -> Estimate | None:
         return None
     worst = next((e.status for e in known if e.status is not Status.OK), Status.OK)
     missing = len(found) - len(known)
-    note = (
-        f"Not defined for {missing} of {len(found)} tasks, which are left out." if missing else ""
-    )
+    if missing:
+        # A mean over the other tasks would be compared with one over all of them.
+        return not_defined(f"Not defined for {missing} of {len(found)} tasks.")
     value = math.fsum(e.value or 0.0 for e in known) / len(known)
-    return Estimate(value=value, status=worst, note=note)
+    return Estimate(value=value, status=worst)
 
 
 def of_variant(variant: Variant, quantity: Quantity) -> Estimate | None:

@@ -127,7 +127,7 @@ def run_table(gathered: Gathered) -> Table:
         for entry in variant.entries
     ]
     return Table(
-        caption="Every run",
+        caption="Runs with their state",
         columns=(
             "Variant",
             "Seed",
@@ -223,9 +223,10 @@ def terminal(gathered: Gathered) -> str:
     Returns:
         Lines: the summary as columns, what differs, runs that are not counted.
     """
-    table = summary_table(gathered)
-    rows = [[str(head) for head in table.heads]]
-    for row in table.rows:
+    shown = measures.quantities(gathered)
+    heads = [f"{q.short}, %" if q.unit == "%" else q.short for q in shown]
+    rows = [["variant", "runs", *heads]]
+    for row in summary_table(gathered).rows:
         rows.append([f"{c.text} {c.status}".strip() for c in row])
     lines = _columns(rows)
     if gathered.differences:

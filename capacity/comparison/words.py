@@ -44,7 +44,7 @@ def headline(gathered: Gathered) -> str:
 
 def _gap(order: list[tuple[Variant, Estimate]], quantity: Quantity) -> str:
     """Say whether the first and the second can be told apart."""
-    (first, top), (_, value) = order[:2]
+    (first, top), (second, value) = order[:2]
     gap = measures.difference(top, value)
     size = abs(gap.value or 0.0) * quantity.scale
     unit = {"%": " points"}.get(quantity.unit, "")
@@ -54,7 +54,8 @@ def _gap(order: list[tuple[Variant, Estimate]], quantity: Quantity) -> str:
             "more than one seed, or replica, of both."
         )
     low, high = sorted(abs(end) * quantity.scale for end in gap.interval)
-    over = "seeds" if len(first.counted) > 1 else "replicas"
+    several = {len(first.counted) > 1, len(second.counted) > 1}
+    over = {True: "seeds", False: "replicas"}[several.pop()] if len(several) == 1 else "runs"
     if gap.interval[0] <= 0 <= gap.interval[1]:
         return (
             f"The gap of {number(size, 2)}{unit} is within the spread over {over}: this comparison "

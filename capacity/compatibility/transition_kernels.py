@@ -110,7 +110,7 @@ class TransitionKernels:
         Returns:
             Eigenvalues of K_A above it.
         """
-        return int((curvatures(self.old)[0] > threshold).sum())
+        return int((torch.linalg.eigvalsh(self.old) > threshold).sum())
 
     def dimension(self, threshold: float, *, groups: int) -> Estimate:
         """Measure m_B: the stable rank of B's GGN in the preserving space.

@@ -21,7 +21,7 @@ _THERMAL = 0
 
 @dataclass(frozen=True)
 class UnderdampedLangevin:
-    """Langevin dynamics with inertia, in time steps dt = lr:
+    """Langevin dynamics with inertia, in time steps dt = lr.
 
     d theta = p dt,  d p = -(grad L + decay theta) dt - friction p dt + sqrt(2 friction tau) dW.
 

@@ -18,7 +18,7 @@ from capacity.dynamics.flat import FlatModel
 from capacity.dynamics.strategies.contribution import Contribution
 from capacity.dynamics.strategies.terms import Source
 from capacity.estimate import Estimate, Status, from_samples, not_defined
-from capacity.forecasting.linearized import cost_ratio, linearized_scores, simulate
+from capacity.forecasting.linearized import cost_ratio, linearized_scores, simulate_stably
 from capacity.forecasting.mitigated import contribution_of, foreseen, named_strategies
 from capacity.tasks.task import LossFunction, Task
 from capacity.tasks.tensors import as_task
@@ -26,6 +26,11 @@ from capacity.tasks.tensors import as_task
 INTERVAL_NOTE = (
     "The interval covers data order and, over replicas, initialisation; the error of the "
     "linearisation is not in it."
+)
+
+_AS_FLOW = (
+    "The linearised training is unstable at this learning rate; it was followed in smaller steps, "
+    "as a network that leaves the unstable region does."
 )
 
 
@@ -140,41 +145,38 @@ def forecast_replicas(
         The forecast, with spread over replicas and data orders.
     """
     plan = Contribution(training=training) if contribution is None else foreseen(contribution)
-    delta, _ = simulate(model, theta, new, training, order, contribution=plan)
+    made = simulate_stably(model, theta, new, training, order, contribution=plan)
+    delta, note = made.delta, f"{INTERVAL_NOTE} {_AS_FLOW}" if made.spent > 1 else INTERVAL_NOTE
 
     forgetting, ends = [], []
     for task in old:
         before, after = linearized_scores(model, theta, delta, task, task.test)
         ends.append(after)
         forgetting.append(
-            change(
-                task, before, after, status=Status.UNCALIBRATED, note=INTERVAL_NOTE, predict=True
-            )
+            change(task, before, after, status=Status.UNCALIBRATED, note=note, predict=True)
         )
     _, reached = linearized_scores(model, theta, delta, new, new.test)
     ends.append(reached)
-    ratio = cost_ratio(model, theta[0], new, training.batch_size, plan)
+    ratio = made.spent * cost_ratio(model, theta[0], new, training.batch_size, plan)
     every = all(task.classifies for task in (*old, new))
     return Forecast(
         old=tuple(forgetting),
-        new_accuracy=_spread(reached.accuracy) if new.classifies else NO_ACCURACY,
-        new_loss=_spread(reached.loss),
+        new_accuracy=_spread(reached.accuracy, note) if new.classifies else NO_ACCURACY,
+        new_loss=_spread(reached.loss, note),
         cost_ratio=Estimate(
             value=ratio,
             cost=ratio * plan.training.steps(len(new.train)),
             note="Counted floating-point operations, per network and data order.",
         ),
-        average_accuracy=_spread(torch.stack([end.accuracy for end in ends]).mean(0))
+        average_accuracy=_spread(torch.stack([end.accuracy for end in ends]).mean(0), note)
         if every
         else NO_ACCURACY,
-        average_loss=_spread(torch.stack([end.loss for end in ends]).mean(0)),
+        average_loss=_spread(torch.stack([end.loss for end in ends]).mean(0), note),
     )
 
 
-def _spread(values: Tensor) -> Estimate:
-    return from_samples(
-        values.tolist(), status=Status.UNCALIBRATED, note=INTERVAL_NOTE, predict=True
-    )
+def _spread(values: Tensor, note: str) -> Estimate:
+    return from_samples(values.tolist(), status=Status.UNCALIBRATED, note=note, predict=True)
 
 
 def forecast(

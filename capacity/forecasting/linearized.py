@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
-from torch.func import vmap
+from torch.func import grad, vmap
 from torch.utils.flop_counter import FlopCounterMode
 
 from capacity.config import Training
@@ -21,14 +21,18 @@ from capacity.differential import pushforward
 from capacity.dynamics.batches import DataOrder
 from capacity.dynamics.evaluate import Score, score_outputs
 from capacity.dynamics.flat import FlatModel
-from capacity.dynamics.strategies.contribution import Contribution
+from capacity.dynamics.strategies.contribution import Contribution, Penalty
 from capacity.dynamics.strategies.step import StrategyStep
-from capacity.dynamics.strategies.terms import Private
+from capacity.dynamics.strategies.terms import Private, of_replica
 from capacity.dynamics.updates import UpdateMap, from_training
 from capacity.interruption import check
 from capacity.tasks.task import Split, Task
 
 _CHUNK = 1024
+_CATAPULT = 6
+"""Substeps that make 12 over the largest curvature a stable rate, 2 over it."""
+_POWER_STEPS = 30
+_ROUNDING = 1e-3
 
 
 class Simulation(NamedTuple):
@@ -37,10 +41,21 @@ class Simulation(NamedTuple):
     Attributes:
         delta: Forecast of theta_B - theta_A per replica (R, P).
         finite: Whether each replica's simulation stayed finite (R,).
+        first: Loss of each replica's first step (R,), what a strategy adds included.
+        last: Its mean over the last epoch (R,).
+        spent: Gradients of the simulation over those of the training.
     """
 
     delta: Tensor
     finite: Tensor
+    first: Tensor
+    last: Tensor
+    spent: int = 1
+
+    @property
+    def stable(self) -> bool:
+        """Whether no replica's loss has more than doubled."""
+        return bool((self.finite & (self.last <= 2 * self.first)).all())
 
 
 class LinearizedStep(StrategyStep):
@@ -82,6 +97,7 @@ def simulate(
     *,
     update: UpdateMap | None = None,
     contribution: Contribution | None = None,
+    substeps: int = 1,
 ) -> Simulation:
     """Train the linearised network on a task.
 
@@ -95,6 +111,7 @@ def simulate(
             nobody knows beforehand. The epochs are those of the plan that counts.
         update: Update map; None takes the one that the plan names.
         contribution: What a strategy adds to learning B; None trains on B alone.
+        substeps: Steps of a fraction of the learning rate that each step is made of.
 
     Returns:
         The displacements.
@@ -111,14 +128,90 @@ def simulate(
     origin = theta if plan.training.weight_decay else torch.zeros_like(theta)
     state = update.init(origin)
     count = 0
+    first: Tensor | None = None
+    last = theta.new_zeros(len(theta))
     for batches in order.epoch_batches(theta.device):
+        losses = []
         for index in batches:
             check()
             x, _, rows = step.draw(index)
-            gradient, _ = step.gradients(state[0] - origin, x, rows)
-            state = update.step(state, gradient, rates[count], count + 1)
+            for _ in range(substeps):
+                gradient, loss = step.gradients(state[0] - origin, x, rows)
+                losses.append(loss)
+                state = update.step(state, gradient, rates[count] / substeps, count + 1)
             count += 1
-    return Simulation(state[0] - origin, torch.isfinite(state[0]).all(-1))
+        first = losses[0] if first is None else first
+        last = torch.stack(losses).mean(0)
+    assert first is not None
+    return Simulation(state[0] - origin, torch.isfinite(state[0]).all(-1), first, last, substeps)
+
+
+@torch.no_grad()
+def simulate_stably(
+    model: FlatModel,
+    theta: Tensor,
+    task: Task,
+    training: Training,
+    order: DataOrder,
+    *,
+    contribution: Contribution | None = None,
+) -> Simulation:
+    """Train the linearised network, as a flow where only the linearisation blows up.
+
+    Where lr is between 2 and about 12 over the largest curvature, the linearised training diverges
+    and that of a network does not: it moves to where the curvature is less, and goes on
+    (Lewkowycz et al. 2020, arXiv 2003.02218). Plain SGD is then simulated once more in steps of a
+    sixth. What would diverge for the network as well stays diverged: a model that is linear in
+    theta, a penalty that is too stiff for the learning rate, a rate still beyond.
+
+    Args:
+        model: The network.
+        theta: Where it is linearised (R, P).
+        task: The new task B.
+        training: B's planned training.
+        order: Which samples each step sees.
+        contribution: What a strategy adds to learning B; None trains on B alone.
+
+    Returns:
+        The displacements.
+    """
+    made = simulate(model, theta, task, training, order, contribution=contribution)
+    plan = training if contribution is None else contribution.training
+    if made.stable or plan.optimizer != "sgd" or plan.clip_norm is not None:
+        return made
+    if contribution is not None and contribution.penalty is not None:
+        stiffness = _largest_curvature(contribution.penalty, theta[0])
+        if plan.lr * stiffness > 2:
+            return made
+    if _is_linear(model, theta[0], task.train.x[:_CHUNK]):
+        return made
+    again = simulate(
+        model, theta, task, training, order, contribution=contribution, substeps=_CATAPULT
+    )
+    return again._replace(spent=1 + _CATAPULT) if again.stable else made
+
+
+def _largest_curvature(penalty: Penalty, theta: Tensor) -> float:
+    """Largest eigenvalue of a penalty's Hessian, which is positive and constant, for replica 0."""
+    private = of_replica(penalty.private, 0)
+    slope = grad(lambda t: penalty.value(t, private))
+    generator = torch.Generator(theta.device).manual_seed(0)
+    v = torch.randn(theta.shape, generator=generator, dtype=theta.dtype, device=theta.device)
+    value = 0.0
+    for _ in range(_POWER_STEPS):
+        _, v = pushforward(slope, (theta,), (v / v.norm().clamp(min=1e-30),))
+        value = float(v.norm())
+    return value
+
+
+def _is_linear(model: FlatModel, theta: Tensor, x: Tensor) -> bool:
+    """Whether a large move in a random direction changes the outputs as the Jacobian says."""
+    generator = torch.Generator(theta.device).manual_seed(0)
+    moved = torch.randn(theta.shape, generator=generator, dtype=theta.dtype, device=theta.device)
+    moved = 0.1 * moved * (theta.norm() / moved.norm()).clamp(min=1.0)
+    f, df = pushforward(lambda t: model.outputs(t, x), (theta,), (moved,))
+    off = model.outputs(theta + moved, x) - f - df
+    return float(off.norm()) <= _ROUNDING * float(df.norm())
 
 
 @torch.no_grad()

@@ -16,6 +16,7 @@ Bounds = tuple[float, float] | None
 
 _SUPERSCRIPT = str.maketrans("-0123456789", "\u207b⁰¹²³⁴⁵⁶⁷⁸⁹")
 _LARGE, _SMALL = 1e6, 1e-3
+_ROUNDING = 1e-12
 
 STATUS_WORDS = {
     Status.OK: "",
@@ -103,7 +104,8 @@ def with_error(value: float, stderr: float) -> str:
     Returns:
         As `96.4 ± 0.3`; one or two digits of the error are kept.
     """
-    if stderr == 0:
+    # Equal values whose mean is rounded have an error of the last bits: nobody reads those digits.
+    if stderr <= _ROUNDING * abs(value):
         return f"{number(value)} ± 0"
     top = max(abs(value), stderr)
     if top >= _LARGE or top < _SMALL:

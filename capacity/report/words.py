@@ -251,7 +251,10 @@ def literal_sentence(view: RunView) -> str:
     undecided = sum(t["literal"]["verdict"] == "undecided" for t in found)
     of = plural(len(found), "transition")
     any_of = "the one transition" if len(found) == 1 else f"any of {of}"
-    decides = decides_sentence(view) or "The forecast decides instead."
+    forecast = any(t["new"]["forecast"] is not None for t in found)
+    decides = decides_sentence(view) or (
+        "The forecast decides instead." if forecast else "Nothing else was measured that decides."
+    )
     if fired:
         return (
             f"The literal criterion m_B > R_A fires in {fired} of {of}: the new task needs more "

@@ -17,8 +17,8 @@ from capacity.dynamics.flat import FlatModel
 from capacity.estimate import Z90, Estimate
 from capacity.tasks.task import Task
 
-_ALONG = {"samples": 200, "room_samples": 32, "groups": 4}
-"""Effort of a verdict on the way; the one at the end takes the default."""
+# Effort of a verdict on the way; the one at the end takes the default.
+_SAMPLES, _ROOM_SAMPLES, _GROUPS = 200, 32, 4
 
 
 class Along:
@@ -84,10 +84,11 @@ def judge_transition(
     tolerance = record.preserving.tolerance
     ways = [
         assess_transition(
-            model, point, old, new, training, tolerance=tolerance, seed=seed, **_ALONG
+            model, point, old, new, training, tolerance=tolerance, seed=seed,
+            samples=_SAMPLES, room_samples=_ROOM_SAMPLES, groups=_GROUPS,
         )
         for _, point in along.moments
-    ]
+    ]  # fmt: skip
     last = assess_transition(model, theta, old, new, training, tolerance=tolerance, seed=seed)
     times = [*(moment for moment, _ in along.moments), time]
     return replace(

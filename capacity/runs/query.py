@@ -72,7 +72,7 @@ class RunTables:
 
         if not isinstance(sql, str) or not sql.strip():
             raise ValueError(
-                f"sql = {sql!r} is no query; pass one as \"SELECT * FROM runs\" (tables: "
+                f'sql = {sql!r} is no query; pass one as "SELECT * FROM runs" (tables: '
                 f"{', '.join(TABLES)})"
             )
         try:

@@ -184,6 +184,8 @@ class EnsembleRecord:
         theta_start: Positions at the start (N, P), in memory or mapped from disk.
         theta: Positions at every checkpoint, each (N, P), in memory or mapped from disk.
         time_scale: learning_time over sum lr_k.
+        folds: Steps of each replica (N,) in which lr times a curvature was seen above 1 by the
+            probes of the log-volume; None if there were none.
     """
 
     dynamics: Dynamics
@@ -205,6 +207,7 @@ class EnsembleRecord:
     theta_start: Tensor
     theta: tuple[Tensor, ...]
     time_scale: float = 1.0
+    folds: Tensor | None = None
 
     @property
     def size(self) -> int:

@@ -7,7 +7,9 @@ naive bootstrap of a U-statistic covers next to nothing (theory, section 5).
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 
+import torch
 from scipy import stats
 from torch import Tensor
 
@@ -15,6 +17,83 @@ from capacity.estimate import Estimate, Status
 
 LEVEL = 0.95
 """Nominal coverage of the intervals in this package."""
+
+
+@dataclass(frozen=True, eq=False)
+class Statistic:
+    """A number of an ensemble, with what it would be without each of the replicas.
+
+    Sums, products and quotients of statistics of the same replicas are statistics again, so that
+    the jackknife of a ratio knows that its two parts come from the same replicas.
+
+    Attributes:
+        value: Of all N replicas.
+        without: Without replica i (N,), float64.
+    """
+
+    value: float
+    without: Tensor
+
+    @classmethod
+    def mean(cls, values: Tensor) -> Statistic:
+        """Average over replicas.
+
+        Args:
+            values: One number per replica (N,).
+
+        Returns:
+            The mean; of a single replica nothing is left without it (NaN).
+        """
+        values = values.double()
+        if len(values) == 1:
+            return cls(float(values[0]), torch.full_like(values, torch.nan))
+        return cls(float(values.mean()), mean_without(values))
+
+    def unbiased(self) -> Statistic:
+        """Take the jackknife's estimate of the bias, (N-1) (mean of `without` - value), off.
+
+        Returns:
+            The statistic; its spread is left as it is.
+        """
+        bias = (len(self.without) - 1) * (float(self.without.mean()) - self.value)
+        return Statistic(self.value - bias, self.without - bias)
+
+    def __add__(self, other: Statistic | float) -> Statistic:
+        value, without = _parts(other)
+        return Statistic(self.value + value, self.without + without)
+
+    def __sub__(self, other: Statistic | float) -> Statistic:
+        value, without = _parts(other)
+        return Statistic(self.value - value, self.without - without)
+
+    def __mul__(self, other: Statistic | float) -> Statistic:
+        value, without = _parts(other)
+        return Statistic(self.value * value, self.without * without)
+
+    def __truediv__(self, other: Statistic | float) -> Statistic:
+        value, without = _parts(other)
+        return Statistic(self.value / value if value else math.nan, self.without / without)
+
+    def estimate(
+        self, *, level: float = LEVEL, status: Status = Status.OK, note: str = ""
+    ) -> Estimate:
+        """Give it its interval.
+
+        Args:
+            level: Nominal coverage.
+            status: Status to record.
+            note: Sentence to record.
+
+        Returns:
+            The estimate.
+        """
+        return jackknife(self.value, self.without, level=level, status=status, note=note)
+
+
+def _parts(other: Statistic | float) -> tuple[float, Tensor | float]:
+    if isinstance(other, Statistic):
+        return other.value, other.without
+    return other, other
 
 
 def jackknife(

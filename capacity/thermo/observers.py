@@ -48,9 +48,7 @@ class StreamMeter:
         self.add(step.lr, step.before[0], step.after[0], step.gradient, step.loss)
 
     @torch.no_grad()
-    def add(
-        self, lr: float, before: Tensor, after: Tensor, gradient: Tensor, loss: Tensor
-    ) -> None:
+    def add(self, lr: float, before: Tensor, after: Tensor, gradient: Tensor, loss: Tensor) -> None:
         """Add one step.
 
         Args:
@@ -66,7 +64,7 @@ class StreamMeter:
         forward = -squared / lr if self._plain else (moved * gradient).sum(-1).double()
         if not self._sums:
             zeros = torch.zeros_like(squared)
-            self._sums = {name: zeros for name in ("action", "length", "before", "after")}
+            self._sums = dict.fromkeys(("action", "length", "before", "after"), zeros)
             self._lost = torch.zeros_like(squared, dtype=torch.int64)
         sums = self._sums
         sums["action"] = sums["action"] + squared / lr

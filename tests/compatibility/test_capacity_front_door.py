@@ -38,6 +38,14 @@ def learned(task, steps=60, lr=2.0):
     return model, tracker
 
 
+@pytest.fixture(scope="module")
+def after_old():
+    """A network that learned `data(0)`, and the tracker that watched."""
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        return learned(data(0))
+
+
 SCALES = {"tolerance": 0.05, "displacement": 1.0}
 
 
@@ -69,9 +77,9 @@ def test_is_what_assess_gives_and_leaves_the_model_alone(float64):
     assert dimension == made.dimension
 
 
-def test_a_tracked_training_gives_displacement_and_accessibility():
+def test_a_tracked_training_gives_displacement_and_accessibility(after_old):
     old, new = data(0), data(1, seed=1)
-    model, tracker = learned(old)
+    model, tracker = after_old
     made = capacity.compatible_capacity(model, old=old, new=new, jacobian=tracker, tolerance=0.05)
     start = next(iter(tracker.jacobian().trajectories[0].forwards())).state[0]
     moved = float((FlatModel(model).initial() - start).norm())
@@ -87,8 +95,8 @@ def test_a_tracked_training_gives_displacement_and_accessibility():
     assert alone.stable_rank.value == pytest.approx(made.dimension.stable_rank.value, rel=0.05)
 
 
-def test_several_old_tasks_leave_less_than_one():
-    model, _ = learned(data(0))
+def test_several_old_tasks_leave_less_than_one(after_old):
+    model, _ = after_old
     tasks = [data(k, seed=k) for k in range(3)]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -99,13 +107,13 @@ def test_several_old_tasks_leave_less_than_one():
     assert all_.preserving.soft_removed.value > one.preserving.soft_removed.value
 
 
-def test_old_tasks_that_are_not_learned_are_said():
+def test_old_tasks_that_are_not_learned_are_said(after_old):
     with pytest.warns(UserWarning, match="old tasks are not converged: the gradient of their loss"):
         made = capacity.compatible_capacity(mlp(), old=data(0), tolerance=1e-4, displacement=1.0)
     assert not made.convergence.converged
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        model, _ = learned(data(0))
+        model, _ = after_old
         capacity.compatible_capacity(model, old=data(0), tolerance=0.1, displacement=1.0)
 
 
@@ -184,9 +192,9 @@ def test_no_demand_and_nothing_kept_are_cases_of_their_own(float64):
     assert all_taken.dimension.stable_rank.status is Status.NOT_DEFINED
 
 
-def test_verdict_reads_every_form_and_takes_what_is_known():
+def test_verdict_reads_every_form_and_takes_what_is_known(after_old):
     old, new = data(0), data(1, seed=1)
-    model, tracker = learned(old)
+    model, tracker = after_old
     known = capacity.compatible_capacity(model, old=old, new=new, jacobian=tracker, tolerance=0.03)
     made = capacity.verdict(
         model, old=old, new=new, training=Training(lr=0.5, epochs=20), capacity=known

@@ -71,7 +71,8 @@ def test_units_of_a_convolution_are_its_channels():
     )
     with torch.no_grad():
         module[0].bias[0] = -1e3
-        module[2].weight.abs_()  # no output that is 0 on average
+        module[0].weight.abs_()  # the others are active
+        module[2].weight.abs_()
     x, y = torch.rand(12, 1, 6, 6), torch.randint(2, (12,))
     task = Task(name="A", train=Split(x, y), test=Split(x, y))
     model = FlatModel(module)

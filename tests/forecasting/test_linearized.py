@@ -10,8 +10,15 @@ from capacity.config import Training
 from capacity.dynamics.batches import DataOrder
 from capacity.dynamics.evaluate import evaluate
 from capacity.dynamics.flat import FlatModel
+from capacity.dynamics.strategies.contribution import Contribution
+from capacity.dynamics.strategies.penalties import Quadratic
 from capacity.dynamics.train import train
-from capacity.forecasting.linearized import cost_ratio, linearized_scores, simulate
+from capacity.forecasting.linearized import (
+    cost_ratio,
+    linearized_scores,
+    simulate,
+    simulate_stably,
+)
 from capacity.tasks.task import Split, Task
 from quadratics import linear, quadratic
 
@@ -90,3 +97,49 @@ def test_cost_is_counted_and_below_three_gradients():
     flat = FlatModel(nn.Sequential(nn.Linear(6, 32), nn.ReLU(), nn.Linear(32, 4)))
     ratio = cost_ratio(flat, flat.initial(), task, 16)
     assert 1 < ratio < 3
+
+
+def squares(task: Task, width: int) -> Task:
+    """The task with one-hot targets of the half squared error."""
+    y = torch.nn.functional.one_hot(task.train.y, width).to(task.train.x)
+    return Task(
+        name=task.name, train=Split(task.train.x, y), test=Split(task.train.x, y), loss="mse"
+    )
+
+
+def test_a_network_leaves_an_unstable_region_and_the_forecast_follows():
+    torch.manual_seed(0)
+    new = squares(classes("B", (2, 3), 2), 4)
+    flat = FlatModel(nn.Sequential(nn.Linear(6, 64), nn.Tanh(), nn.Linear(64, 4)))
+    theta = flat.initial()[None]
+    training = Training(lr=0.16, epochs=60, batch_size=60)
+    batches = orders(new, training, 1)
+    trained = train(flat, theta, new, training, batches).theta
+    reached = evaluate(flat, trained, new, new.train).loss
+    naive = simulate(flat, theta, new, training, batches)
+    assert not naive.stable
+    made = simulate_stably(flat, theta, new, training, batches)
+    assert made.stable
+    assert made.spent > 1
+    _, forecast = linearized_scores(flat, theta, made.delta, new, new.train)
+    start = evaluate(flat, theta, new, new.train).loss
+    assert float(forecast.loss) < 0.5 * float(start)
+    assert float(reached) < 0.5 * float(start), "the network itself learns"
+
+
+def test_what_diverges_in_truth_diverges_in_the_forecast():
+    new = squares(classes("B", (2, 3), 2), 4)
+    flat = FlatModel(nn.Linear(6, 4))
+    theta = flat.initial()[None]
+    training = Training(lr=2.0, epochs=30, batch_size=60)
+    made = simulate_stably(flat, theta, new, training, orders(new, training, 1))
+    assert not made.stable, "a linear model has nowhere to go"
+    assert made.spent == 1
+    net = FlatModel(nn.Sequential(nn.Linear(6, 8), nn.Tanh(), nn.Linear(8, 4)))
+    theta = net.initial()[None]
+    slow = Training(lr=0.01, epochs=30, batch_size=60)
+    penalty = Quadratic.around(theta, torch.full_like(theta, 500.0))
+    plan = Contribution(training=slow, penalty=penalty)
+    made = simulate_stably(net, theta, new, slow, orders(new, slow, 1), contribution=plan)
+    assert not made.stable, "the penalty is what it is"
+    assert made.spent == 1

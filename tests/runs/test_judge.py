@@ -71,4 +71,4 @@ def test_a_run_without_verdicts_has_none(tmp_path):
     assert transition["verdicts"] is None
     assert transition["closures"] is None
     assert transition["capacity"]["sensitivity"] == []
-    assert "forecast decides instead" not in (run.path / "report.html").read_text()
+    assert "Nothing else was measured that decides" in (run.path / "report.html").read_text()

@@ -136,6 +136,8 @@ def test_an_uncertain_budget_widens_the_rim():
     assert sure.free.verdict is Verdict.IN
     vague = Estimate(value=1.1, interval=(0.9, 1.3))
     assert reachable_set(r, one, one, duration=1.0, budget=vague).free.verdict is Verdict.UNDECIDED
+    short = Estimate(value=0.9, interval=(0.7, 1.1))
+    assert reachable_set(r, one, one, duration=1.0, budget=short).free.verdict is Verdict.UNDECIDED
     little = Estimate(value=0.5, interval=(0.3, 0.7))
     assert reachable_set(r, one, one, duration=1.0, budget=little).free.verdict is Verdict.OUT
 

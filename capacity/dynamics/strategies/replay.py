@@ -150,7 +150,7 @@ class Replay:
             private: The replica's own tensors.
 
         Returns:
-            A scalar: the mean over samples and over the outputs that their tasks read.
+            A scalar: the mean over samples and outputs; those that their tasks do not read are 0.
         """
         moved = (outputs - private["outputs"][slots]).square()
         return (private["counted"][slots] * moved).sum(-1).mean()
@@ -234,8 +234,8 @@ def build(
 
 
 def _counted(task: Task, width: int) -> Tensor:
-    """Spread weight 1 over the outputs that a task reads."""
+    """Give the outputs that a task reads their share of the mean over all outputs."""
+    # Over all, not over its own: a strength then means the same with and without heads.
     weights = torch.zeros(width, dtype=torch.float64)
-    read = list(range(width)) if task.outputs is None else list(task.outputs)
-    weights[read] = 1 / len(read)
+    weights[list(range(width)) if task.outputs is None else list(task.outputs)] = 1 / width
     return weights

@@ -15,7 +15,7 @@ from capacity.dynamics.batches import DataOrder
 from capacity.dynamics.evaluate import evaluate
 from capacity.dynamics.evaluate import outputs as outputs_of
 from capacity.dynamics.train import train
-from capacity.forecasting.linearized import linearized_scores, simulate
+from capacity.forecasting.linearized import linearized_scores, simulate_stably
 from capacity.forecasting.predictors.record import Cell, Outcome, Value, same
 
 PILOT = 0.05
@@ -54,7 +54,7 @@ def linearized(cell: Cell) -> Outcome:
         A value per old task.
     """
     theta = cell.theta[None]
-    made = simulate(cell.model, theta, cell.new, cell.training, _order(cell, "linearized"))
+    made = simulate_stably(cell.model, theta, cell.new, cell.training, _order(cell, "linearized"))
     values = []
     for task in cell.old:
         before, after = linearized_scores(cell.model, theta, made.delta, task, task.test)

@@ -1,0 +1,1 @@
+"""Runs handed to experiment trackers: TensorBoard, MLflow, Weights & Biases."""

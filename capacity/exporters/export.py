@@ -1,0 +1,166 @@
+"""`capacity export`: one run to one tracker."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from capacity.checks import one_of
+from capacity.exporters.content import Content, content
+from capacity.runs.directory import RunDirectory
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+TRACKERS = ("tensorboard", "mlflow", "wandb")
+_PROJECT = "capacity"
+_PARAMETER = 6000
+_DPI = 150
+
+
+def export(run: Any, *, to: str, out: str | Path | None = None) -> str:
+    """Hand a run to an experiment tracker: its curves, its numbers per task, recipe and figures.
+
+    Values go as Python floats; what has no value is left out. A run that did not finish goes too,
+    with its state.
+
+    Args:
+        run: A run, or the path of its directory.
+        to: tensorboard, mlflow or wandb; each is an extra, as `pip install 'capacity[mlflow]'`.
+        out: Where the files go. TensorBoard: the log directory, by default `tensorboard` in the run
+            directory. MLflow: a folder for its SQLite store and artifacts; without it MLflow's own
+            setting (MLFLOW_TRACKING_URI). W&B: a folder for an offline run, to be sent with
+            `wandb sync`; without it W&B's own setting (WANDB_MODE).
+
+    Returns:
+        Where the run went, for people.
+
+    Raises:
+        ValueError: If there is no run, the tracker is not known or not installed, or `out` will
+            not do.
+
+    Example:
+        >>> import capacity
+        >>> capacity.export("runs/mine", to="tensorboard")  # doctest: +SKIP
+    """
+    tracker = one_of("to", to, TRACKERS)
+    path = RunDirectory.open(getattr(run, "path", run)).path
+    folder = None if out is None else Path(out)
+    if folder is not None and folder.exists() and not folder.is_dir():
+        raise ValueError(f"out = {str(folder)!r} is a file; name a folder")
+    # A missing package should not cost the time of drawing the figures.
+    needed = "torch.utils.tensorboard" if tracker == "tensorboard" else tracker
+    try:
+        module = import_module(needed)
+    except ImportError as error:
+        raise ValueError(
+            f"to = {to!r} needs a package that is not installed ({error}); install it with: "
+            f"pip install 'capacity[{tracker}]'"
+        ) from None
+    made = content(path)
+    send = {"tensorboard": _tensorboard, "mlflow": _mlflow, "wandb": _wandb}[tracker]
+    try:
+        return send(module, made, folder)
+    except OSError as error:
+        raise ValueError(
+            f"out = {str(folder)!r} cannot be written ({error.strerror}); name another folder"
+        ) from None
+
+
+def _tensorboard(module: Any, made: Content, folder: Path | None) -> str:
+    folder = folder or made.path / "tensorboard"
+    folder.mkdir(parents=True, exist_ok=True)
+    with module.SummaryWriter(str(folder)) as writer:
+        for step, values in made.series.items():
+            for name, value in values.items():
+                writer.add_scalar(name, value, step)
+        for task, values in made.tasks.items():
+            for name, value in values.items():
+                writer.add_scalar(name, value, task)
+        for name, value in made.summary.items():
+            writer.add_scalar(name, value, 0)
+        lines = "\n".join(f"    {name}: {value}" for name, value in made.parameters.items())
+        writer.add_text("recipe", lines)
+        writer.add_text("state", made.state)
+        for name, figure in made.figures.items():
+            writer.add_figure(name, figure)
+    return str(folder)
+
+
+def _mlflow(module: Any, made: Content, folder: Path | None) -> str:
+    if folder is None:
+        client = module.MlflowClient()
+        experiment = client.get_experiment_by_name(_PROJECT)
+        number = experiment.experiment_id if experiment else client.create_experiment(_PROJECT)
+        where = module.get_tracking_uri()
+    else:
+        folder.mkdir(parents=True, exist_ok=True)
+        where = f"sqlite:///{folder.resolve() / 'mlflow.db'}"
+        client = module.MlflowClient(tracking_uri=where)
+        experiment = client.get_experiment_by_name(_PROJECT)
+        number = (
+            experiment.experiment_id
+            if experiment
+            else client.create_experiment(
+                _PROJECT, artifact_location=(folder.resolve() / "artifacts").as_uri()
+            )
+        )
+    started = client.create_run(number, run_name=made.name, tags={"state": made.state})
+    key = started.info.run_id
+    for name, text in made.parameters.items():
+        client.log_param(key, name, text[:_PARAMETER])
+    for steps in (made.series, made.tasks):
+        for step, values in steps.items():
+            for name, value in values.items():
+                client.log_metric(key, name, value, step=step)
+    for name, value in made.summary.items():
+        client.log_metric(key, name, value)
+    with _pictures(made.figures) as pictures:
+        for picture in pictures.values():
+            client.log_artifact(key, str(picture), "figures")
+    for name in ("result.json", "report.html"):
+        if (made.path / name).is_file():
+            client.log_artifact(key, str(made.path / name))
+    client.set_terminated(key, "FINISHED" if made.state == "finished" else "FAILED")
+    return f"{where}, run {key}"
+
+
+def _wandb(module: Any, made: Content, folder: Path | None) -> str:
+    options: dict[str, Any] = {}
+    if folder is not None:
+        folder.mkdir(parents=True, exist_ok=True)
+        options = {"mode": "offline", "dir": str(folder)}
+    run = module.init(
+        project=_PROJECT, name=made.name, config=made.parameters, tags=[made.state], **options
+    )
+    # Two clocks in one run: optimiser steps, and tasks counted from 1.
+    run.define_metric("step")
+    run.define_metric("task/number")
+    for name in ("train/*", "test_accuracy/*", "test_loss/*"):
+        run.define_metric(name, step_metric="step")
+    run.define_metric("task/*", step_metric="task/number")
+    for step, values in made.series.items():
+        run.log({"step": step, **values})
+    for task, values in made.tasks.items():
+        run.log({"task/number": task, **values})
+    run.summary.update(made.summary)
+    with _pictures(made.figures) as pictures:
+        if pictures:
+            run.log({f"figures/{k}": module.Image(str(path)) for k, path in pictures.items()})
+    place = str(run.url or run.dir)
+    run.finish(exit_code=0 if made.state == "finished" else 1)
+    return place
+
+
+@contextmanager
+def _pictures(figures: Mapping[str, Figure]) -> Iterator[dict[str, Path]]:
+    """Write figures as pictures for as long as a tracker reads them."""
+    with tempfile.TemporaryDirectory(prefix="capacity-figures-") as folder:
+        pictures = {name: Path(folder) / f"{name}.png" for name in figures}
+        for name, figure in figures.items():
+            figure.savefig(pictures[name], dpi=_DPI)
+        yield pictures

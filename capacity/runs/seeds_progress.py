@@ -1,0 +1,128 @@
+"""One view of many processes: bars on a terminal, plain lines in a log."""
+
+from __future__ import annotations
+
+import sys
+import threading
+from typing import TextIO
+
+from tqdm import tqdm
+
+
+class SeedsProgress:
+    """Shows how far the seeds of a recipe are.
+
+    A terminal gets one bar for all seeds and one for each at work; a log gets the lines of every
+    process with its seed in front.
+    """
+
+    def __init__(
+        self, seeds: int, steps: int, *, quiet: bool = False, stream: TextIO | None = None
+    ) -> None:
+        self._seeds, self._steps, self._quiet = seeds, steps, quiet
+        self._stream = stream if stream is not None else sys.stderr
+        self._terminal = not quiet and self._stream.isatty()
+        self._lock = threading.RLock()
+        self._bars: dict[int, tqdm] = {}
+        self._all: tqdm | None = None
+
+    def line(self, text: str) -> None:
+        """Print a line that stays.
+
+        Args:
+            text: The line.
+        """
+        if self._quiet:
+            return
+        with self._lock:
+            if self._all is not None:
+                self._all.write(text, file=self._stream)
+            else:
+                print(text, file=self._stream, flush=True)
+
+    def ended(self, count: int) -> None:
+        """Say how many seeds have ended.
+
+        Args:
+            count: Of all.
+        """
+        if not self._terminal:
+            return
+        with self._lock:
+            if self._all is None:
+                self._all = tqdm(
+                    total=self._seeds, desc="seeds", unit="seed", file=self._stream, leave=False
+                )
+            self._all.update(count - self._all.n)
+
+    def started(self, seed: int, slot: int) -> None:
+        """Say that a seed is at work.
+
+        Args:
+            seed: The seed.
+            slot: Its place among those at work.
+        """
+        if not self._terminal:
+            self.line(f"seed {seed}: started")
+            return
+        with self._lock:
+            self._bars[slot] = tqdm(
+                total=self._steps,
+                desc=f"  seed {seed}",
+                unit="epoch",
+                file=self._stream,
+                leave=False,
+                position=slot + 1,
+            )
+
+    def reached(self, slot: int, steps: int) -> None:
+        """Say how far a seed is.
+
+        Args:
+            slot: Its place among those at work.
+            steps: Rows of metrics so far.
+        """
+        with self._lock:
+            bar = self._bars.get(slot)
+            if bar is not None and steps > bar.n:
+                bar.update(min(steps, self._steps) - bar.n)
+
+    def told(self, seed: int, slot: int, text: str) -> None:
+        """Pass on what the process of a seed says.
+
+        Args:
+            seed: The seed.
+            slot: Its place among those at work.
+            text: One line.
+        """
+        if not self._terminal:
+            self.line(f"seed {seed}: {text}")
+            return
+        with self._lock:
+            bar = self._bars.get(slot)
+            if bar is not None:
+                bar.set_postfix_str(text.removesuffix(" ...")[:40])
+
+    def finished(self, seed: int, slot: int, said: str) -> None:
+        """Say how a seed ended.
+
+        Args:
+            seed: The seed.
+            slot: The place that is free now.
+            said: Its state, or what went wrong.
+        """
+        with self._lock:
+            bar = self._bars.pop(slot, None)
+            if bar is not None:
+                bar.close()
+        self.line(f"seed {seed}: {said}")
+
+    def close(self) -> None:
+        """Leave the terminal as it was."""
+        with self._lock:
+            for bar in self._bars.values():
+                bar.close()
+            self._bars = {}
+            if self._all is not None:
+                self._all.close()
+                self._all = None

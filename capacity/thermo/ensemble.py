@@ -1,0 +1,406 @@
+"""Ensembles: N replicas of one system, moved together and measured while they move.
+
+The replicas go in chunks that fit a memory budget, one at a time where they must. Each has its own
+initialisation, data order and noise, which depend on its number alone: neither the chunks nor the
+other replicas change where it goes. Every step is read once and summed up; positions are kept at
+the checkpoints only, on disk where memory does not hold them.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from capacity.checks import finite_tensor, positive_int
+from capacity.dynamics.flat import FlatModel
+from capacity.dynamics.langevin import ExactLangevin, UnderdampedLangevin
+from capacity.dynamics.seeds import stream
+from capacity.dynamics.updates import SGD, Langevin, Momentum, State, UpdateMap
+from capacity.interruption import check
+from capacity.thermo.chunk_memory import chunk_size
+from capacity.thermo.ensemble_record import (
+    Checkpoint,
+    Dynamics,
+    EnsembleRecord,
+    Excluded,
+    Series,
+    Start,
+)
+from capacity.thermo.entropy import gaussian_bound
+from capacity.thermo.grams import layer_grams, squared_distance
+from capacity.thermo.landscape import Energies, Landscape
+from capacity.thermo.observers import LogDetMeter, StreamMeter
+from capacity.thermo.positions import Positions
+
+MARKS = 100
+"""Most steps at which the running sums are kept, where the caller names none."""
+_NEWS_EVERY = 10.0
+
+
+class Ensemble:
+    """N replicas, and where they stand.
+
+    Args:
+        initial: Positions (N, P), or a function of the replica's number that gives (P,), called
+            once per replica: the start of an ensemble too large for memory.
+        replicas: N, where `initial` is a function.
+        start: Law of the initial positions; `Start.DELTA` where all are one point.
+        entropy_start: Its differential entropy H_0 in nats, where it is known; Langevin dynamics
+            needs it for Sigma.
+        memory: Bytes that replicas may take together while they move; half of it holds positions
+            before they go to disk.
+        folder: Where positions go that memory does not hold; None takes the system's own.
+
+    Raises:
+        ValueError: If positions are not (N, P) or not finite, or their number is missing.
+    """
+
+    def __init__(
+        self,
+        initial: Tensor | Callable[[int], Tensor],
+        *,
+        replicas: int | None = None,
+        start: Start = Start.COLD,
+        entropy_start: float | None = None,
+        memory: int = 1 << 30,
+        folder: Path | None = None,
+    ) -> None:
+        if isinstance(initial, Tensor):
+            finite_tensor("initial", initial)
+            if initial.dim() != 2 or not initial.is_floating_point():
+                raise ValueError(
+                    f"initial has shape {tuple(initial.shape)} and dtype {initial.dtype}; pass "
+                    "positions (N, P) of a floating-point dtype"
+                )
+            replicas, first = len(initial), initial[0]
+        elif replicas is None:
+            raise ValueError("replicas is None; give their number beside a function `initial`")
+        else:
+            first = initial(0)
+        self.count = positive_int("replicas", replicas)
+        self.start, self.entropy_start = start, entropy_start
+        self._memory = positive_int("memory", memory)
+        self._folder = folder
+        self._device = first.device
+        self._lost: dict[int, Excluded] = {}
+        held = Positions(1, (self.count, first.numel()), first, memory=memory // 2, folder=folder)
+        for i in range(self.count):
+            held.put(0, [i], (initial[i] if isinstance(initial, Tensor) else initial(i))[None])
+        self._theta = held.slots[0]
+
+    @property
+    def theta(self) -> Tensor:
+        """Where the replicas stand (N, P); rows of replicas that diverged are not finite."""
+        return self._theta
+
+    def learn(
+        self,
+        landscape: Landscape,
+        update: UpdateMap,
+        rates: Sequence[float],
+        *,
+        checkpoints: Sequence[int] = (),
+        marks: Sequence[int] | None = None,
+        log_volume: int = 0,
+        seed: int = 0,
+        chunk: int | None = None,
+    ) -> EnsembleRecord:
+        """Move the replicas and measure how they moved. They stay where they arrive.
+
+        Args:
+            landscape: The energy that they descend, its coupled weight decay included.
+            update: How; its noise, if any, is that of each replica's own number.
+            rates: dt of every step.
+            checkpoints: Steps after which positions and Gram matrices are kept, besides the end.
+            marks: Steps after which the running sums are kept, besides the end; None takes some
+                100 of them.
+            log_volume: Hessian products per step and replica for log|det J|; 0 for none.
+            seed: Seed of the probes of the log-volume.
+            chunk: Replicas that move together; None takes what the memory budget allows.
+
+        Returns:
+            What was measured.
+
+        Raises:
+            ValueError: If there is no step, an argument does not fit the others, or every replica
+                diverged.
+        """
+        rates = [float(rate) for rate in rates]
+        stops = _stops("checkpoints", checkpoints, len(rates))
+        spaced = range(1, len(rates) + 1, -(-len(rates) // MARKS))
+        read = sorted({*stops, *_stops("marks", spaced if marks is None else marks, len(rates))})
+        kind = dynamics_of(update, full=landscape.full)
+        _check(landscape, update, kind, log_volume)
+        made = Positions(
+            len(stops),
+            (self.count, self._theta.shape[1]),
+            self._theta,
+            memory=self._memory // 2,
+            folder=self._folder,
+        )
+        plan = _Plan(landscape, update, rates, stops, read, log_volume, seed)
+        together = chunk or chunk_size(plan.landscape, update, self._row(0), self._memory)
+        parts, began = [], time.monotonic()
+        for first in range(0, self.count, together):
+            replicas = range(first, min(first + together, self.count))
+            parts.append(self._move(plan, replicas, made))
+            if time.monotonic() - began > _NEWS_EVERY and replicas.stop < self.count:
+                print(f"{replicas.stop} of {self.count} replicas moved", file=sys.stderr)
+                began = time.monotonic()
+        record = self._record(plan, kind, _joined(parts), made)
+        self._theta = made.slots[-1]
+        self.start, self.entropy_start = Start.WARM, None
+        return record
+
+    def _row(self, replica: int) -> Tensor:
+        return self._theta[replica : replica + 1].to(self._device)
+
+    def _move(self, plan: _Plan, replicas: range, made: Positions) -> dict[str, Any]:
+        """Move some replicas together."""
+        landscape, update = plan.landscape, _of_replicas(plan.update, replicas.start)
+        theta = self._theta[replicas.start : replicas.stop].to(self._device)
+        state = update.init(theta)
+        kinetic = _kinetic(update, state, None, plan.rates[0])
+        meter = StreamMeter(plan.marks, plain=update.plain)
+        volumes = None
+        if plan.log_volume:
+            seeds = [stream(plan.seed, "log-volume", r) for r in replicas]
+            volumes = LogDetMeter(plan.log_volume, seeds)
+        energies = [landscape.energies(theta, 0.0).cpu()]
+        heat = torch.zeros(len(replicas), dtype=torch.float64)
+        heats, log_dets = [], []
+        last: State = state
+        steps = landscape.steps(replicas, [*plan.rates, plan.rates[-1]])
+        for count, (energy, lr) in enumerate(zip(steps, plan.rates, strict=False), start=1):
+            check()
+            loss, gradient, again = _gradient(energy, state[0], keep=volumes is not None)
+            if volumes is not None:
+                volumes.add(lr, theta.shape[1], again, theta)
+            with torch.no_grad():
+                after = update.step(state, gradient, lr, count)
+                meter.add(lr, state[0], after[0], gradient, loss)
+                if landscape.moving:
+                    heat = heat + (loss.double() - energy(after[0]).double()).cpu()
+            last, state = state, after
+            if count in plan.marked:
+                heats.append(heat)
+                if volumes is not None:
+                    log_dets.append(volumes.sum.cpu())
+            if count in plan.stopped:
+                made.put(plan.stops.index(count), replicas, state[0])
+                energies.append(landscape.energies(state[0], meter.time).cpu())
+        series = meter.finish(_gradient(next(steps), state[0])[1])
+        return {
+            "series": replace(
+                series,
+                heat=torch.stack(heats) if landscape.moving else None,
+                log_det=torch.stack(log_dets) if log_dets else None,
+            ),
+            "energies": torch.stack(energies),
+            "lost": meter.lost.cpu(),
+            "first_kinetic": kinetic,
+            "last_kinetic": _kinetic(update, state, last, plan.rates[-1]),
+            "folds": None if volumes is None else volumes.folds.cpu(),
+        }
+
+    def _record(
+        self, plan: _Plan, kind: Dynamics, moved: dict[str, Any], made: Positions
+    ) -> EnsembleRecord:
+        """Read the Gram matrices of the replicas that stayed finite."""
+        finite = torch.isfinite(moved["energies"]).all(0)
+        for i, step in enumerate(moved["lost"].tolist()):
+            if (step or not finite[i]) and i not in self._lost:
+                self._lost[i] = Excluded(i, step or len(plan.rates))
+        kept = [i for i in range(self.count) if i not in self._lost]
+        if not kept:
+            first = min(e.step for e in self._lost.values())
+            raise ValueError(
+                f"rates: all {self.count} replicas diverged, the first at step {first}; use a "
+                "smaller learning rate"
+            )
+        rows = torch.tensor(kept)
+        layout = plan.landscape.layout(self._theta.shape[1])
+        sizes = dict(layout)
+        series = moved["series"].select(rows)
+        times = dict(zip(series.step.tolist(), series.time.tolist(), strict=True))
+        scale = _time_scale(plan.update)
+        marks = []
+        for k, ((before, after), step) in enumerate(
+            zip(pairwise([self._theta, *made.slots]), plan.stops, strict=True)
+        ):
+            marks.append(
+                Checkpoint(
+                    step=step,
+                    time=times[step],
+                    energy=moved["energies"][k + 1][rows],
+                    grams=layer_grams(self._theta, after, sizes, rows=rows),
+                    leg_sq=squared_distance(before, after, rows=rows),
+                    entropy=gaussian_bound(after, rows=rows),
+                )
+            )
+        picked = {
+            name: None if moved[name] is None else moved[name][rows]
+            for name in ("first_kinetic", "last_kinetic", "folds")
+        }
+        return EnsembleRecord(
+            dynamics=kind,
+            optimizer=plan.update.name,
+            temperature=float(getattr(plan.update, "temperature", 0.0)),
+            full=plan.landscape.full,
+            start=self.start,
+            replicas=tuple(kept),
+            excluded=tuple(self._lost[i] for i in sorted(self._lost)),
+            layout=layout,
+            learning_time=times[plan.stops[-1]] * scale,
+            energy_start=moved["energies"][0][rows],
+            entropy_start=self.entropy_start,
+            entropy_start_bound=gaussian_bound(self._theta, rows=rows),
+            series=series,
+            checkpoints=tuple(marks),
+            theta_start=self._theta,
+            theta=tuple(made.slots),
+            time_scale=scale,
+            **picked,
+        )
+
+
+@dataclass(frozen=True)
+class _Plan:
+    """What one call of `learn` does."""
+
+    landscape: Landscape
+    update: UpdateMap
+    rates: list[float]
+    stops: list[int]
+    marks: list[int]
+    log_volume: int
+    seed: int
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "marked", frozenset(self.marks))
+        object.__setattr__(self, "stopped", frozenset(self.stops))
+
+    marked: frozenset[int] = frozenset()
+    stopped: frozenset[int] = frozenset()
+
+
+def initial_networks(build: Callable[[int], torch.nn.Module]) -> Callable[[int], Tensor]:
+    """Make the start of an ensemble of networks.
+
+    Args:
+        build: A seed to a network, initialised from it.
+
+    Returns:
+        A function of the replica's number that gives its theta_0 (P,).
+    """
+    return lambda replica: FlatModel(build(replica)).initial()
+
+
+def dynamics_of(update: object, *, full: bool) -> Dynamics:
+    """Tell what an update map does, as far as the meaning of Sigma depends on it.
+
+    Args:
+        update: The update map.
+        full: Whether it sees the whole energy at every step.
+
+    Returns:
+        The kind of dynamics.
+    """
+    if isinstance(update, SGD):
+        return Dynamics.GRADIENT if full else Dynamics.MINIBATCH
+    if isinstance(update, Momentum) and not update.nesterov:
+        return Dynamics.HEAVY_BALL
+    if isinstance(update, Langevin | ExactLangevin):
+        return Dynamics.LANGEVIN
+    return Dynamics.UNDERDAMPED if isinstance(update, UnderdampedLangevin) else Dynamics.OTHER
+
+
+def _check(landscape: Landscape, update: UpdateMap, kind: Dynamics, log_volume: int) -> None:
+    if kind.noisy and not getattr(update, "temperature", 0.0) > 0:
+        raise ValueError(
+            "temperature = 0 leaves Langevin dynamics without noise and the free energy without "
+            "an entropy: use SGD, whose Sigma is the action of its path, or a temperature above 0"
+        )
+    if kind is not Dynamics.OTHER and getattr(update, "weight_decay", 0.0):
+        raise ValueError(
+            f"update {update.name!r} has weight_decay = {update.weight_decay:g}, "  # type: ignore[attr-defined]
+            "which belongs to the energy here: give it to the landscape as decay, and to the "
+            "update none"
+        )
+    # J of momentum and Adam on the extended state has a determinant that knows no Hessian.
+    if log_volume and not isinstance(update, SGD | Langevin):
+        raise ValueError(
+            f"log_volume = {log_volume!r} is not defined for {update.name!r}: the volume of theta "
+            "alone changes in a known way for plain SGD and Langevin steps only; use 0"
+        )
+    if log_volume:
+        positive_int("log_volume", log_volume)
+
+
+def _stops(argument: str, steps: Sequence[int], total: int) -> list[int]:
+    if total < 1:
+        raise ValueError("rates is empty; give the dt of at least one step")
+    wrong = [s for s in steps if not 1 <= s <= total]
+    if wrong:
+        raise ValueError(f"{argument} has step {wrong[0]!r}; accepted: 1 to {total}, the last step")
+    return sorted({*steps, total})
+
+
+def _of_replicas(update: UpdateMap, first: int) -> UpdateMap:
+    """Let row 0 be replica `first`, for the maps whose noise is named after replicas."""
+    return replace(update, first=first) if hasattr(update, "first") else update  # type: ignore[type-var]
+
+
+def _gradient(
+    energy: Energies, theta: Tensor, *, keep: bool = False
+) -> tuple[Tensor, Tensor, Callable[[Tensor], Tensor]]:
+    """Energies, gradients, and products with the Hessian, of independent rows."""
+    with torch.enable_grad():
+        rows = theta.detach().requires_grad_()
+        values = energy(rows)
+        (gradient,) = torch.autograd.grad(values.sum(), rows, create_graph=keep)
+
+    def product(v: Tensor) -> Tensor:
+        # A linear energy has no graph left to differentiate; its Hessian is 0.
+        if not gradient.requires_grad:
+            return torch.zeros_like(v)
+        return torch.autograd.grad(gradient, rows, v, retain_graph=True)[0]
+
+    return values.detach(), gradient.detach(), product
+
+
+def _time_scale(update: UpdateMap) -> float:
+    """Time in which T Sigma >= W2^2 is meant, over the sum of the rates."""
+    if isinstance(update, Momentum) and not update.nesterov:
+        return 1 / (1 - update.mu)
+    return 1 / update.friction if isinstance(update, UnderdampedLangevin) else 1.0
+
+
+def _kinetic(update: UpdateMap, state: State, before: State | None, lr: float) -> Tensor | None:
+    if isinstance(update, UnderdampedLangevin):
+        return 0.5 * state[1].double().square().sum(-1).cpu()
+    if isinstance(update, Momentum) and before is not None:
+        return (state[0] - before[0]).double().square().sum(-1).cpu() / (2 * lr)
+    return None
+
+
+def _joined(parts: list[dict[str, Any]]) -> dict[str, Any]:
+    """Put the chunks side by side."""
+    series = [part.pop("series") for part in parts]
+    fields = {}
+    for name, value in vars(series[0]).items():
+        together = isinstance(value, Tensor) and value.dim() == 2
+        fields[name] = torch.cat([getattr(s, name) for s in series], 1) if together else value
+    made: dict[str, Any] = {
+        name: None if value is None else torch.cat([part[name] for part in parts], -1)
+        for name, value in parts[0].items()
+    }
+    return {**made, "series": Series(**fields)}
