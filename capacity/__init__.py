@@ -10,6 +10,9 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from capacity import plots as plots
+    from capacity.comparison.compare import Comparison as Comparison
+    from capacity.comparison.compare import compare as compare
     from capacity.compatibility.front_door import compatible_capacity as compatible_capacity
     from capacity.compatibility.front_door import task_dimension as task_dimension
     from capacity.compatibility.front_door import verdict as verdict
@@ -22,24 +25,38 @@ if TYPE_CHECKING:
     from capacity.dynamics.own_steps import GradientStep as GradientStep
     from capacity.estimate import Estimate as Estimate
     from capacity.estimate import Status as Status
+    from capacity.exporters.export import export as export
     from capacity.forecasting.forecast import Forecast as Forecast
     from capacity.forecasting.forecast import forecast as forecast
+    from capacity.runs.query import RunTables as RunTables
+    from capacity.runs.query import load_runs as load_runs
+    from capacity.runs.query import query as query
     from capacity.runs.run import Run as Run
     from capacity.runs.run import open_run as open_run
     from capacity.runs.run import run as run
+    from capacity.runs.seeds import SeedRuns as SeedRuns
+    from capacity.runs.seeds import run_seeds as run_seeds
     from capacity.tasks.task import Split as Split
     from capacity.tasks.task import Task as Task
     from capacity.tasks.task import TaskSequence as TaskSequence
+    from capacity.thermo.front_door import EpistemicSpeedLimit as EpistemicSpeedLimit
+    from capacity.thermo.front_door import epistemic_speed_limit as epistemic_speed_limit
     from capacity.transport.tracker import TransportTracker as TransportTracker
 
 _HOME = {
     # do
     "run": "capacity.runs.run",
     "open_run": "capacity.runs.run",
+    "run_seeds": "capacity.runs.seeds",
+    "compare": "capacity.comparison.compare",
+    "load_runs": "capacity.runs.query",
+    "query": "capacity.runs.query",
+    "export": "capacity.exporters.export",
     "forecast": "capacity.forecasting.forecast",
     "compatible_capacity": "capacity.compatibility.front_door",
     "task_dimension": "capacity.compatibility.front_door",
     "verdict": "capacity.compatibility.front_door",
+    "epistemic_speed_limit": "capacity.thermo.front_door",
     "TransportTracker": "capacity.transport.tracker",
     "GradientStep": "capacity.dynamics.own_steps",
     "BatchStep": "capacity.dynamics.own_steps",
@@ -54,16 +71,24 @@ _HOME = {
     "TaskSequence": "capacity.tasks.task",
     # read
     "Run": "capacity.runs.run",
+    "SeedRuns": "capacity.runs.seeds",
+    "Comparison": "capacity.comparison.compare",
+    "RunTables": "capacity.runs.query",
     "Forecast": "capacity.forecasting.forecast",
+    "EpistemicSpeedLimit": "capacity.thermo.front_door",
     "Estimate": "capacity.estimate",
     "Status": "capacity.estimate",
 }
 
-__all__ = list(_HOME)
+_MODULES = {"plots": "capacity.plots"}
+
+__all__ = [*_HOME, *_MODULES]
 __version__ = "0.1.0"
 
 
 def __getattr__(name: str) -> Any:
+    if name in _MODULES:
+        return import_module(_MODULES[name])
     if name not in _HOME:
         raise AttributeError(f"module 'capacity' has no attribute {name!r}")
     value = getattr(import_module(_HOME[name]), name)

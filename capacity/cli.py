@@ -66,7 +66,9 @@ def parser() -> argparse.ArgumentParser:
 
     export = commands.add_parser("export", help="hand a run to an experiment tracker")
     export.add_argument("run", type=Path, metavar="RUN", help="run directory")
-    export.add_argument("--to", required=True, metavar="TRACKER", help="tensorboard, mlflow, wandb")
+    export.add_argument(
+        "--to", required=True, metavar="TRACKER", help="tensorboard, mlflow or wandb"
+    )
     export.add_argument(
         "--out", type=Path, metavar="DIR", help="where its files go (default: the tracker's own)"
     )

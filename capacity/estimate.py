@@ -10,6 +10,8 @@ from typing import Any
 
 from scipy import stats
 
+from capacity.notebook import InNotebook, estimate_row, table
+
 Z90 = 1.645
 """Half-width of the normal 90 % interval in standard errors."""
 
@@ -32,7 +34,7 @@ class Status(StrEnum):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Estimate:
+class Estimate(InNotebook):
     """A number that knows how sure it is.
 
     Attributes:
@@ -97,6 +99,9 @@ class Estimate:
             "status": Status(record["status"]),
             "interval": None if interval is None else tuple(interval),
         })
+
+    def _repr_html_(self) -> str:
+        return table("Estimate", [estimate_row(self)])
 
 
 def not_defined(note: str) -> Estimate:

@@ -26,6 +26,7 @@ from capacity.compatibility.function_space import (
     room,
     stable_rank,
 )
+from capacity.compatibility.kernel_flow import integrate
 from capacity.compatibility.kernels import features, projected
 from capacity.compatibility.output_space import metric_root, residual, task_outputs
 from capacity.compatibility.sketches import (
@@ -197,6 +198,39 @@ def gram_errors(model: FlatModel, theta: Tensor, new: Task) -> list[str]:
     return lines
 
 
+def flow_errors(model: FlatModel, theta: Tensor, old: Task, new: Task) -> list[str]:
+    """What B's flow does to A's outputs, on the exact kernel and on sketches of it."""
+    f_a, f_b = (task_outputs(model, theta, task, task.train.x) for task in (old, new))
+    lines = [
+        f"{'flow of B to S = ' + format(TIME, 'g'):<28}{'|d theta|':>11}{'|df_A|':>9}"
+        f"{'loss of A +':>13}{'share lost':>12}"
+    ]
+    for how in ("exact", "pseudo-kernel", "parameters 4096"):
+        sketch = summed_outputs if how == "pseudo-kernel" else every_output
+        phi_a, phi_b = (
+            features(model, theta, task, task.train.x, sketch(len(task.train), 10, theta))
+            for task in (old, new)
+        )
+        if how.startswith("parameters"):
+            kept = int(how.split()[1])
+            phi_a, phi_b = (
+                projected(phi, theta, kept, torch.Generator().manual_seed(0))
+                for phi in (phi_a, phi_b)
+            )
+        kernel = phi_b.gram(phi_b)
+        flow = integrate(kernel, new, f_b, new.train.y, [TIME])[0]
+        moved = flow.moved(phi_a.gram(phi_b)).view_as(f_a)
+        y = old.train.y
+        rise = old.loss_of(f_a + moved, y) - old.loss_of(f_a, y)
+        lost = old.accuracy_of(f_a, y) - old.accuracy_of(f_a + moved, y)
+        lines.append(
+            f"{how:<28}{flow.distance(kernel):>11.3f}"
+            f"{float(moved.square().sum(1).mean().sqrt()):>9.3f}{float(rise):>13.3f}"
+            f"{float(lost):>12.3f}"
+        )
+    return lines
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--save", action="store_true", help="write results/function-space.txt")
@@ -236,6 +270,8 @@ def main() -> None:
     lines += [
         "",
         *gram_errors(model, theta, new),
+        "",
+        *flow_errors(model, theta, old, new),
         "",
         "layers, rows, outputs 10 are exact (factors of layers, rows written out, a rotation of "
         "all outputs); the others are sketches.",

@@ -146,6 +146,7 @@ def report(found: list[dict]) -> tuple[str, dict[str, object]]:
     lines += [
         "(other order): the measured drop of the same network with another data order of the new",
         "task; no forecast made before that order is drawn can beat it by much.",
+        "AUROC below 0.5: more of it goes with less forgetting.",
         "",
         "Verdicts on the held-out half, with the thresholds of the choosing half:",
         f"{'form':<16}{'threshold':>10}{'balanced accuracy':>19}{'right':>7}{'wrong':>7}"
@@ -208,14 +209,21 @@ def _conditions(found: list[dict], choosing: list[dict], held: list[dict]) -> st
     ])
 
 
+def rounded(found: list[dict]) -> list[dict]:
+    """Round the cells as they are saved, so that the tables follow from what is saved."""
+
+    def short(key: str, value: object) -> object:
+        if not isinstance(value, float):
+            return value
+        return float(f"{value:.3g}" if key.endswith(("_half", "_s")) else f"{value:.6g}")
+
+    return [{key: short(key, value) for key, value in cell.items()} for cell in found]
+
+
 def compact(found: list[dict], chosen: dict[str, object]) -> str:
     """Write the cells as columns, one row per line, with what was chosen."""
     columns = list(found[0])
-
-    def short(value: object) -> object:
-        return float(f"{value:.5g}") if isinstance(value, float) else value
-
-    rows = ",\n".join(json.dumps([short(cell[c]) for c in columns]) for cell in found)
+    rows = ",\n".join(json.dumps([cell[c] for c in columns]) for cell in found)
     head = json.dumps({"chosen": chosen, "columns": columns})[:-1]
     return f'{head},\n"rows": [\n{rows}\n]}}\n'
 
@@ -227,7 +235,7 @@ def main() -> None:
     parser.add_argument("--save", action="store_true", help=f"write {RESULTS.name}/criterion.*")
     asked = parser.parse_args()
     torch.set_num_threads(1)
-    found = run_grid(asked.cells, asked.limit)
+    found = rounded(run_grid(asked.cells, asked.limit))
     text, chosen = report(found)
     print(text)
     if asked.save:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import html
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +9,7 @@ from pathlib import Path
 from capacity.comparison import tables, words
 from capacity.comparison.gather import Gathered, gather
 from capacity.comparison.page import to_html
+from capacity.notebook import table
 from capacity.runs.directory import write_atomically
 
 
@@ -68,16 +68,9 @@ class Comparison:
         return tables.terminal(self.gathered)
 
     def _repr_html_(self) -> str:
-        table = tables.summary_table(self.gathered)
-        head = "".join(f"<th>{html.escape(name)}</th>" for name in table.heads)
-        rows = "".join(
-            "<tr>"
-            + "".join(f"<td>{html.escape(f'{c.text} {c.status}')}</td>" for c in row)
-            + "</tr>"
-            for row in table.rows
-        )
-        caption = html.escape(self.headline)
-        return f"<table><caption>{caption}</caption><tr>{head}</tr>{rows}</table>"
+        made = tables.summary_table(self.gathered)
+        rows = [[f"{c.text} {c.status}".strip() for c in row] for row in made.rows]
+        return table(self.headline, [made.heads, *rows])
 
 
 def compare(*runs: object, output: str | Path | None = None) -> Comparison:

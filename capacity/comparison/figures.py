@@ -15,6 +15,7 @@ from capacity.report.charts import (
     INK,
     MUTED,
     Figure,
+    Key,
     data,
     dimmed,
     focus,
@@ -138,7 +139,7 @@ def course_figure(gathered: Gathered) -> Figure | None:
     longest = max(map(len, courses.values()), default=0)
     if longest < 2:
         return None
-    points = [
+    points: list[dict[str, Any]] = [
         {
             "variant": label,
             "tasks": i + 1,
@@ -196,13 +197,18 @@ def course_figure(gathered: Gathered) -> Figure | None:
         "counted. Choose a variant in the key to see it alone.",
         alt=f"Line chart of mean test {kind} over the tasks so far, one line per variant.",
         spec=spec(chart, height=280),
-        keys=task_keys(names),
+        keys=_keys(names, {point["variant"] for point in points}, "line"),
         table=Table(
             caption=f"Mean test {kind} over the tasks learned so far{unit}",
             columns=("Variant", *(f"after task {i + 1}" for i in range(longest))),
             rows=rows,
         ),
     )
+
+
+def _keys(names: list[str], drawn: set[str], shape: str) -> list[Key]:
+    """Make the key of the variants that are drawn; each keeps its colour."""
+    return [key for key in task_keys(names, shape) if key.label in drawn]
 
 
 def _counts(longest: int) -> list[int]:
@@ -342,7 +348,7 @@ def forecast_figure(gathered: Gathered) -> Figure | None:
         "line the forecast came true; above it more was forgotten than forecast.",
         alt="Measured against forecast forgetting, one mark per new task and run.",
         spec=spec(chart, height=300),
-        keys=task_keys(names, "dot"),
+        keys=_keys(names, {row["variant"] for row in rows}, "dot"),
         table=Table(
             caption="Every new task of every finished run, means over the earlier tasks",
             columns=(

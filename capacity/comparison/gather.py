@@ -98,8 +98,9 @@ class Gathered:
 
     @property
     def same_tasks(self) -> bool:
-        """Whether the runs learn tasks of the same names in the same order."""
-        return len({tuple(e.view.names) for e in self.entries if e.view.tasks}) <= 1
+        """Whether the runs that are compared learn tasks of the same names in the same order."""
+        shown = self.counted or self.entries
+        return len({tuple(e.view.names) for e in shown if e.view.tasks}) <= 1
 
 
 def run_directories(paths: Iterable[str | Path]) -> list[Path]:

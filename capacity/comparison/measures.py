@@ -135,7 +135,7 @@ def mean_inefficiency(view: RunView) -> Estimate | None:
     missing = len(found) - len(known)
     if missing:
         # A mean over the other tasks would be compared with one over all of them.
-        return not_defined(f"Not defined for {missing} of {len(found)} tasks.")
+        return not_defined(f"The mean needs every task; {missing} of {len(found)} have no value.")
     value = math.fsum(e.value or 0.0 for e in known) / len(known)
     return Estimate(value=value, status=worst)
 

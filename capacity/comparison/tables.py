@@ -230,10 +230,12 @@ def terminal(gathered: Gathered) -> str:
         rows.append([f"{c.text} {c.status}".strip() for c in row])
     lines = _columns(rows)
     if gathered.differences:
-        lines += ["", "differs:"]
-        for field in gathered.differences:
-            values = "  ".join(spoken(variant.values[field]) for variant in gathered.variants)
-            lines.append(f"  {field}: {values}")
+        fields = [
+            [field, *(spoken(variant.values[field]) for variant in gathered.variants)]
+            for field in gathered.differences
+        ]
+        heads = ["what differs", *(variant.label for variant in gathered.variants)]
+        lines += ["", *_columns([heads, *fields])]
     out = [
         f"  {place(entry.path)}: {entry_state(entry)}"
         for entry in gathered.entries

@@ -6,8 +6,10 @@
 - directional: the share of A's samples that B's gradient flow carries over their margins (`drift`).
 
 The first three ask how much room there is, which is what avoiding forgetting would cost; plain
-training takes no notice of that. The directional form asks where B goes, and it alone decides real
-cases: `SOURCE` holds all four against measured forgetting, on task pairs that chose nothing. The
+training takes no notice of that, and none of them decides real cases. The directional form asks
+where B goes, and it alone does: `SOURCE` holds all four against measured forgetting, on task pairs
+that chose nothing. It is weakest where each task has a head of its own, so that forgetting goes
+through changed features only and is small, and where training is so long that the kernel turns. The
 thresholds come from the half of the pairs that chose them.
 """
 

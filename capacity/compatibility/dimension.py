@@ -20,6 +20,7 @@ from capacity.curvature.lanczos import Operator, random_signs
 from capacity.curvature.spectral_measure import jackknife
 from capacity.curvature.symmetric_space import SETTLED, SymmetricSpace, symmetric_space
 from capacity.estimate import Estimate, Status, not_defined
+from capacity.notebook import InNotebook
 
 _NOTHING = 1e-10
 _PRECISE = 0.01
@@ -27,7 +28,7 @@ _NOTICEABLE = 0.01
 
 
 @dataclass(frozen=True, kw_only=True)
-class Dimension:
+class Dimension(InNotebook):
     """The dimension that a task needs.
 
     Attributes:

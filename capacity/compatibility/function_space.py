@@ -9,6 +9,10 @@ can do without disturbing A goes through K_{B|A} = Phi_B M Phi_B' (theory, secti
 - M = P_A J J' P_A, which asks also that the training so far has left the direction movable.
 
 The first two need the blocks K_A and K_AB only. All are bounded by data, whatever P is.
+
+They say what B would cost if A were to be spared, and no more: plain training does not spare A, and
+whether it forgets is read off `drift`. Nor does B's need tell: a task that is all but learned needs
+many modes, thinly, and one that overturns everything needs few (`criterion.SOURCE`).
 """
 
 from __future__ import annotations

@@ -24,6 +24,7 @@ from capacity.config import Measure
 from capacity.curvature.operators import average, ggn, hessian, loss_gradient
 from capacity.dynamics.flat import FlatModel
 from capacity.estimate import Z90
+from capacity.notebook import InNotebook
 from capacity.tasks.task import Task
 from capacity.transport.maps import SquareMap
 
@@ -68,7 +69,7 @@ class Verdict:
 
 
 @dataclass(frozen=True, kw_only=True)
-class CapacityRecord:
+class CapacityRecord(InNotebook):
     """Capacity against dimension for one transition (replica 0).
 
     Attributes:

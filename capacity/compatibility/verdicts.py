@@ -8,6 +8,7 @@ from typing import Any
 from capacity.compatibility.drift import Drift
 from capacity.compatibility.function_space import Room
 from capacity.estimate import Estimate
+from capacity.notebook import InNotebook
 
 PREDICTED, ROOM_LEFT, UNDECIDED = "forgetting predicted", "room left", "undecided"
 
@@ -114,7 +115,7 @@ def judge(
 
 
 @dataclass(frozen=True, kw_only=True)
-class Verdicts:
+class Verdicts(InNotebook):
     """Every form of the criterion on one transition, and which one to read.
 
     Attributes:

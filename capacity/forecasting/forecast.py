@@ -20,6 +20,7 @@ from capacity.dynamics.strategies.terms import Source
 from capacity.estimate import Estimate, Status, from_samples, not_defined
 from capacity.forecasting.linearized import cost_ratio, linearized_scores, simulate_stably
 from capacity.forecasting.mitigated import contribution_of, foreseen, named_strategies
+from capacity.notebook import InNotebook
 from capacity.tasks.task import LossFunction, Task
 from capacity.tasks.tensors import as_task
 
@@ -35,7 +36,7 @@ _AS_FLOW = (
 
 
 @dataclass(frozen=True, kw_only=True)
-class Forgetting:
+class Forgetting(InNotebook):
     """Forgetting of one old task: forecast, or measured; positive means forgotten.
 
     Attributes:
@@ -59,7 +60,7 @@ class Forgetting:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Forecast:
+class Forecast(InNotebook):
     """What learning a new task is forecast to do.
 
     Attributes:

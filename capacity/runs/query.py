@@ -208,7 +208,7 @@ _COLUMNS: dict[str, dict[str, str]] = {
         "accuracy_final": "DOUBLE",
         "loss_learned": "DOUBLE",
         "loss_final": "DOUBLE",
-        **_triple("forgetting_last"),
+        **_triple("forgetting"),
         **_triple("inefficiency"),
     },
     "transitions": {
@@ -290,7 +290,7 @@ def _tasks(k: int, view: RunView) -> Iterable[Row]:
             if mean and end >= 0:
                 row[f"{score}_learned"], row[f"{score}_final"] = mean[i][i], mean[end][i]
         if 0 <= end < len(last):
-            row |= _cells("forgetting_last", {"e": last[end][i]}, "e")
+            row |= _cells("forgetting", {"e": last[end][i]}, "e")
         yield row | _cells("inefficiency", view.phases[i], "thermo", "inefficiency")
 
 

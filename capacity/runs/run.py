@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import html
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
@@ -19,6 +18,8 @@ from capacity import config
 from capacity.checks import positive_int, resolve_device
 from capacity.config import Measure, Model, Recipe, TaskStream, Training
 from capacity.dynamics.models import build_model
+from capacity.estimate import Estimate
+from capacity.notebook import estimate_row, table
 from capacity.runs.directory import RunDirectory
 from capacity.runs.environment import describe
 from capacity.runs.execute import Execution
@@ -100,12 +101,12 @@ class Run:
 
     def _repr_html_(self) -> str:
         final = self.result.get("final") or {}
-        cells = "".join(
-            f"<tr><th>{html.escape(name)}</th><td>{html.escape(str(e['value']))}</td></tr>"
-            for name, e in final.items()
-        )
-        title = html.escape(f"{self.result.get('name', '?')}: {self.status}")
-        return f"<table><caption>{title}</caption>{cells}</table>"
+        rows = [
+            (name.replace("_", " "), *estimate_row(Estimate.from_dict(record)))
+            for name, record in final.items()
+        ]
+        title = f"{self.result.get('name', self.path.name)}: {self.status}"
+        return table(title, [*rows, ("directory", str(self.path))])
 
 
 def open_run(path: str | Path) -> Run:

@@ -12,6 +12,7 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -21,9 +22,8 @@ from torch import Tensor
 
 from capacity.checks import finite_tensor, positive_int
 from capacity.dynamics.flat import FlatModel
-from capacity.dynamics.langevin import ExactLangevin, UnderdampedLangevin
 from capacity.dynamics.seeds import stream
-from capacity.dynamics.updates import SGD, Langevin, Momentum, State, UpdateMap
+from capacity.dynamics.updates import State, UpdateMap
 from capacity.interruption import check
 from capacity.thermo.chunk_memory import chunk_size
 from capacity.thermo.ensemble_record import (
@@ -39,6 +39,13 @@ from capacity.thermo.grams import layer_grams, squared_distance
 from capacity.thermo.landscape import Energies, Landscape
 from capacity.thermo.observers import LogDetMeter, StreamMeter
 from capacity.thermo.positions import Positions
+from capacity.thermo.update_kinds import (
+    check_update,
+    dynamics_of,
+    kinetic_energy,
+    of_replicas,
+    time_scale_of,
+)
 
 MARKS = 100
 """Most steps at which the running sums are kept, where the caller names none."""
@@ -115,6 +122,9 @@ class Ensemble:
     ) -> EnsembleRecord:
         """Move the replicas and measure how they moved. They stay where they arrive.
 
+        No step, arguments that do not fit each other, and a training in which every replica
+        diverged are a ValueError.
+
         Args:
             landscape: The energy that they descend, its coupled weight decay included.
             update: How; its noise, if any, is that of each replica's own number.
@@ -128,17 +138,13 @@ class Ensemble:
 
         Returns:
             What was measured.
-
-        Raises:
-            ValueError: If there is no step, an argument does not fit the others, or every replica
-                diverged.
         """
         rates = [float(rate) for rate in rates]
         stops = _stops("checkpoints", checkpoints, len(rates))
         spaced = range(1, len(rates) + 1, -(-len(rates) // MARKS))
         read = sorted({*stops, *_stops("marks", spaced if marks is None else marks, len(rates))})
         kind = dynamics_of(update, full=landscape.full)
-        _check(landscape, update, kind, log_volume)
+        check_update(update, kind, log_volume)
         made = Positions(
             len(stops),
             (self.count, self._theta.shape[1]),
@@ -153,7 +159,7 @@ class Ensemble:
             replicas = range(first, min(first + together, self.count))
             parts.append(self._move(plan, replicas, made))
             if time.monotonic() - began > _NEWS_EVERY and replicas.stop < self.count:
-                print(f"{replicas.stop} of {self.count} replicas moved", file=sys.stderr)
+                sys.stderr.write(f"{replicas.stop} of {self.count} replicas moved\n")
                 began = time.monotonic()
         record = self._record(plan, kind, _joined(parts), made)
         self._theta = made.slots[-1]
@@ -165,10 +171,10 @@ class Ensemble:
 
     def _move(self, plan: _Plan, replicas: range, made: Positions) -> dict[str, Any]:
         """Move some replicas together."""
-        landscape, update = plan.landscape, _of_replicas(plan.update, replicas.start)
+        landscape, update = plan.landscape, of_replicas(plan.update, replicas.start)
         theta = self._theta[replicas.start : replicas.stop].to(self._device)
         state = update.init(theta)
-        kinetic = _kinetic(update, state, None, plan.rates[0])
+        kinetic = kinetic_energy(update, state, None, plan.rates[0])
         meter = StreamMeter(plan.marks, plain=update.plain)
         volumes = None
         if plan.log_volume:
@@ -179,7 +185,8 @@ class Ensemble:
         heats, log_dets = [], []
         last: State = state
         steps = landscape.steps(replicas, [*plan.rates, plan.rates[-1]])
-        for count, (energy, lr) in enumerate(zip(steps, plan.rates, strict=False), start=1):
+        # Rates come first: one more energy is left, for the gradient where the last step arrives.
+        for count, (lr, energy) in enumerate(zip(plan.rates, steps, strict=False), start=1):
             check()
             loss, gradient, again = _gradient(energy, state[0], keep=volumes is not None)
             if volumes is not None:
@@ -207,7 +214,7 @@ class Ensemble:
             "energies": torch.stack(energies),
             "lost": meter.lost.cpu(),
             "first_kinetic": kinetic,
-            "last_kinetic": _kinetic(update, state, last, plan.rates[-1]),
+            "last_kinetic": kinetic_energy(update, state, last, plan.rates[-1]),
             "folds": None if volumes is None else volumes.folds.cpu(),
         }
 
@@ -231,7 +238,7 @@ class Ensemble:
         sizes = dict(layout)
         series = moved["series"].select(rows)
         times = dict(zip(series.step.tolist(), series.time.tolist(), strict=True))
-        scale = _time_scale(plan.update)
+        scale = time_scale_of(plan.update)
         marks = []
         for k, ((before, after), step) in enumerate(
             zip(pairwise([self._theta, *made.slots]), plan.stops, strict=True)
@@ -284,12 +291,13 @@ class _Plan:
     log_volume: int
     seed: int
 
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "marked", frozenset(self.marks))
-        object.__setattr__(self, "stopped", frozenset(self.stops))
+    @cached_property
+    def marked(self) -> frozenset[int]:
+        return frozenset(self.marks)
 
-    marked: frozenset[int] = frozenset()
-    stopped: frozenset[int] = frozenset()
+    @cached_property
+    def stopped(self) -> frozenset[int]:
+        return frozenset(self.stops)
 
 
 def initial_networks(build: Callable[[int], torch.nn.Module]) -> Callable[[int], Tensor]:
@@ -304,47 +312,6 @@ def initial_networks(build: Callable[[int], torch.nn.Module]) -> Callable[[int],
     return lambda replica: FlatModel(build(replica)).initial()
 
 
-def dynamics_of(update: object, *, full: bool) -> Dynamics:
-    """Tell what an update map does, as far as the meaning of Sigma depends on it.
-
-    Args:
-        update: The update map.
-        full: Whether it sees the whole energy at every step.
-
-    Returns:
-        The kind of dynamics.
-    """
-    if isinstance(update, SGD):
-        return Dynamics.GRADIENT if full else Dynamics.MINIBATCH
-    if isinstance(update, Momentum) and not update.nesterov:
-        return Dynamics.HEAVY_BALL
-    if isinstance(update, Langevin | ExactLangevin):
-        return Dynamics.LANGEVIN
-    return Dynamics.UNDERDAMPED if isinstance(update, UnderdampedLangevin) else Dynamics.OTHER
-
-
-def _check(landscape: Landscape, update: UpdateMap, kind: Dynamics, log_volume: int) -> None:
-    if kind.noisy and not getattr(update, "temperature", 0.0) > 0:
-        raise ValueError(
-            "temperature = 0 leaves Langevin dynamics without noise and the free energy without "
-            "an entropy: use SGD, whose Sigma is the action of its path, or a temperature above 0"
-        )
-    if kind is not Dynamics.OTHER and getattr(update, "weight_decay", 0.0):
-        raise ValueError(
-            f"update {update.name!r} has weight_decay = {update.weight_decay:g}, "  # type: ignore[attr-defined]
-            "which belongs to the energy here: give it to the landscape as decay, and to the "
-            "update none"
-        )
-    # J of momentum and Adam on the extended state has a determinant that knows no Hessian.
-    if log_volume and not isinstance(update, SGD | Langevin):
-        raise ValueError(
-            f"log_volume = {log_volume!r} is not defined for {update.name!r}: the volume of theta "
-            "alone changes in a known way for plain SGD and Langevin steps only; use 0"
-        )
-    if log_volume:
-        positive_int("log_volume", log_volume)
-
-
 def _stops(argument: str, steps: Sequence[int], total: int) -> list[int]:
     if total < 1:
         raise ValueError("rates is empty; give the dt of at least one step")
@@ -352,11 +319,6 @@ def _stops(argument: str, steps: Sequence[int], total: int) -> list[int]:
     if wrong:
         raise ValueError(f"{argument} has step {wrong[0]!r}; accepted: 1 to {total}, the last step")
     return sorted({*steps, total})
-
-
-def _of_replicas(update: UpdateMap, first: int) -> UpdateMap:
-    """Let row 0 be replica `first`, for the maps whose noise is named after replicas."""
-    return replace(update, first=first) if hasattr(update, "first") else update  # type: ignore[type-var]
 
 
 def _gradient(
@@ -375,21 +337,6 @@ def _gradient(
         return torch.autograd.grad(gradient, rows, v, retain_graph=True)[0]
 
     return values.detach(), gradient.detach(), product
-
-
-def _time_scale(update: UpdateMap) -> float:
-    """Time in which T Sigma >= W2^2 is meant, over the sum of the rates."""
-    if isinstance(update, Momentum) and not update.nesterov:
-        return 1 / (1 - update.mu)
-    return 1 / update.friction if isinstance(update, UnderdampedLangevin) else 1.0
-
-
-def _kinetic(update: UpdateMap, state: State, before: State | None, lr: float) -> Tensor | None:
-    if isinstance(update, UnderdampedLangevin):
-        return 0.5 * state[1].double().square().sum(-1).cpu()
-    if isinstance(update, Momentum) and before is not None:
-        return (state[0] - before[0]).double().square().sum(-1).cpu() / (2 * lr)
-    return None
 
 
 def _joined(parts: list[dict[str, Any]]) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from capacity.dynamics.train import Step
 from capacity.estimate import Estimate, from_samples, not_defined
+from capacity.notebook import InNotebook
 
 _ROUNDING = 1e-6
 
@@ -28,7 +29,7 @@ _LANGEVIN_DROP = (
 
 
 @dataclass(frozen=True, kw_only=True)
-class PathCost:
+class PathCost(InNotebook):
     """The cost of learning one task, with its spread over replicas.
 
     Attributes:

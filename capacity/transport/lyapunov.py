@@ -19,6 +19,7 @@ from torch import Tensor
 from capacity.checks import positive_int
 from capacity.estimate import Estimate, Status
 from capacity.interruption import check
+from capacity.notebook import InNotebook
 from capacity.transport.frames import Frame
 from capacity.transport.trajectory import Trajectory
 
@@ -29,7 +30,7 @@ _FEWEST_BLOCKS = 4
 
 
 @dataclass(frozen=True, kw_only=True)
-class LyapunovSpectrum:
+class LyapunovSpectrum(InNotebook):
     """The leading finite-time exponents.
 
     Attributes:

@@ -8,6 +8,7 @@ from typing import Any
 from torch import Tensor
 
 from capacity.estimate import Estimate, Status
+from capacity.notebook import InNotebook
 from capacity.transport.counts import SpectralCounts, Thresholds, lost_counts
 
 METHODS = {
@@ -55,7 +56,7 @@ class SingularVectors:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Spectrum:
+class Spectrum(InNotebook):
     """What is known of the spectrum of J_t.
 
     Attributes:

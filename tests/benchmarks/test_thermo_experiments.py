@@ -21,10 +21,12 @@ import run
 import torch
 from thermo_drawing import printed
 from thermo_page import to_html
-from thermo_records import RESULTS, load, save
+from thermo_records import RESULTS, load, rounded, save
 from thermo_training import digits, first_samples
 
 from capacity.tasks.task import Split, Task
+from capacity.thermo.grams import layer_grams
+from capacity.thermo.wasserstein import distance
 
 TOY = {
     "gaussian": lambda: gaussian_toy.measured(particles=30, ensembles=4, steps=40),
@@ -57,8 +59,11 @@ def small():
 def test_an_experiment_runs_and_is_shown(name, tmp_path):
     experiment = run.EXPERIMENTS[name]
     path = tmp_path / f"{name}.json"
-    save(TOY[name](), path)
-    section = experiment.section(load(experiment.kind, path))
+    record = TOY[name]()
+    save(record, path)
+    kept = load(experiment.kind, path)
+    assert kept == rounded(record)
+    section = experiment.section(kept)
     assert section.id == name
     assert section.claims
     text = "\n".join([*section.told, *(line for t in section.tables for line in printed(t))])
@@ -102,6 +107,12 @@ def test_bad_arguments_are_one_line(arguments, said, capsys):
     assert said in capsys.readouterr().err
 
 
+def test_a_record_of_another_form_is_one_line(tmp_path, capsys):
+    (tmp_path / "gaussian.json").write_text('{"particles": 3}', encoding="utf-8")
+    assert run.main(["--save", str(tmp_path), "--page", str(tmp_path / "page.html")]) == 2
+    assert "run it again" in capsys.readouterr().err
+
+
 def test_the_page_counts_verdicts():
     findings = gaussian_toy.measured(particles=30, ensembles=4, steps=40)
     section = gaussian_toy.section(findings)
@@ -122,24 +133,12 @@ def test_other_images_become_a_regression(monkeypatch):
     assert sum(p.dim() > 1 for p in found.parameters()) == 5
 
 
-def test_trace_bound_without_a_replica_is_that_of_the_others():
-    generator = torch.Generator().manual_seed(0)
-    start = torch.randn(7, 9, generator=generator).double()
-    moved = torch.randn(7, 9, generator=generator).double() + 1
-    _, without = ensemble_size.trace_bound(start, moved, [4, 5])
-    for i in range(7):
-        rest = [k for k in range(7) if k != i]
-        alone, _ = ensemble_size.trace_bound(start[rest], moved[rest], [4, 5])
-        assert float(without[i]) == pytest.approx(alone, rel=1e-9)
-
-
-def test_trace_bound_by_hand():
-    # Two points per end on a line: means 0 and 3, variances 2 and 8.
-    start, end = torch.tensor([[-1.0], [1.0], [0.0]]), torch.tensor([[1.0], [5.0], [3.0]])
-    bound, _ = ensemble_size.trace_bound(start, end - start, [1])
-    d = [2.0, 4.0, 3.0]
-    drift = (sum(d) ** 2 - sum(x * x for x in d)) / 6
-    assert bound == pytest.approx(drift + (2.0 - 1.0) ** 2)
+def test_the_rule_reads_a_known_cost():
+    start = torch.randn(50, 30, generator=torch.Generator().manual_seed(0)).double()
+    moved = distance(layer_grams(start, start + 2, {"theta": 30}))
+    # A translation by 2 in 30 dimensions: W2^2 = 120, the path coupling and the trace bound.
+    for paid, said in ((119.0, "violated"), (121.0, "consistent")):
+        assert ensemble_size.verdict(ensemble_size.known_cost(paid / 4, 50), moved, 4.0) == said
 
 
 def test_the_geodesic_pair_has_the_law_of_the_simulated_protocol():

@@ -189,6 +189,22 @@ def test_many_outputs_are_combined_and_said(float64):
     assert other.directional == made.directional
 
 
+def test_networks_whose_rows_do_not_factor(float64):
+    old, new = digits_task((0, 1, 2), 30), digits_task((3, 4), 30)
+    torch.manual_seed(0)
+    convolution = torch.nn.Sequential(
+        torch.nn.Unflatten(1, (1, 8, 8)), torch.nn.Conv2d(1, 4, 3), torch.nn.ReLU(),
+        torch.nn.Flatten(), torch.nn.Linear(144, 10),
+    )  # fmt: skip
+    model = FlatModel(convolution)
+    learn = Training(optimizer="sgd", lr=0.1, epochs=20, batch_size=10)
+    theta = run_map(trained(model, old, learn), model.initial())
+    made = assess_transition(model, theta, [old], new, learn)
+    assert made.verdict == PREDICTED
+    assert made.transport_cost.value.value > 1
+    assert 0 < made.capacity.value.value <= 1
+
+
 def test_warnings(float64):
     old, new = digits_task((0, 1, 2), 40), digits_task((3, 4), 40)
     model = FlatModel(network(64, 8, 10))

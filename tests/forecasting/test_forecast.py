@@ -76,6 +76,15 @@ def test_divergence_of_the_simulation_is_shown():
     assert made.loss_increase.value is None
 
 
+def test_what_diverges_has_no_accuracy():
+    stiff = {"name": "l2", "strength": 1e30}
+    wild = capacity.Training(lr=0.1, epochs=5, batch_size=16, strategy=stiff)
+    made = capacity.forecast(NET, old=data(), new=data((2, 3), seed=1), training=wild, orders=2)
+    for estimate in (made.accuracy_drop, made.new_accuracy, made.average_accuracy):
+        assert estimate.status is Status.DIVERGED
+        assert estimate.value is None
+
+
 BAD = {
     "labels outside": ({"new": data((3, 4))}, "accepted: 0 to 3"),
     "other shape": ({"new": data(width=5)}, "one model needs one shape"),

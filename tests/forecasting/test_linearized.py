@@ -112,7 +112,7 @@ def test_a_network_leaves_an_unstable_region_and_the_forecast_follows():
     new = squares(classes("B", (2, 3), 2), 4)
     flat = FlatModel(nn.Sequential(nn.Linear(6, 64), nn.Tanh(), nn.Linear(64, 4)))
     theta = flat.initial()[None]
-    training = Training(lr=0.16, epochs=60, batch_size=60)
+    training = Training(lr=0.5, epochs=60, batch_size=60)  # 2.8 over the largest curvature
     batches = orders(new, training, 1)
     trained = train(flat, theta, new, training, batches).theta
     reached = evaluate(flat, trained, new, new.train).loss
@@ -122,9 +122,8 @@ def test_a_network_leaves_an_unstable_region_and_the_forecast_follows():
     assert made.stable
     assert made.spent > 1
     _, forecast = linearized_scores(flat, theta, made.delta, new, new.train)
-    start = evaluate(flat, theta, new, new.train).loss
-    assert float(forecast.loss) < 0.5 * float(start)
-    assert float(reached) < 0.5 * float(start), "the network itself learns"
+    assert float(forecast.loss) == pytest.approx(float(reached), rel=0.2)
+    assert float(reached) < 0.25 * float(evaluate(flat, theta, new, new.train).loss)
 
 
 def test_what_diverges_in_truth_diverges_in_the_forecast():

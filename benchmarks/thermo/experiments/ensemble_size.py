@@ -5,9 +5,7 @@ T Sigma = W2^2 exactly: any estimator that puts W2^2 above the truth fakes a vio
 with T Sigma understated by half there is one to be found. And networks: an MLP on digits by
 gradient descent from random initialisations, one ensemble of 200 cut into smaller ones.
 
-Verdicts follow the rule of theory, section 5: violated only if the upper end of T Sigma lies below
-the lower end of the trace bound; consistent if its lower end lies above the path coupling's upper
-end; else inconclusive.
+Everything is measured with the package's own ensembles, bounds and rule (`capacity.thermo`).
 """
 
 from __future__ import annotations
@@ -15,20 +13,25 @@ from __future__ import annotations
 import math
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 from scipy.optimize import linear_sum_assignment
 from thermo_drawing import value_of
-from thermo_training import MLP, digits, first_samples, replicas, watched
-from torch import Tensor
+from thermo_training import MLP, digits, first_samples, replicas
 
-from capacity.config import Training
-from capacity.dynamics.evaluate import evaluate
-from capacity.estimate import Estimate, from_samples
+from capacity.dynamics.updates import SGD
+from capacity.estimate import Estimate, from_samples, not_defined
 from capacity.tasks.task import Task
-from capacity.thermo.jackknife import jackknife, mean_without
+from capacity.thermo.dissipation import Cost, Dissipation, cost_of
+from capacity.thermo.ensemble import Ensemble
+from capacity.thermo.ensemble_record import EnsembleRecord
+from capacity.thermo.grams import layer_grams
+from capacity.thermo.jackknife import LEVEL, Statistic
+from capacity.thermo.landscape import TaskLandscape
+from capacity.thermo.speed_limit import rule
+from capacity.thermo.wasserstein import Distance, distance
 
 SIZES = (10, 20, 50, 100, 200)
 SHIFT_SQUARED, END_ROOTS, TAU, DURATION = 10.0, (0.7, 1.0), 0.2, 3.0
@@ -137,42 +140,6 @@ def measured(
     )
 
 
-def trace_bound(start: Tensor, moved: Tensor, sizes: Sequence[int]) -> tuple[float, Tensor]:
-    """Lower bound |d mu|^2 + (sqrt tr S_0 - sqrt tr S_1)^2 of W2^2, summed over blocks.
-
-    Args:
-        start: theta_0 (N, P).
-        moved: theta_T - theta_0 (N, P).
-        sizes: Sizes of the blocks.
-
-    Returns:
-        The bound, |d mu|^2 as a U-statistic, and the bound without each replica (N,).
-    """
-    n = len(start)
-    whole, without = 0.0, torch.zeros(n, dtype=torch.float64)
-    start, moved = start.double(), moved.double()
-    for a, d in zip(start.split(list(sizes), 1), moved.split(list(sizes), 1), strict=True):
-        a = a - a.mean(0)
-        squares, total = d.square().sum(-1), d.sum(0)
-        drift = float(total @ total - squares.sum()) / (n * (n - 1))
-        # Without i the sum loses d_i, and the squares lose |d_i|^2.
-        less = total @ total - 2 * d @ total + squares
-        less = (less - (squares.sum() - squares)) / ((n - 1) * (n - 2))
-        roots, roots_less = zip(*(_root_trace(x) for x in (a, a + d)), strict=True)
-        whole += drift + (roots[1] - roots[0]) ** 2
-        without += less + (roots_less[1] - roots_less[0]) ** 2
-    return whole, without
-
-
-def _root_trace(x: Tensor) -> tuple[float, Tensor]:
-    """Root of the trace of the sample covariance, whole and without each row."""
-    n, total, squares = len(x), x.sum(0), x.square().sum(-1)
-    whole = float(squares.sum() - total @ total / n) / (n - 1)
-    less = total @ total - 2 * x @ total + squares
-    left = (squares.sum() - squares - less / (n - 1)) / (n - 2)
-    return math.sqrt(max(whole, 0.0)), left.clamp(min=0).sqrt()
-
-
 def exact_w2(dimension: int) -> float:
     """W2^2 between the two ends of the Gaussian geodesic."""
     return SHIFT_SQUARED + float(((_end_roots(dimension) - 1) ** 2).sum())
@@ -204,21 +171,20 @@ def geodesic_ensembles(count: int, *, dimension: int, repeats: int) -> GaussianS
     for seed in range(repeats):
         first, last = geodesic_pair(count, dimension, np.random.default_rng([count, seed]))
         start, end = torch.from_numpy(first), torch.from_numpy(last)
-        low = jackknife(*trace_bound(start, end - start, [dimension]))
-        squares = (end - start).square().sum(-1)
-        high = jackknife(float(squares.mean()), mean_without(squares))
+        moved = distance(layer_grams(start, end, {"theta": dimension}))
+        sides = moved.bracket()
         # With the very same particles the best assignment is the path coupling, or close to it.
         other, _ = geodesic_pair(count, dimension, np.random.default_rng([count, seed, 1]))
         cost = torch.cdist(torch.from_numpy(other), end).square().numpy()
         match = float(cost[linear_sum_assignment(cost)].mean())
-        traces.append(value_of(low) / w2)
-        paths.append(value_of(high) / w2)
+        traces.append(value_of(sides.lower) / w2)
+        paths.append(value_of(sides.upper) / w2)
         assigned.append(match / w2)
-        floor, ceiling = _ends(low)[0], _ends(high)[1]
-        bracketed += floor <= w2 <= ceiling
+        ends = sides.interval
+        bracketed += ends is not None and ends[0] <= w2 <= ends[1]
         faked += match > w2
-        faked_rule += w2 < floor
-        caught += w2 / 2 < floor
+        faked_rule += verdict(known_cost(w2 / DURATION, count), moved, DURATION) == "violated"
+        caught += verdict(known_cost(w2 / DURATION / 2, count), moved, DURATION) == "violated"
     return GaussianSize(
         count=count,
         trace=from_samples(traces),
@@ -231,62 +197,69 @@ def geodesic_ensembles(count: int, *, dimension: int, repeats: int) -> GaussianS
     )
 
 
+def known_cost(sigma: float, count: int) -> Cost:
+    """A Sigma that is known, with nothing to estimate."""
+    none = not_defined("Sigma is known here.")
+    return Cost(
+        sigma=Statistic(sigma, torch.full((count,), sigma, dtype=torch.float64)),
+        route="known",
+        certain=True,
+        replicas=None,
+        drop=torch.full((count,), sigma, dtype=torch.float64),
+        routes=Dissipation(
+            action=none,
+            loss_drop=none,
+            trapezoid=none,
+            free_energy=none,
+            noise=None,
+            checkpoints=none,
+        ),
+    )
+
+
+def verdict(cost: Cost, moved: Distance, time: float) -> str:
+    """Apply the package's rule."""
+    return str(rule(cost, moved, time, replicas=len(moved.squared))[0])
+
+
 def trained(
     task: Task, sizes: Sequence[int], *, lr: float, steps: int
 ) -> tuple[int, list[NetworkSize]]:
     """Train as many networks as the largest size, and judge ensembles cut from them."""
     total = max(sizes)
     model, theta = replicas(MLP, task, total)
-    training = Training(lr=lr, epochs=steps, batch_size=len(task.train))
-    before = evaluate(model, theta, task, task.train).loss.double()
-    done = watched(model, theta, task, training, full=True)
-    assert done.cost is not None, "diverged"
-    moved = done.theta.double() - theta.double()
-    cost = done.cost.learning_time * (before - done.loss.double())
-    blocks = [size for _, size in model.layout]
-    return model.size, [
-        _cut(theta, moved, cost, blocks, count, total // count) for count in sorted(sizes)
-    ]
+    landscape = TaskLandscape(model=model, task=task, batch_size=len(task.train))
+    record = Ensemble(theta).learn(landscape, SGD(), [lr] * steps)
+    assert not record.excluded, record.excluded_note
+    return model.size, [_cut(record, count, total // count) for count in sorted(sizes)]
 
 
-def _cut(
-    theta: Tensor, moved: Tensor, cost: Tensor, blocks: list[int], count: int, ensembles: int
-) -> NetworkSize:
+def _cut(record: EnsembleRecord, count: int, ensembles: int) -> NetworkSize:
     values, widths, by_path, by_trace = [], [], [], []
     verdicts = {"consistent": 0, "inconclusive": 0, "violated": 0}
-    squares = moved.square().sum(-1)
+    time, whole = record.learning_time, cost_of(record, level=LEVEL)
+    assert whole.replicas is not None
     for k in range(ensembles):
-        rows = slice(k * count, (k + 1) * count)
-        own = cost[rows] / squares[rows]
-        found = jackknife(float(own.mean()), mean_without(own))
-        low, high = _ends(found)
+        rows = torch.arange(k * count, (k + 1) * count)
+        paid = whole.replicas[rows]
+        cost = replace(whole, sigma=Statistic.mean(paid), replicas=paid, drop=whole.drop[rows])
+        grams = layer_grams(record.theta_start, record.theta[-1], dict(record.layout), rows=rows)
+        moved = distance(grams)
+        found = Statistic.mean(time * cost.drop / moved.squared).estimate()
+        assert found.interval is not None
         values.append(value_of(found))
-        widths.append((high - low) / 2 / value_of(found))
-        paid = jackknife(float(cost[rows].mean()), mean_without(cost[rows]))
-        upper = jackknife(float(squares[rows].mean()), mean_without(squares[rows]))
-        lower = jackknife(*trace_bound(theta[rows], moved[rows], blocks))
-        by_path.append(value_of(paid) / value_of(upper))
-        by_trace.append(value_of(paid) / value_of(lower))
-        verdicts[_verdict(paid, lower, upper)] += 1
-    several = len(values) > 1
+        widths.append((found.interval[1] - found.interval[0]) / 2 / value_of(found))
+        by_path.append(time * float(paid.mean()) / moved.upper.value)
+        assert moved.lower is not None
+        by_trace.append(time * float(paid.mean()) / moved.lower.value)
+        verdicts[verdict(cost, moved, time)] += 1
     return NetworkSize(
         count=count,
         ensembles=ensembles,
         inefficiency=from_samples(values),
         half_width=math.fsum(widths) / ensembles,
-        spread=float(np.std(values, ddof=1) / np.mean(values)) if several else None,
+        spread=float(np.std(values, ddof=1) / np.mean(values)) if ensembles > 1 else None,
         by_path=from_samples(by_path),
         by_trace=from_samples(by_trace),
         verdicts=verdicts,
     )
-
-
-def _verdict(paid: Estimate, lower: Estimate, upper: Estimate) -> str:
-    if _ends(paid)[1] < _ends(lower)[0]:
-        return "violated"
-    return "consistent" if _ends(paid)[0] >= _ends(upper)[1] else "inconclusive"
-
-
-def _ends(estimate: Estimate) -> tuple[float, float]:
-    assert estimate.interval is not None
-    return estimate.interval

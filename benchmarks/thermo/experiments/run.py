@@ -33,7 +33,7 @@ import reachable_study
 import torch
 from thermo_drawing import Section, printed
 from thermo_page import write
-from thermo_records import RESULTS, load, save
+from thermo_records import RESULTS, load, rounded, save
 
 PAGE = Path(__file__).parents[3] / "reports" / "thermodynamics.html"
 
@@ -95,13 +95,11 @@ def main(arguments: list[str] | None = None) -> int:
         _print(EXPERIMENTS[name].section(record))
     if apart and chosen.page is None:
         return 0
-    records = {}
-    for name, experiment in EXPERIMENTS.items():
-        path = (folder or RESULTS) / f"{name}.json"
-        if name in ran:
-            records[name] = ran[name]
-        elif path.is_file():
-            records[name] = load(experiment.kind, path)
+    try:
+        records = _records(ran, folder or RESULTS)
+    except ValueError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
     sections = [EXPERIMENTS[name].section(record) for name, record in records.items()]
     write(sections, chosen.page or PAGE)
     print(f"wrote {chosen.page or PAGE}", file=sys.stderr)
@@ -122,9 +120,20 @@ def _run(names: list[str], data: str, root: str | None) -> dict[str, Any]:
         more = {}
         if name == "cnn" and data != "digits":
             more = {"task": cnn_study.images(data, root=root), "data": data}
-        ran[name] = EXPERIMENTS[name].measured(**more)
+        ran[name] = rounded(EXPERIMENTS[name].measured(**more))
         print(f"{name}: {time.perf_counter() - started:.0f} s", file=sys.stderr)
     return ran
+
+
+def _records(ran: dict[str, Any], folder: Path) -> dict[str, Any]:
+    found = {}
+    for name, experiment in EXPERIMENTS.items():
+        path = folder / f"{name}.json"
+        if name in ran:
+            found[name] = ran[name]
+        elif path.is_file():
+            found[name] = load(experiment.kind, path)
+    return found
 
 
 def _print(section: Section) -> None:

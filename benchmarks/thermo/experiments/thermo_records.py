@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import Any, TypeVar
 
-from pydantic import TypeAdapter
+from pydantic import TypeAdapter, ValidationError
 
 RESULTS = Path(__file__).parent / "results"
 _WIDTH = 100
@@ -15,16 +15,29 @@ Record = TypeVar("Record")
 
 def save(record: Any, path: Path) -> None:
     """Write a record as JSON."""
-    adapter = TypeAdapter(type(record))
-    plain = adapter.dump_python(record, mode="json", exclude_defaults=True)
-    text = _laid_out(_short(plain), 0)
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(text + "\n", encoding="utf-8")
+    path.write_text(_laid_out(_plain(record), 0) + "\n", encoding="utf-8")
+
+
+def rounded(record: Record) -> Record:
+    """Give the record that `load` would give back: what is printed of both is the same."""
+    return TypeAdapter(type(record)).validate_python(_plain(record))
 
 
 def load(kind: type[Record], path: Path) -> Record:
     """Read a record back."""
-    return TypeAdapter(kind).validate_json(path.read_bytes())
+    try:
+        return TypeAdapter(kind).validate_json(path.read_bytes())
+    except ValidationError as error:
+        raise ValueError(
+            f"{path} does not hold what the experiment records now ({error.error_count()} entries "
+            "differ); run it again"
+        ) from error
+
+
+def _plain(record: Any) -> Any:
+    adapter = TypeAdapter(type(record))
+    return _short(adapter.dump_python(record, mode="json", exclude_defaults=True))
 
 
 def _short(value: Any) -> Any:

@@ -182,3 +182,37 @@ def test_momentum_stays_in_the_protected_space(float64):
     moved = end.theta - theta
     along = torch.einsum("rkp,rp->rk", rows, moved)
     assert float(along.abs().max() / moved.norm()) < 1e-12
+
+
+class Twice(nn.Module):
+    """One layer called twice, and perhaps one that is never called."""
+
+    def __init__(self, idle: bool = False) -> None:
+        super().__init__()
+        self.shared, self.head = nn.Linear(5, 5), nn.Linear(5, 4)
+        if idle:
+            self.idle = nn.Linear(2, 2)
+
+    def forward(self, x):
+        return self.head(torch.tanh(self.shared(torch.tanh(self.shared(x)))))
+
+
+def test_gpm_protects_what_a_layer_sees_at_every_call(float64):
+    flat, old = FlatModel(Twice()), three()[0]
+    theta = flat.initial()[None]
+    gpm = GPM(samples=1, threshold=1.0)
+    state = gpm.prepare(flat, theta, (old,), None, HERE)
+    assert [basis.shape[1] for basis in state[0]] == [2, 1]
+    plan = gpm.contribution(flat, (old,), old, Training(), state, HERE)
+    gradient = torch.randn(flat.size)
+    step = plan.projector.apply(gradient, of_replica(plan.projector.private, 0))
+    x = old.train.first(1).x
+    before = flat.outputs(theta[0], x)
+    torch.testing.assert_close(flat.outputs(theta[0] - step, x), before, rtol=0, atol=1e-10)
+    assert float((flat.outputs(theta[0] - gradient, x) - before).abs().max()) > 0.1
+
+
+def test_gpm_needs_every_layer_to_be_called():
+    flat = FlatModel(Twice(idle=True))
+    with pytest.raises(ValueError, match="does not call its layer 'idle'"):
+        GPM(samples=1).prepare(flat, flat.initial()[None], (three()[0],), None, HERE)

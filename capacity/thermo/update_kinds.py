@@ -1,0 +1,112 @@
+"""What an update map does, as far as the meaning of Sigma depends on it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from torch import Tensor
+
+from capacity.checks import positive_int
+from capacity.dynamics.langevin import ExactLangevin, UnderdampedLangevin
+from capacity.dynamics.updates import SGD, Langevin, Momentum, State, UpdateMap
+from capacity.thermo.ensemble_record import Dynamics
+
+
+def dynamics_of(update: object, *, full: bool) -> Dynamics:
+    """Tell what an update map does, as far as the meaning of Sigma depends on it.
+
+    Args:
+        update: The update map.
+        full: Whether it sees the whole energy at every step.
+
+    Returns:
+        The kind of dynamics.
+    """
+    if isinstance(update, SGD):
+        return Dynamics.GRADIENT if full else Dynamics.MINIBATCH
+    if isinstance(update, Momentum) and not update.nesterov:
+        return Dynamics.HEAVY_BALL
+    if isinstance(update, Langevin | ExactLangevin):
+        return Dynamics.LANGEVIN
+    return Dynamics.UNDERDAMPED if isinstance(update, UnderdampedLangevin) else Dynamics.OTHER
+
+
+def check_update(update: UpdateMap, kind: Dynamics, log_volume: int) -> None:
+    """Refuse what cannot be measured.
+
+    Args:
+        update: The update map.
+        kind: What it does.
+        log_volume: Hessian products per step.
+
+    Raises:
+        ValueError: If Langevin dynamics has no noise, the energy's decay is in the update, or the
+            log-volume of its steps is not known.
+    """
+    if kind.noisy and not getattr(update, "temperature", 0.0) > 0:
+        raise ValueError(
+            "temperature = 0 leaves Langevin dynamics without noise and the free energy without "
+            "an entropy: use SGD, whose Sigma is the action of its path, or a temperature above 0"
+        )
+    decay: float = getattr(update, "weight_decay", 0.0)
+    if kind is not Dynamics.OTHER and decay:
+        raise ValueError(
+            f"update {update.name!r} has weight_decay = {decay:g}, which belongs to the "
+            "energy here: give it to the landscape as decay, and to the update none"
+        )
+    # J of momentum and Adam on the extended state has a determinant that knows no Hessian.
+    if log_volume and not isinstance(update, SGD | Langevin):
+        raise ValueError(
+            f"log_volume = {log_volume!r} is not defined for {update.name!r}: the volume of theta "
+            "alone changes in a known way for plain SGD and Langevin steps only; use 0"
+        )
+    if log_volume:
+        positive_int("log_volume", log_volume)
+
+
+def of_replicas(update: UpdateMap, first: int) -> UpdateMap:
+    """Let row 0 be replica `first`, for the maps whose noise is named after replicas.
+
+    Args:
+        update: The update map.
+        first: Number of the first replica.
+
+    Returns:
+        The map of these replicas.
+    """
+    return replace(update, first=first) if hasattr(update, "first") else update  # type: ignore[type-var]
+
+
+def time_scale_of(update: UpdateMap) -> float:
+    """Time in which T Sigma >= W2^2 is meant, over the sum of the rates.
+
+    Args:
+        update: The update map.
+
+    Returns:
+        1/(1 - mu) for heavy ball, 1/friction for underdamped Langevin dynamics, else 1.
+    """
+    if isinstance(update, Momentum) and not update.nesterov:
+        return 1 / (1 - update.mu)
+    return 1 / update.friction if isinstance(update, UnderdampedLangevin) else 1.0
+
+
+def kinetic_energy(
+    update: UpdateMap, state: State, before: State | None, lr: float
+) -> Tensor | None:
+    """Kinetic energy of some replicas.
+
+    Args:
+        update: The update map.
+        state: Where they are.
+        before: Where they were a step before; None at the start.
+        lr: dt of that step.
+
+    Returns:
+        p^2/2 with inertia, |last step|^2/(2 lr) for momentum, float64 on the CPU; else None.
+    """
+    if isinstance(update, UnderdampedLangevin):
+        return 0.5 * state[1].double().square().sum(-1).cpu()
+    if isinstance(update, Momentum) and before is not None:
+        return (state[0] - before[0]).double().square().sum(-1).cpu() / (2 * lr)
+    return None

@@ -1,0 +1,80 @@
+"""Figures for papers: of every kind of run, with the run's numbers, and no global state touched."""
+
+from __future__ import annotations
+
+import matplotlib as mpl
+import pytest
+
+import capacity
+from report.fabricated_run import CASES, accuracy, write
+
+DRAWN = [case for case in CASES if case != "stopped_early"]
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("runs")
+    return {case: write(folder / case, case) for case in CASES}
+
+
+@pytest.mark.parametrize("case", DRAWN)
+@pytest.mark.parametrize("name", capacity.plots.FIGURES)
+def test_every_figure_of_every_run_is_drawn(name, case, runs, tmp_path):
+    before = dict(mpl.rcParams)
+    figure = capacity.plots.FIGURES[name](runs[case])
+    figure.savefig(tmp_path / "figure.svg")
+    assert (tmp_path / "figure.svg").stat().st_size > 3000
+    assert dict(mpl.rcParams) == before
+    assert figure.axes
+
+
+def test_matrix_prints_the_runs_accuracies(runs):
+    figure = capacity.plots.accuracy_matrix(capacity.open_run(runs["finished"]))
+    said = [text.get_text() for text in figure.axes[0].texts]
+    expected = [f"{100 * accuracy(i, j):.0f}" for i in range(3) for j in range(3)]
+    assert said == expected
+
+
+def test_forecast_and_measured_stand_where_they_are(runs):
+    axes = capacity.plots.forecast_against_measured(runs["finished"]).axes[0]
+    marks = {c.get_label(): c.lines[0].get_ydata() for c in axes.containers}
+    # Before task 2 nothing but task 1 was forgotten; every later task costs 12 points each.
+    assert marks["measured"] == pytest.approx([12.0, 12.0])
+    assert marks["forecast"] == pytest.approx([14.0, 14.0])
+
+
+def test_unresolved_singular_values_are_open(runs):
+    axes = capacity.plots.spectrum(runs["finished"]).axes[0]
+    faces = {c.lines[0].get_markerfacecolor() for c in axes.containers}
+    assert "white" in faces
+    assert sum(len(c.lines[0].get_xdata()) for c in axes.containers) == 3 * 6
+
+
+def test_a_diverged_value_is_left_out(runs):
+    left, _ = capacity.plots.thermodynamics(runs["refusals"]).axes
+    by_loss, by_path = left.containers
+    assert len(by_loss.lines[0].get_xdata()) == 2
+    assert len(by_path.lines[0].get_xdata()) == 3
+
+
+def test_a_users_own_style_does_not_reach_the_figure(runs):
+    with mpl.rc_context({"font.size": 30}):
+        figure = capacity.plots.spectrum(runs["finished"])
+    assert figure.axes[0].xaxis.label.get_size() == 8
+
+
+@pytest.mark.parametrize(("run", "message"), [(3, "run is a int"), ("/nowhere", "not a run dir")])
+def test_no_run_is_a_value_error(run, message):
+    with pytest.raises(ValueError, match=message):
+        capacity.plots.spectrum(run)
+
+
+def test_a_run_without_a_learned_task_is_a_value_error(runs):
+    with pytest.raises(ValueError, match="learned no task"):
+        capacity.plots.accuracy_matrix(runs["stopped_early"])
+
+
+def test_without_matplotlib_the_extra_is_named(runs, monkeypatch):
+    monkeypatch.setitem(__import__("sys").modules, "matplotlib", None)
+    with pytest.raises(ValueError, match=r"capacity\[plots\]"):
+        capacity.plots.spectrum(runs["finished"])

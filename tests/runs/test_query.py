@@ -1,0 +1,131 @@
+"""Many runs as tables: every number of the files, one question at a time, bad questions named."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+import capacity
+from capacity.runs.query import TABLES
+from report.fabricated_run import accuracy, write
+from report.fabricated_runs import seeded, two_variants
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory):
+    return two_variants(tmp_path_factory.mktemp("many"))
+
+
+@pytest.fixture(scope="module")
+def tables(runs):
+    return capacity.load_runs(runs)
+
+
+def test_runs_hold_one_row_per_run_whatever_its_state(tables):
+    asked = "SELECT status, count(*) FROM runs GROUP BY status ORDER BY status"
+    assert tables.query(asked).fetchall() == [("diverged", 1), ("finished", 5), ("interrupted", 2)]
+
+
+def test_means_over_seeds_are_one_query(tables):
+    asked = """SELECT strategy, count(*), avg(accuracy), fields['training.strategy.strength']
+               FROM runs WHERE status = 'finished' GROUP BY ALL ORDER BY strategy"""
+    assert tables.query(asked).fetchall() == [
+        ("ewc", 2, pytest.approx(0.915), "10.0"),
+        ("naive", 3, pytest.approx(0.7), None),
+    ]
+
+
+def test_recipe_is_json(tables):
+    asked = "SELECT DISTINCT recipe ->> '$.training.lr' FROM runs"
+    assert tables.query(asked).fetchall() == [("0.1",)]
+
+
+def test_transitions_hold_forecast_and_measured(tables, runs):
+    asked = """SELECT t.* FROM transitions t JOIN runs USING (run)
+               WHERE path LIKE '%naive-0' AND task = 2 AND old_task = 1"""
+    found = tables.query(asked)
+    row = dict(zip(found.columns, found.fetchall()[0], strict=True))
+    result = json.loads((runs / "naive-0" / "result.json").read_text())
+    cell = result["transitions"][1]["old"][1]
+    for side in ("forecast", "measured"):
+        drop = cell[side]["accuracy_drop"]
+        assert row[f"accuracy_drop_{side}"] == drop["value"]
+        assert row[f"accuracy_drop_{side}_stderr"] == drop["stderr"]
+        assert row[f"accuracy_drop_{side}_status"] == drop["status"]
+    assert row["capacity_directions"] == result["transitions"][1]["capacity"]["directions"]["value"]
+
+
+def test_tasks_hold_what_was_learned_and_what_is_left(tables):
+    asked = """SELECT task, accuracy_learned, accuracy_final, forgetting, inefficiency
+               FROM tasks JOIN runs USING (run) WHERE path LIKE '%naive-0' ORDER BY task"""
+    rows = tables.query(asked).fetchall()
+    assert [row[0] for row in rows] == [0, 1, 2]
+    for task, learned, final, forgotten, inefficiency in rows:
+        assert learned == pytest.approx(accuracy(task, task))
+        assert final == pytest.approx(accuracy(2, task))
+        if task < 2:
+            assert forgotten == pytest.approx(learned - final)
+        assert inefficiency == pytest.approx(1.8 + task)
+
+
+def test_metrics_hold_every_row_once_per_tested_task(tables, runs):
+    count = tables.metrics.aggregate("run, count(*) AS n").order("run").fetchall()
+    lines = [
+        sum(len(json.loads(line)["test_loss"]) for line in path.read_text().splitlines())
+        for path in (folder / "metrics.jsonl" for folder in tables.paths)
+    ]
+    assert dict(count) == {k: n for k, n in enumerate(lines) if n}
+    row = tables.query("SELECT test_accuracy FROM metrics WHERE task = 0 AND epoch = 0 LIMIT 1")
+    assert row.fetchall() == [(0.95,)]
+
+
+def test_a_run_with_nothing_measured_has_empty_tables_with_all_columns(tmp_path):
+    tables = capacity.load_runs(write(tmp_path / "a", "stopped_early"))
+    for name in ("tasks", "transitions", "metrics"):
+        found = getattr(tables, name)
+        assert found.fetchall() == []
+        assert "run" in found.columns
+    assert len(tables.runs.fetchall()) == 1
+
+
+def test_one_question_keeps_its_tables_alive(runs):
+    found = capacity.query("SELECT count(*) FROM runs", runs)
+    assert found.fetchall() == [(8,)]
+
+
+def test_regression_has_no_accuracy(tmp_path):
+    tables = capacity.load_runs(write(tmp_path / "a", "regression"))
+    assert tables.query("SELECT max(accuracy_final) FROM tasks").fetchall() == [(None,)]
+    assert tables.query("SELECT count(loss_final) FROM tasks").fetchall() == [(3,)]
+
+
+@pytest.mark.parametrize(
+    ("sql", "message"),
+    [
+        ("SELECT acuracy FROM runs", "acuracy"),
+        ("SELEC 1", "syntax error"),
+        ("SELECT * FROM run", "run does not exist"),
+        ("", "is no query"),
+        (3, "is no query"),
+    ],
+)
+def test_a_wrong_question_is_a_value_error(tables, sql, message):
+    with pytest.raises(ValueError, match=message):
+        tables.query(sql)
+
+
+def test_paths_without_runs_are_value_errors(tmp_path):
+    with pytest.raises(ValueError, match="runs is empty"):
+        capacity.load_runs()
+    with pytest.raises(ValueError, match="holds no run"):
+        capacity.query("SELECT 1", tmp_path)
+    path = seeded(tmp_path / "a", 0, 0.5) / "result.json"
+    path.write_text(path.read_text().replace('"schema_version": 1', '"schema_version": 2'))
+    with pytest.raises(ValueError, match="schema_version 2"):
+        capacity.load_runs(tmp_path)
+
+
+def test_tables_are_these(tables):
+    found = tables.query("SELECT table_name FROM duckdb_tables() ORDER BY 1").fetchall()
+    assert [name for (name,) in found] == sorted(TABLES)
