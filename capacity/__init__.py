@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from capacity.runs.query import RunTables as RunTables
     from capacity.runs.query import load_runs as load_runs
     from capacity.runs.query import query as query
+    from capacity.runs.rows import Rows as Rows
     from capacity.runs.run import Run as Run
     from capacity.runs.run import open_run as open_run
     from capacity.runs.run import run as run
@@ -74,6 +75,7 @@ _HOME = {
     "SeedRuns": "capacity.runs.seeds",
     "Comparison": "capacity.comparison.compare",
     "RunTables": "capacity.runs.query",
+    "Rows": "capacity.runs.rows",
     "Forecast": "capacity.forecasting.forecast",
     "EpistemicSpeedLimit": "capacity.thermo.front_door",
     "Estimate": "capacity.estimate",

@@ -14,6 +14,7 @@ import pytest
 
 from capacity.cli import main, parser
 from capacity.runs.directory import RunDirectory
+from report.fabricated_runs import two_variants
 
 BAD = {
     "recipe": ["run", "split-digit"],
@@ -21,6 +22,8 @@ BAD = {
     "device": ["run", "tiny-digits", "--device", "tpu"],
     "not a run": ["report", "/nowhere"],
     "copy": ["recipes", "cp", "tiny-digit"],
+    "compare": ["compare", "/nowhere"],
+    "export": ["export", "/nowhere", "--to", "tensorboard"],
     "validate": ["validate", "tiny-digits", "replicas=0"],
 }
 
@@ -78,13 +81,27 @@ def test_public_flags_are_these():
     walk(parser(), "")
     assert found == {
         "": [],
-        "run": ["recipe", "overrides", "--out", "--device", "--quiet"],
+        "run": ["recipe", "overrides", "--out", "--device", "--quiet", "--seeds", "--jobs"],
         "report": ["run", "--output"],
+        "compare": ["runs", "--output"],
+        "export": ["run", "--to", "--out"],
         "recipes": [],
         "recipes ls": [],
         "recipes cp": ["name", "target"],
         "validate": ["recipe", "overrides"],
     }
+
+
+def test_compare_and_export(capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    two_variants(tmp_path / "runs")
+    assert main(["compare", "runs/ewc-0", "runs/naive-0"]) == 0
+    out = capsys.readouterr().out
+    assert out.splitlines()[0].startswith("variant")
+    assert out.splitlines()[-1] == "comparison.html"
+    assert Path("comparison.html").stat().st_size > 10_000
+    assert main(["export", "runs/naive-4", "--to", "tensorboard", "--out", "tb"]) == 0
+    assert capsys.readouterr().out == "tb\n"
 
 
 @pytest.mark.parametrize("sign", [signal.SIGINT, signal.SIGTERM])

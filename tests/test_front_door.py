@@ -12,9 +12,11 @@ import pytest
 import capacity
 
 NAMES = [
-    "BatchStep", "Estimate", "Forecast", "GradientStep", "Measure", "Model", "Recipe", "Run",
-    "Split", "Status", "Task", "TaskSequence", "TaskStream", "Training", "TransportTracker",
-    "compatible_capacity", "forecast", "open_run", "run", "task_dimension", "verdict",
+    "BatchStep", "Comparison", "EpistemicSpeedLimit", "Estimate", "Forecast", "GradientStep",
+    "Measure", "Model", "Recipe", "Rows", "Run", "RunTables", "SeedRuns", "Split", "Status", "Task",
+    "TaskSequence", "TaskStream", "Training", "TransportTracker", "compare", "compatible_capacity",
+    "epistemic_speed_limit", "export", "forecast", "load_runs", "open_run", "plots", "query", "run",
+    "run_seeds", "task_dimension", "verdict",
 ]  # fmt: skip
 
 
@@ -45,6 +47,7 @@ def test_importing_is_quick_and_the_function_survives_its_modules():
         "capacity.forecasting.forecast",
         "capacity.transport.tracker",
         "capacity.runs.run",
+        "capacity.runs.query",
     ],
 )
 def test_docstring_examples(module):

@@ -204,7 +204,8 @@ def _conditions(found: list[dict], choosing: list[dict], held: list[dict]) -> st
         f"W = {', '.join(map(str, WIDTHS))}, {', '.join(map(str, EPOCHS))} epochs)",
         f"all: {parts[0]} more than {100 * FORGETS:.0f} points; choosing half: {parts[1]}; "
         f"held-out half: {parts[2]}",
-        f"the literal form m_B > R_A fires in {literal} of {len(found)} transitions",
+        f"the literal form m_B > R_A fires in {literal} of {len(found)} transitions (R_A: every "
+        "preserving direction, J_t = 1; m_B: stable rank of B's GGN on its samples)",
         f"{platform.processor() or platform.machine()}, torch {torch.__version__}, one thread",
     ])
 

@@ -268,12 +268,12 @@ def task_figure(gathered: Gathered) -> Figure | None:
     if len(short) <= 16:
         ink = alt.condition("datum.shade > 0.72", alt.value("var(--heat-ink)"), alt.value(INK))
         layers.append(base.mark_text(fontSize=12).encode(text="text:N", color=ink))
-    fades = "pale" if gathered.classifies else "dark"
+    fades = "Faint" if gathered.classifies else "Strong"
     return Figure(
         id="fig-tasks",
         title=f"What is left of every task at the end{', %' if gathered.classifies else ''}",
         caption="One row per variant, one column per task in the order of learning. "
-        f"{fades.title()} cells on the left are early tasks that were forgotten; on the right, "
+        f"{fades} cells on the left are early tasks that were forgotten; on the right, "
         "late tasks that were not learned.",
         alt=f"Matrix of final test {kind}: one row per variant, one column per task.",
         spec=spec(alt.layer(*layers), height=34 * len(order)),

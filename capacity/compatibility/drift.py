@@ -18,7 +18,7 @@ from torch import Tensor
 
 from capacity.checks import positive_float, positive_int
 from capacity.compatibility.function_space import jackknife
-from capacity.compatibility.kernel_flow import Flow, integrate
+from capacity.compatibility.kernel_flow import Flow, integrate, largest_eigenvalue
 from capacity.compatibility.kernels import features
 from capacity.compatibility.output_space import loss_on_outputs, metric, residual, task_outputs
 from capacity.compatibility.rows import Features
@@ -32,6 +32,8 @@ _ROWS = 1000
 """Most rows of an exact kernel, where the pseudo-kernel does not apply."""
 _TOLERANCE = 1e-3
 """Error of B's outputs per step of the flow, relative to how far they move."""
+_ROUNDING = 0.015
+"""Share of the tolerance per step that rounding may take; from 0.02 on it made steps smaller."""
 
 NOTE = (
     "Gradient flow of the linearised network on some of B's samples; the interval covers which "
@@ -139,11 +141,15 @@ def expected_drift(
         parts.append(_Old(task, held, f_old, cross))
 
     width = len(kernel) // len(f)
-    whole, samples_error = _run(kernel, parts, new, f, split.y, time, _TOLERANCE)
+    flow = integrate(kernel, new, f, split.y, [time], tolerance=_TOLERANCE)[0]
+    whole, samples_error = _measure(flow, kernel, parts, new, f, split.y)
     left_out = []
     if groups >= 2 and len(f) >= 2 * groups:
-        # For the spread alone, single precision and a looser tolerance do, at a third of the price.
-        rough, crosses = kernel.float(), [part.cross.float() for part in parts]
+        # For the spread alone a looser tolerance does, and single precision at half the price.
+        tolerance = 3 * _TOLERANCE
+        precision = torch.float32 if _single_does(kernel, flow, f, tolerance) else torch.float64
+        rough = kernel.to(precision)
+        crosses = [part.cross.to(precision) for part in parts]
         for g in range(groups):
             check()
             keep = (torch.arange(len(f)) % groups != g).to(f.device)
@@ -151,9 +157,9 @@ def expected_drift(
             some = [
                 replace(part, cross=cross[:, r]) for part, cross in zip(parts, crosses, strict=True)
             ]
-            left_out.append(
-                _run(rough[r][:, r], some, new, f[keep], split.y[keep], time, 3 * _TOLERANCE)[0]
-            )
+            without, rest, y = rough[r][:, r], f[keep], split.y[keep]
+            flow = integrate(without, new, rest, y, [time], tolerance=tolerance)[0]
+            left_out.append(_measure(flow, without, some, new, rest, y)[0])
     made = {
         name: _estimate(value, [part[name] for part in left_out], samples_error.get(name, 0.0))
         for name, value in whole.items()
@@ -188,19 +194,22 @@ def _estimate(value: float, left_out: list[float], error: float) -> Estimate:
     )
 
 
-def _run(
-    kernel: Tensor,
-    parts: Sequence[_Old],
-    new: Task,
-    f: Tensor,
-    y: Tensor,
-    time: float,
-    tolerance: float,
+def _single_does(kernel: Tensor, flow: Flow, f: Tensor, tolerance: float) -> bool:
+    """Whether rounding to single precision stays far below the error allowed per step."""
+    # Rounding of the dual variable reaches the outputs through the kernel. Where it comes near the
+    # tolerance the step size control takes it for error, and steps get ever smaller.
+    dual = float(flow.dual.square().mean().sqrt())
+    moved = float((flow.outputs - f).square().mean().sqrt())
+    rounding = torch.finfo(torch.float32).eps * largest_eigenvalue(kernel) / len(f) * dual
+    return rounding <= _ROUNDING * tolerance * (1 + moved)
+
+
+def _measure(
+    flow: Flow, kernel: Tensor, parts: Sequence[_Old], new: Task, f: Tensor, y: Tensor
 ) -> tuple[dict[str, float], dict[str, float]]:
     """Measure everything once, and its standard errors from the draw of A's samples."""
-    flow = integrate(kernel, new, f, y, [time], tolerance=tolerance)[0]
     start = residual(new, f, _double(y)).to(kernel)
-    first = Flow(time=time, dual=time * start, outputs=f, products=1, finite=True)
+    first = Flow(time=flow.time, dual=flow.time * start, outputs=f, products=1, finite=True)
     sums = dict.fromkeys(("lost", "loss_rise", "second_order"), 0.0)
     squares, variances = [0.0, 0.0], dict.fromkeys(sums, 0.0)
     for part in parts:

@@ -147,7 +147,7 @@ def integrate(
     def rate(dual: Tensor) -> Tensor:
         return residual(task, outputs(dual), targets)
 
-    largest = _largest_eigenvalue(kernel) / samples
+    largest = largest_eigenvalue(kernel) / samples
     if not math.isfinite(largest):
         lost = torch.full_like(start, math.nan)
         return [_state(t, lost, start + lost, count, False) for t in times]
@@ -191,8 +191,15 @@ def _metric_bound(
     return 2.0 * float(torch.linalg.eigvalsh(metric(task, outputs(dual), targets)).abs().max())
 
 
-def _largest_eigenvalue(kernel: Tensor) -> float:
-    """Bound lambda_max from a few power iterations; 5 % is added for what they have not found."""
+def largest_eigenvalue(kernel: Tensor) -> float:
+    """Bound the largest eigenvalue from a few power iterations.
+
+    Args:
+        kernel: Symmetric, positive semi-definite (m, m).
+
+    Returns:
+        What they found and 5 % for what they did not.
+    """
     v = torch.ones(len(kernel), dtype=kernel.dtype, device=kernel.device)
     # No symmetry of the data may hide the top eigenvector from the start.
     v += 0.1 * torch.linspace(-1, 1, len(kernel)).to(v)

@@ -16,6 +16,7 @@ from capacity.plots.style import (
     marks,
     nothing,
     styled,
+    task_colors,
     task_ticks,
     view_of,
 )
@@ -133,14 +134,13 @@ def spectrum(run: object) -> Figure:
     """
     view = view_of(run)
     figure, axes = blank()
-    drawn = 0
-    for i, phase in enumerate(view.phases):
-        transport = (phase or {}).get("transport")
-        values = (transport or {}).get("singular_values") or []
-        if not values:
-            continue
-        color = COLORS[drawn % len(COLORS)]
-        drawn += 1
+    spectra = {
+        i: values
+        for i, phase in enumerate(view.phases)
+        if (values := ((phase or {}).get("transport") or {}).get("singular_values"))
+    }
+    for (i, values), color in zip(spectra.items(), task_colors(len(spectra)), strict=True):
+        named = len(spectra) <= len(COLORS) or i in {min(spectra), max(spectra)}
         for resolved in (True, False):
             some = [(k + 1, s) for k, s in enumerate(values) if bool(s["resolved"]) is resolved]
             if some:
@@ -153,9 +153,9 @@ def spectrum(run: object) -> Figure:
                     elinewidth=1,
                     color=color,
                     markerfacecolor=color if resolved else "white",
-                    label=f"task {i + 1}" if resolved or not values[0]["resolved"] else None,
+                    label=f"task {i + 1}" if named and some[0][0] == 1 else None,
                 )
-    if not drawn:
+    if not spectra:
         nothing(axes, "the Jacobian was not tracked")
         return figure
     axes.set_yscale("log")
@@ -170,6 +170,8 @@ def spectrum(run: object) -> Figure:
 def capacity_against_dimension(run: object) -> Figure:
     """Draw the room that the earlier tasks left beside what each new task needed.
 
+    The dashed line is P, the number of parameters.
+
     Args:
         run: A run, or the path of its directory.
 
@@ -181,8 +183,8 @@ def capacity_against_dimension(run: object) -> Figure:
     figure, axes = blank()
     tasks = [int(t["task"]) for t in view.transitions]
     columns = {
-        "$R_A$, directions": [pick(t, "capacity", "directions") for t in view.transitions],
-        "$m_B$, stable rank": [pick(t, "dimension", "stable_rank") for t in view.transitions],
+        "$R_A$": [pick(t, "capacity", "directions") for t in view.transitions],
+        "$m_B$ (stable rank)": [pick(t, "dimension", "stable_rank") for t in view.transitions],
     }
     drawn = False
     for k, (label, column) in enumerate(columns.items()):
@@ -196,7 +198,7 @@ def capacity_against_dimension(run: object) -> Figure:
         return figure
     axes.set_yscale("log")
     parameters = view.result["model"]["parameters"]
-    axes.axhline(parameters, color=MUTED, linewidth=0.6, linestyle="--", label="$P$, parameters")
+    axes.axhline(parameters, color=MUTED, linewidth=0.6, linestyle="--", label="$P$")
     task_ticks(axes, view, tasks)
     axes.set_xlabel("new task")
     axes.set_ylabel("directions")

@@ -139,6 +139,24 @@ def nothing(axes: Axes, why: str) -> None:
     axes.set_yticks([])
 
 
+def task_colors(count: int) -> list[str]:
+    """Give every task a colour: its own while there are few, a place on a ramp beyond that.
+
+    Args:
+        count: How many tasks.
+
+    Returns:
+        Colours.
+    """
+    if count <= len(COLORS):
+        return list(COLORS[:count])
+    from matplotlib import colormaps
+    from matplotlib.colors import to_hex
+
+    ramp = colormaps["cividis"]
+    return [to_hex(ramp(i / (count - 1))) for i in range(count)]
+
+
 def legend(axes: Axes) -> None:
     """Put the key above the axes, where it hides nothing.
 

@@ -70,8 +70,9 @@ def decides_sentence(view: RunView) -> str:
     form, why = str(found[0]["decides"]), str(found[0]["why"])
     name = form.replace("_", " ")
     said = [str(v["verdict"]) for v in found]
+    one = len(found) == 1
     parts = [
-        f"{word} in {said.count(verdict)}"
+        word if one else f"{word} in {said.count(verdict)}"
         for verdict, word in (
             (_PREDICTED, "predicts forgetting"),
             (_LEFT, "sees room left"),
@@ -79,9 +80,9 @@ def decides_sentence(view: RunView) -> str:
         )
         if verdict in said
     ]
-    of = "the one transition" if len(found) == 1 else f"the {plural(len(found), 'transition')}"
+    of = "" if one else f" of the {plural(len(found), 'transition')},"
     listed = parts[0] if len(parts) == 1 else f"{', '.join(parts[:-1])} and {parts[-1]}"
-    return f"What decides instead is the {name} form: of {of}, it {listed}. {why}"
+    return f"What decides instead is the {name} form:{of} it {listed}. {why}"
 
 
 def verdict_table(view: RunView) -> Table | None:
@@ -105,6 +106,7 @@ def verdict_table(view: RunView) -> Table | None:
         rows += [(head, *_form(view, transition, form)) for form in FORMS]
     if not rows:
         return None
+    measured = "; ".join(f"{form.replace('_', ' ')}: {form_unit(view, form)[0]}" for form in FORMS)
     return Table(
         caption="Will the new task make the network forget? Every form of the criterion",
         columns=(
@@ -117,9 +119,10 @@ def verdict_table(view: RunView) -> Table | None:
             "Measured drop, points" if view.classifies else "Measured rise of the loss",
         ),
         rows=rows,
-        remark="Judged on replica 0 before the new task is trained. The margin is the distance to "
-        "the threshold, positive where there is room left; undecided where the 90 % interval "
-        f"holds the threshold. Thresholds: {source}.",
+        remark="Judged on replica 0 before the new task is trained. Literal: R_A \u2212 m_B in "
+        f"directions; {measured}. The margin is the distance to the threshold, positive where "
+        "there is room left; undecided where the 90 % interval holds the threshold. "
+        f"Thresholds: {source}.",
     )
 
 
@@ -258,7 +261,7 @@ def plasticity_table(view: RunView) -> Table | None:
 
 
 def _literal(literal: Record | None) -> tuple[Cell, ...]:
-    name, sign = text_cell("literal: R_A \u2212 m_B"), text_cell("< 0")
+    name, sign = text_cell("literal"), text_cell("< 0")
     if literal is None:
         return name, Cell(MISSING), sign, Cell(MISSING), text_cell("not measured")
     margin, stderr = literal["margin"], literal.get("stderr")
@@ -271,14 +274,14 @@ def _form(view: RunView, transition: Record, form: str) -> tuple[Cell, ...]:
     verdicts = transition["verdicts"]
     found = verdicts[form]
     decides = verdicts["decides"] == form
-    name, scale, unit = form_unit(view, form)
+    _, scale, unit = form_unit(view, form)
     value, margin = pick(found, "value"), found["margin"]
     plain = cell(value, scale=scale)
     note = plain.note if value is None or value.value is None else found["note"]
     target, factor, _ = drop_target(view)
     sign = ">" if found["fires_above"] else "\u2264"
     return (
-        text_cell(f"{form.replace('_', ' ')}: {name}" + (", decides" if decides else "")),
+        text_cell(form.replace("_", " ") + (", decides" if decides else "")),
         Cell(plain.text + (unit if plain.text != MISSING else ""), plain.status, note),
         text_cell(f"{sign} {number(found['threshold'] * scale, 2)}{unit}"),
         Cell(MISSING if margin is None else number(margin * scale, 2)),

@@ -5,15 +5,13 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from capacity.comparison.compare import paths_of
 from capacity.comparison.differences import flat
 from capacity.comparison.gather import read_checked, run_directories
 from capacity.report.view import RunView, pick
-
-if TYPE_CHECKING:
-    from duckdb import DuckDBPyRelation
+from capacity.runs.rows import Rows
 
 TABLES = ("runs", "tasks", "transitions", "metrics")
 
@@ -55,15 +53,15 @@ class RunTables:
         for name, columns in _COLUMNS.items():
             self._fill(name, columns, rows[name])
 
-    def query(self, sql: str) -> DuckDBPyRelation:
+    def query(self, sql: str) -> Rows:
         """Ask the tables.
 
         Args:
             sql: A SELECT over `runs`, `tasks`, `transitions` and `metrics`.
 
         Returns:
-            DuckDB's relation: it prints as a table; `.fetchall()` gives tuples, `.df()` a pandas
-            frame, `.arrow()` an Arrow table, `.pl()` a Polars frame (each where installed).
+            The rows: `.rows` are tuples, iterating gives dictionaries, `.to_pandas()` and
+            `.to_arrow()` hand them on where these are installed.
 
         Raises:
             ValueError: If the SQL is wrong; the message is DuckDB's.
@@ -76,32 +74,30 @@ class RunTables:
                 f"{', '.join(TABLES)})"
             )
         try:
-            made = self._connection.sql(sql)
+            made = self._connection.execute(sql)
+            return Rows(tuple(column[0] for column in made.description or ()), made.fetchall())
         except duckdb.Error as error:
             raise ValueError(f"sql: {error}") from None
-        if made is None:
-            raise ValueError(f"sql = {sql!r} gives no rows; pass a SELECT")
-        return made
 
     @property
-    def runs(self) -> DuckDBPyRelation:
+    def runs(self) -> Rows:
         """One row per run."""
-        return self._connection.table("runs")
+        return self.query("FROM runs")
 
     @property
-    def tasks(self) -> DuckDBPyRelation:
+    def tasks(self) -> Rows:
         """One row per run and task."""
-        return self._connection.table("tasks")
+        return self.query("FROM tasks")
 
     @property
-    def transitions(self) -> DuckDBPyRelation:
+    def transitions(self) -> Rows:
         """One row per run, new task and old task."""
-        return self._connection.table("transitions")
+        return self.query("FROM transitions")
 
     @property
-    def metrics(self) -> DuckDBPyRelation:
+    def metrics(self) -> Rows:
         """One row per run, task in training, epoch and tested task."""
-        return self._connection.table("metrics")
+        return self.query("FROM metrics")
 
     def _fill(self, name: str, columns: Mapping[str, str], rows: Sequence[Row]) -> None:
         """Make one table; the columns are declared, so that an empty one has them, too."""
@@ -135,7 +131,7 @@ def load_runs(*runs: object) -> RunTables:
     return RunTables(run_directories(paths_of(runs)))
 
 
-def query(sql: str, *runs: object) -> DuckDBPyRelation:
+def query(sql: str, *runs: object) -> Rows:
     """Ask many runs one question; `load_runs` for more than one.
 
     Args:
@@ -143,12 +139,12 @@ def query(sql: str, *runs: object) -> DuckDBPyRelation:
         *runs: Paths of run directories, folders of run directories, `Run`s, or lists of these.
 
     Returns:
-        DuckDB's relation (see `RunTables.query`).
+        The rows (see `RunTables.query`).
 
     Example:
         >>> import capacity
         >>> asked = "SELECT status, count(*) FROM runs GROUP BY status"
-        >>> capacity.query(asked, "runs").fetchall()  # doctest: +SKIP
+        >>> print(capacity.query(asked, "runs"))  # doctest: +SKIP
     """
     return load_runs(*runs).query(sql)
 

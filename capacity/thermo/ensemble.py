@@ -20,7 +20,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from capacity.checks import finite_tensor, positive_int
+from capacity.checks import finite_tensor, positive_float, positive_int
 from capacity.dynamics.flat import FlatModel
 from capacity.dynamics.seeds import stream
 from capacity.dynamics.updates import State, UpdateMap
@@ -139,7 +139,7 @@ class Ensemble:
         Returns:
             What was measured.
         """
-        rates = [float(rate) for rate in rates]
+        rates = [positive_float("rates", float(rate)) for rate in rates]
         stops = _stops("checkpoints", checkpoints, len(rates))
         spaced = range(1, len(rates) + 1, -(-len(rates) // MARKS))
         read = sorted({*stops, *_stops("marks", spaced if marks is None else marks, len(rates))})

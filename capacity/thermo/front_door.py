@@ -9,12 +9,9 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
-from torch.func import vmap
 
 from capacity.checks import one_of, positive_int, resolve_device
-from capacity.compatibility.preserving import preserving_projector
 from capacity.config import Training
-from capacity.curvature.operators import ggn
 from capacity.dynamics.evaluate import evaluate
 from capacity.dynamics.flat import FlatModel
 from capacity.dynamics.seeds import stream_seed
@@ -26,14 +23,10 @@ from capacity.thermo.ensemble import Ensemble
 from capacity.thermo.ensemble_record import EnsembleRecord, Start
 from capacity.thermo.entropy import initial_entropy
 from capacity.thermo.jackknife import LEVEL
+from capacity.thermo.keeping import price_of_keeping
 from capacity.thermo.landscape import TaskLandscape
-from capacity.thermo.reachable import ReachableSet, reachable_task
 from capacity.thermo.sequence import OldTask, judge_sequence, old_task
 from capacity.thermo.speed_limit import SpeedLimit, judge
-
-_KEPT_REPLICAS = 3
-_SAMPLES = 50
-_RESIDUE = 0.1
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -161,7 +154,9 @@ def epistemic_speed_limit(
         before = [_losses(flat, ensemble.theta, t, where) for t in chain[:i]]
         rates = how.learning_rates(len(task.train))
         prices = (
-            _prices(flat, ensemble.theta, chain[:i], task, sum(rates), where) if keeping else []
+            price_of_keeping(flat, ensemble.theta, chain[:i], task, duration=sum(rates))
+            if keeping
+            else []
         )
         update, decay = _update(how, seed, i)
         landscape = TaskLandscape(
@@ -291,42 +286,3 @@ def _losses(model: FlatModel, theta: Tensor, task: Task, device: torch.device) -
     """Training loss of every replica (N,), one after the other."""
     rows = (theta[r : r + 1].to(device) for r in range(len(theta)))
     return torch.cat([evaluate(model, row, task, task.train).loss for row in rows]).cpu()
-
-
-def _prices(
-    model: FlatModel,
-    theta: Tensor,
-    old: Sequence[Task],
-    new: Task,
-    duration: float,
-    device: torch.device,
-) -> list[ReachableSet]:
-    """Price the new task, free and keeping each old one, on a few replicas."""
-    finite = torch.isfinite(theta.sum(-1)).nonzero().flatten()[:_KEPT_REPLICAS]
-    rows = theta[finite].to(device)
-    made = []
-    for task in old:
-        losses = vmap(model.loss(task), in_dims=(0, None, None))(rows, task.train.x, task.train.y)
-        tolerance = max(0.1 * float(losses.mean()), 1e-3)
-        keepers = [
-            preserving_projector(
-                ggn(model, task, row, task.train.first(10 * _SAMPLES)),
-                row,
-                tolerance=tolerance,
-                displacement=1.0,
-                generator=torch.Generator(device).manual_seed(k),
-            )
-            for k, row in enumerate(rows)
-        ]
-        made.append(
-            reachable_task(
-                model,
-                rows,
-                new,
-                keepers,
-                duration=duration,
-                samples=_SAMPLES,
-                residue_left=_RESIDUE,
-            )
-        )
-    return made

@@ -34,6 +34,7 @@ class StreamMeter:
         self._kept: dict[str, list[Tensor]] = {name: [] for name in _NAMES}
         self._at: list[tuple[int, float]] = []
         self._moved: Tensor | None = None
+        self._factor = 1.0
         self._late = False
         self._time = 0.0
         self._count = 0
@@ -59,9 +60,15 @@ class StreamMeter:
             loss: Energy at `before` (n,).
         """
         self._close(gradient)
-        moved = after - before
-        squared = moved.square().sum(-1).double()
-        forward = -squared / lr if self._plain else (moved * gradient).sum(-1).double()
+        if self._plain:
+            # The displacement is -lr gradient: one product does, and no copy is made.
+            self._moved, self._factor = gradient, -lr
+            squared = lr**2 * _dots(gradient, gradient)
+            forward = -squared / lr
+        else:
+            self._moved, self._factor = after - before, 1.0
+            squared = _dots(self._moved, self._moved)
+            forward = _dots(self._moved, gradient)
         if not self._sums:
             zeros = torch.zeros_like(squared)
             self._sums = dict.fromkeys(("action", "length", "before", "after"), zeros)
@@ -74,7 +81,6 @@ class StreamMeter:
         assert self._lost is not None
         bad = ~torch.isfinite(squared + loss)
         self._lost = torch.where(bad & (self._lost == 0), self._count, self._lost)
-        self._moved = moved
         if self._marks is None or self._count in self._marks:
             self._at.append((self._count, self._time))
             self._kept["loss"].append(loss.double())
@@ -115,7 +121,7 @@ class StreamMeter:
         if self._moved is None:
             return
         sums = self._sums
-        sums["after"] = sums["after"] - (self._moved * gradient).sum(-1).double()
+        sums["after"] = sums["after"] - self._factor * _dots(self._moved, gradient)
         self._moved = None
         if self._late:
             self._kept["trapezoid"].append(0.5 * (sums["before"] + sums["after"]))
@@ -182,3 +188,9 @@ class LogDetMeter:
         """Steps of each replica (n,) in which lr times a curvature was seen above 1."""
         assert self._folds is not None, "no step was taken"
         return self._folds
+
+
+def _dots(one: Tensor, other: Tensor) -> Tensor:
+    """Inner products of rows (n, P) with rows, (n,) in float64."""
+    # sum() adds pairwise, which batched matrix products do not; it is the faster one, too.
+    return (one * other).sum(-1).double()

@@ -6,15 +6,17 @@ limit holds for the whole way as for its parts. Detours that cancel each other s
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from capacity.estimate import Estimate, not_defined
-from capacity.thermo.dissipation import Cost, cost_of, free_energy_drop, heat_of
-from capacity.thermo.ensemble_record import EnsembleRecord
+from capacity.thermo.dissipation import Cost, cost_of, heat_of
+from capacity.thermo.ensemble_record import Dynamics, EnsembleRecord, Series
 from capacity.thermo.grams import layer_grams
 from capacity.thermo.jackknife import LEVEL, Statistic
 from capacity.thermo.reachable import ReachableSet
@@ -94,19 +96,19 @@ def judge_sequence(records: Sequence[EnsembleRecord], *, level: float = LEVEL) -
         dict(last.layout),
         rows=torch.tensor(last.replicas),
     )
-    whole = replace(whole, checkpoints=(replace(whole.end, grams=grams),))
+    displaced = grams.moved.diagonal(dim1=-2, dim2=-1).sum(0)
+    end = replace(whole.end, grams=grams, leg_sq=displaced)
+    whole = replace(whole, checkpoints=(end,))
     return settle(
         whole,
-        _cost(whole, records, level),
+        cost_of(whole, level=level),
         distance(grams, start=first.start),
         whole.learning_time,
         level=level,
     )
 
 
-def old_task(
-    *, old: str, new: str, before: torch.Tensor, after: torch.Tensor, spent: Cost | None
-) -> OldTask:
+def old_task(*, old: str, new: str, before: Tensor, after: Tensor, spent: Cost | None) -> OldTask:
     """Bill an old task for what a new one did to it.
 
     Args:
@@ -136,71 +138,48 @@ def _whole(records: Sequence[EnsembleRecord]) -> EnsembleRecord:
     """The last record with everything that adds up added up, for its replicas."""
     first, last = records[0], records[-1]
     rows = [_rows(record, last) for record in records]
-    added = {
-        name: sum(getattr(r.series, name)[-1:, at] for r, at in zip(records, rows, strict=True))
-        for name in ("action", "length", "trapezoid", "noise_free")
-    }
-    heat = sum(heat_of(r)[at] for r, at in zip(records, rows, strict=True))
-    assert isinstance(heat, torch.Tensor)
-    volumes = [r.series.log_det for r in records]
-    log_det = None
-    if all(v is not None for v in volumes):
-        log_det = sum(v[-1:, at] for v, at in zip(volumes, rows, strict=True) if v is not None)
-    series = replace(
-        last.series,
-        step=torch.tensor([sum(int(r.series.step[-1]) for r in records)]),
-        time=torch.stack([sum((r.series.time[-1:] for r in records), torch.zeros(1))[0]]),
+
+    def added(name: str) -> Tensor:
+        ends = [getattr(r.series, name)[-1:, at] for r, at in zip(records, rows, strict=True)]
+        return torch.stack(ends).sum(0)
+
+    probed = all(r.series.log_det is not None for r in records)
+    steps = sum(int(r.series.step[-1]) for r in records)
+    time = math.fsum(float(r.series.time[-1]) for r in records)
+    heat = torch.stack([heat_of(r)[at] for r, at in zip(records, rows, strict=True)]).sum(0)
+    series = Series(
+        step=torch.tensor([steps]),
+        time=torch.tensor([time], dtype=torch.float64),
         loss=last.series.loss[-1:],
+        action=added("action"),
+        length=added("length"),
+        trapezoid=added("trapezoid"),
+        noise_free=added("noise_free"),
         heat=heat[None],
-        log_det=log_det,
-        **added,
-    )
-    end = replace(
-        last.end,
-        step=int(series.step[-1]),
-        time=float(series.time[-1]),
-        leg_sq=(last.end.leg_sq * torch.nan),
+        log_det=added("log_det") if probed else None,
     )
     same = len(first.replicas) == len(last.replicas)
+    kinetic = [r.last_kinetic for r in records]
+    balance = None
+    if all(k is not None for k in kinetic):
+        # Every phase starts at rest: what each had left in its last step was not dissipated.
+        parts = [k[at] for k, at in zip(kinetic, rows, strict=True) if k is not None]
+        balance = torch.stack(parts).sum(0) if last.dynamics is Dynamics.HEAVY_BALL else parts[-1]
     return replace(
         last,
         start=first.start,
-        learning_time=sum(r.learning_time for r in records),
+        learning_time=math.fsum(r.learning_time for r in records),
+        last_kinetic=balance,
         energy_start=first.energy_start[rows[0]],
         entropy_start=first.entropy_start,
         entropy_start_bound=first.entropy_start_bound if same else None,
-        first_kinetic=None if first.first_kinetic is None else first.first_kinetic[rows[0]],
         series=series,
-        checkpoints=(end,),
+        checkpoints=(replace(last.end, step=steps, time=time),),
         theta_start=first.theta_start,
     )
 
 
-def _cost(whole: EnsembleRecord, records: Sequence[EnsembleRecord], level: float) -> Cost:
-    made = cost_of(whole, level=level)
-    if whole.dynamics.noisy or made.sigma is None:
-        return made
-    # The kinetic balance of every phase counts, not only that of the last.
-    last = records[-1]
-    drop = sum(
-        heat_of(r)[_rows(r, last)]
-        - (0 if r.last_kinetic is None else r.last_kinetic[_rows(r, last)])
-        for r in records
-    )
-    assert isinstance(drop, torch.Tensor)
-    routes = replace(
-        made.routes,
-        loss_drop=Statistic.mean(drop).estimate(
-            level=level, note="Sum over the tasks, each in its own loss."
-        ),
-        checkpoints=not_defined("Read the checkpoints of each task."),
-    )
-    free, _ = free_energy_drop(whole, drop)
-    assert free is not None or whole.temperature
-    return replace(made, drop=drop, routes=routes)
-
-
-def _rows(record: EnsembleRecord, last: EnsembleRecord) -> torch.Tensor:
+def _rows(record: EnsembleRecord, last: EnsembleRecord) -> Tensor:
     """Positions in a record of the replicas that are still there at the end."""
     at = {replica: k for k, replica in enumerate(record.replicas)}
     return torch.tensor([at[replica] for replica in last.replicas])

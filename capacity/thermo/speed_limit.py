@@ -108,18 +108,23 @@ class SpeedLimit:
 
 
 def judge(
-    record: EnsembleRecord, *, level: float = LEVEL, learning_time: float | None = None
+    record: EnsembleRecord,
+    *,
+    level: float = LEVEL,
+    learning_time: float | None = None,
+    violation_level: float = VIOLATION_LEVEL,
 ) -> SpeedLimit:
     """Judge the speed limit on one phase of an ensemble.
 
     Rule: violated only if the upper end of T Sigma lies below the lower end of the lower bound of
-    W2^2, both at 99.99 %; consistent if T Sigma less the upper bound is not below 0; else
+    W2^2, both at `violation_level`; consistent if T Sigma less the upper bound is not below 0; else
     inconclusive.
 
     Args:
         record: What was measured.
         level: Nominal coverage of the intervals that are shown.
         learning_time: T, if it is another than the record's: what a user claims, say.
+        violation_level: Coverage of the two intervals that must not meet for a violation.
 
     Returns:
         The verdict with everything that it rests on.
@@ -129,11 +134,18 @@ def judge(
     cost = cost_of(record, level=level)
     moved = distance(record.end.grams, start=record.start)
     _warn_coarse(record, cost)
-    return settle(record, cost, moved, learning_time or record.learning_time, level=level)
+    time = learning_time or record.learning_time
+    return settle(record, cost, moved, time, level=level, violation_level=violation_level)
 
 
 def settle(
-    record: EnsembleRecord, cost: Cost, moved: Distance, time: float, *, level: float = LEVEL
+    record: EnsembleRecord,
+    cost: Cost,
+    moved: Distance,
+    time: float,
+    *,
+    level: float = LEVEL,
+    violation_level: float = VIOLATION_LEVEL,
 ) -> SpeedLimit:
     """Hold a cost against a distance.
 
@@ -143,12 +155,13 @@ def settle(
         moved: W2^2.
         time: T.
         level: Nominal coverage of the intervals that are shown.
+        violation_level: Coverage of the two intervals that must not meet for a violation.
 
     Returns:
         The verdict with everything that it rests on.
     """
     w2 = moved.bracket(level)
-    verdict, reason = rule(cost, moved, time, replicas=len(record.replicas))
+    verdict, reason = rule(cost, moved, time, replicas=len(record.replicas), level=violation_level)
     sigma = _sigma(cost, level)
     ratios = _ratios(cost.sigma, moved, time, level)
     own = _per_replica(record, cost, moved, time)
@@ -182,7 +195,14 @@ def settle(
     )
 
 
-def rule(cost: Cost, moved: Distance, time: float, *, replicas: int) -> tuple[Verdict, str]:
+def rule(
+    cost: Cost,
+    moved: Distance,
+    time: float,
+    *,
+    replicas: int,
+    level: float = VIOLATION_LEVEL,
+) -> tuple[Verdict, str]:
     """Apply the rule of `judge`.
 
     Args:
@@ -190,6 +210,7 @@ def rule(cost: Cost, moved: Distance, time: float, *, replicas: int) -> tuple[Ve
         moved: W2^2.
         time: T.
         replicas: N.
+        level: Coverage of the two intervals that must not meet for a violation.
 
     Returns:
         The verdict, and why.
@@ -204,12 +225,11 @@ def rule(cost: Cost, moved: Distance, time: float, *, replicas: int) -> tuple[Ve
     paid = cost.sigma * time
     lower = moved.upper if moved.exact else moved.lower
     if lower is not None and cost.certain:
-        high = widened(paid.estimate(), VIOLATION_LEVEL)[1]
-        low = widened(lower.estimate(), VIOLATION_LEVEL)[0]
+        high = widened(paid.estimate(), level)[1]
+        low = widened(lower.estimate(), level)[0]
         if high < low - _ROUNDING * abs(low):
             return Verdict.VIOLATED, (
-                f"T Sigma is at most {high:.4g}, W2^2 at least {low:.4g} (each at "
-                f"{VIOLATION_LEVEL:.2%})."
+                f"T Sigma is at most {high:.4g}, W2^2 at least {low:.4g} (each at {level:.2%})."
             )
     slack = widened((paid - moved.upper).estimate(), LEVEL)[0]
     if cost.certain and slack >= -_ROUNDING * abs(moved.upper.value):

@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from capacity.compatibility import drift
 from capacity.compatibility.drift import expected_drift
 from capacity.compatibility.kernel_flow import integrate
 from capacity.config import Training
@@ -163,6 +164,22 @@ def test_a_flow_out_of_range_says_so(head):
     made = expected_drift(deep, torch.full((deep.size,), 1e200), [old], new, time=1.0)
     assert made.lost.value is None
     assert made.lost.status is Status.DIVERGED
+
+
+@pytest.mark.parametrize(("time", "precision"), [(3.0, torch.float32), (3e4, torch.float64)])
+def test_single_precision_only_where_rounding_allows(float64, monkeypatch, time, precision):
+    # Ten samples of five inputs: what cannot be fitted piles up in the dual variable, with time.
+    old, new = (regression_task(n, torch.randn(10, 5), torch.randn(10)) for n in "AB")
+    seen = []
+
+    def recorded(kernel, *args, **options):
+        seen.append(kernel.dtype)
+        return integrate(kernel, *args, **options)
+
+    monkeypatch.setattr(drift, "integrate", recorded)
+    made = expected_drift(FlatModel(linear(5)), torch.randn(5), [old], new, time=time, groups=5)
+    assert seen == [torch.float64, *[precision] * 5]
+    assert made.displacement.stderr > 0
 
 
 @pytest.mark.parametrize("time", [0.0, -1.0, math.nan])

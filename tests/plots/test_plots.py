@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import matplotlib as mpl
 import pytest
 
@@ -48,6 +50,16 @@ def test_unresolved_singular_values_are_open(runs):
     faces = {c.lines[0].get_markerfacecolor() for c in axes.containers}
     assert "white" in faces
     assert sum(len(c.lines[0].get_xdata()) for c in axes.containers) == 3 * 6
+
+
+def test_many_tasks_take_a_ramp_and_name_its_ends(tmp_path):
+    path = write(tmp_path / "long") / "result.json"
+    result = json.loads(path.read_text())
+    result["phases"] = result["phases"][:1] * 12
+    path.write_text(json.dumps(result))
+    axes = capacity.plots.spectrum(path.parent).axes[0]
+    assert [text.get_text() for text in axes.get_legend().get_texts()] == ["task 1", "task 12"]
+    assert len({c.lines[0].get_color() for c in axes.containers}) == 12
 
 
 def test_a_diverged_value_is_left_out(runs):

@@ -5,7 +5,6 @@ from __future__ import annotations
 import pytest
 import torch
 
-import capacity
 from capacity.compatibility.criterion import assess_transition
 from capacity.compatibility.transition import assess
 from capacity.config import Measure, Training
@@ -62,13 +61,3 @@ def test_closure_is_read_from_the_verdicts_along_the_training():
         assert last[other]["value"] == form.threshold
     assert record.verdicts == {}, "the record given is left alone"
     assert record.to_dict()["verdicts"] is None
-
-
-def test_a_run_without_verdicts_has_none(tmp_path):
-    off = Measure(transport=False, forecast=False, verdicts=False, sensitivity_eps=())
-    run = capacity.run("tiny-digits", out=tmp_path / "plain", measure=off, quiet=True)
-    transition = run.result["transitions"][0]
-    assert transition["verdicts"] is None
-    assert transition["closures"] is None
-    assert transition["capacity"]["sensitivity"] == []
-    assert "Nothing else was measured that decides" in (run.path / "report.html").read_text()

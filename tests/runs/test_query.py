@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 
 import pytest
 
@@ -24,13 +25,13 @@ def tables(runs):
 
 def test_runs_hold_one_row_per_run_whatever_its_state(tables):
     asked = "SELECT status, count(*) FROM runs GROUP BY status ORDER BY status"
-    assert tables.query(asked).fetchall() == [("diverged", 1), ("finished", 5), ("interrupted", 2)]
+    assert tables.query(asked).rows == [("diverged", 1), ("finished", 5), ("interrupted", 2)]
 
 
 def test_means_over_seeds_are_one_query(tables):
     asked = """SELECT strategy, count(*), avg(accuracy), fields['training.strategy.strength']
                FROM runs WHERE status = 'finished' GROUP BY ALL ORDER BY strategy"""
-    assert tables.query(asked).fetchall() == [
+    assert tables.query(asked).rows == [
         ("ewc", 2, pytest.approx(0.915), "10.0"),
         ("naive", 3, pytest.approx(0.7), None),
     ]
@@ -38,14 +39,14 @@ def test_means_over_seeds_are_one_query(tables):
 
 def test_recipe_is_json(tables):
     asked = "SELECT DISTINCT recipe ->> '$.training.lr' FROM runs"
-    assert tables.query(asked).fetchall() == [("0.1",)]
+    assert tables.query(asked).rows == [("0.1",)]
 
 
 def test_transitions_hold_forecast_and_measured(tables, runs):
     asked = """SELECT t.* FROM transitions t JOIN runs USING (run)
                WHERE path LIKE '%naive-0' AND task = 2 AND old_task = 1"""
     found = tables.query(asked)
-    row = dict(zip(found.columns, found.fetchall()[0], strict=True))
+    (row,) = found
     result = json.loads((runs / "naive-0" / "result.json").read_text())
     cell = result["transitions"][1]["old"][1]
     for side in ("forecast", "measured"):
@@ -59,7 +60,7 @@ def test_transitions_hold_forecast_and_measured(tables, runs):
 def test_tasks_hold_what_was_learned_and_what_is_left(tables):
     asked = """SELECT task, accuracy_learned, accuracy_final, forgetting, inefficiency
                FROM tasks JOIN runs USING (run) WHERE path LIKE '%naive-0' ORDER BY task"""
-    rows = tables.query(asked).fetchall()
+    rows = tables.query(asked).rows
     assert [row[0] for row in rows] == [0, 1, 2]
     for task, learned, final, forgotten, inefficiency in rows:
         assert learned == pytest.approx(accuracy(task, task))
@@ -70,34 +71,67 @@ def test_tasks_hold_what_was_learned_and_what_is_left(tables):
 
 
 def test_metrics_hold_every_row_once_per_tested_task(tables, runs):
-    count = tables.metrics.aggregate("run, count(*) AS n").order("run").fetchall()
+    count = tables.query("SELECT run, count(*) FROM metrics GROUP BY run ORDER BY run").rows
     lines = [
         sum(len(json.loads(line)["test_loss"]) for line in path.read_text().splitlines())
         for path in (folder / "metrics.jsonl" for folder in tables.paths)
     ]
     assert dict(count) == {k: n for k, n in enumerate(lines) if n}
     row = tables.query("SELECT test_accuracy FROM metrics WHERE task = 0 AND epoch = 0 LIMIT 1")
-    assert row.fetchall() == [(0.95,)]
+    assert row.rows == [(0.95,)]
 
 
 def test_a_run_with_nothing_measured_has_empty_tables_with_all_columns(tmp_path):
     tables = capacity.load_runs(write(tmp_path / "a", "stopped_early"))
     for name in ("tasks", "transitions", "metrics"):
         found = getattr(tables, name)
-        assert found.fetchall() == []
+        assert found.rows == []
         assert "run" in found.columns
-    assert len(tables.runs.fetchall()) == 1
+    assert len(tables.runs.rows) == 1
 
 
-def test_one_question_keeps_its_tables_alive(runs):
-    found = capacity.query("SELECT count(*) FROM runs", runs)
-    assert found.fetchall() == [(8,)]
+def test_one_question_is_one_call(runs):
+    found = capacity.query("SELECT count(*) AS n FROM runs", runs)
+    assert found.rows == [(8,)]
+    assert list(found) == [{"n": 8}]
+
+
+def test_rows_print_and_show_cut_and_escaped(tables):
+    found = tables.query(
+        "SELECT 'abc' AS name, 0.123456789::DOUBLE AS x, '<b>' || repeat('y', 99) AS y"
+    )
+    lines = str(found).splitlines()
+    assert lines[0].split() == ["name", "x", "y"]
+    assert lines[1].split()[:2] == ["abc", "0.123457"]
+    assert len(lines[1]) < 60
+    assert "&lt;b&gt;" in found._repr_html_()
+    many = tables.query("SELECT * FROM range(100)")
+    assert str(many).endswith("... and 60 more rows")
+    assert len(many) == 100
+
+
+def test_rows_go_to_pandas_and_arrow_or_say_what_is_missing(tables, monkeypatch):
+    found = tables.query("SELECT seed, accuracy FROM runs WHERE strategy = 'ewc' ORDER BY seed")
+    monkeypatch.setitem(sys.modules, "pandas", None)
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    with pytest.raises(ValueError, match="pip install pandas"):
+        found.to_pandas()
+    with pytest.raises(ValueError, match="pip install pyarrow"):
+        found.to_arrow()
+    with pytest.raises(ValueError, match="did you mean 'accuracy'"):
+        found.column("acuracy")
+    monkeypatch.undo()
+    frame = pytest.importorskip("pandas") and found.to_pandas()
+    assert list(frame.columns) == ["seed", "accuracy"]
+    assert frame["seed"].tolist() == [0, 1, 2]
+    table = pytest.importorskip("pyarrow") and found.to_arrow()
+    assert table.column("accuracy").to_pylist() == found.column("accuracy")
 
 
 def test_regression_has_no_accuracy(tmp_path):
     tables = capacity.load_runs(write(tmp_path / "a", "regression"))
-    assert tables.query("SELECT max(accuracy_final) FROM tasks").fetchall() == [(None,)]
-    assert tables.query("SELECT count(loss_final) FROM tasks").fetchall() == [(3,)]
+    assert tables.query("SELECT max(accuracy_final) FROM tasks").rows == [(None,)]
+    assert tables.query("SELECT count(loss_final) FROM tasks").rows == [(3,)]
 
 
 @pytest.mark.parametrize(
@@ -127,5 +161,5 @@ def test_paths_without_runs_are_value_errors(tmp_path):
 
 
 def test_tables_are_these(tables):
-    found = tables.query("SELECT table_name FROM duckdb_tables() ORDER BY 1").fetchall()
+    found = tables.query("SELECT table_name FROM duckdb_tables() ORDER BY 1").rows
     assert [name for (name,) in found] == sorted(TABLES)

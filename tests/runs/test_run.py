@@ -122,13 +122,18 @@ def test_spectrum_of_every_task_and_of_all_together(tiny, tmp_path):
 
 
 def test_tracking_changes_no_parameter(tiny, tmp_path):
-    off = Measure(transport=False, forecast=False)
+    off = Measure(transport=False, forecast=False, verdicts=False, sensitivity_eps=())
     plain = capacity.run("tiny-digits", out=tmp_path / "plain", measure=off, quiet=True)
     for i in range(len(tiny.result["tasks"])):
         watched, alone = (RunDirectory.open(r.path).theta(f"task{i}") for r in (tiny, plain))
         assert torch.equal(watched, alone)
     assert plain.result["accuracy"] == tiny.result["accuracy"]
-    assert plain.result["transitions"][0]["new"]["forecast"] is None
+    transition = plain.result["transitions"][0]
+    assert transition["new"]["forecast"] is None
+    assert transition["verdicts"] is None
+    assert transition["closures"] is None
+    assert transition["capacity"]["sensitivity"] == []
+    assert "Nothing else was measured that decides" in (plain.path / "report.html").read_text()
 
 
 def test_a_finished_directory_is_returned_as_it_is(tiny):
