@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+import torch
 
 import capacity
 from capacity.estimate import Estimate, Status, from_samples, not_defined
@@ -62,3 +63,15 @@ def test_equality_and_fields_of_records_are_as_before():
     assert set(Estimate(value=1.0).to_dict()) == {
         "value", "stderr", "status", "interval", "level", "n", "cost", "note",
     }  # fmt: skip
+
+
+def test_every_public_record_has_a_table():
+    for name in ("Comparison", "EpistemicSpeedLimit", "Estimate", "Forecast", "Rows", "Run",
+                 "SeedRuns", "Split", "Task", "TaskSequence"):  # fmt: skip
+        assert hasattr(getattr(capacity, name), "_repr_html_"), name
+
+
+def test_tensors_are_shown_by_their_shape():
+    x = torch.zeros(7, 3)
+    shown = capacity.Split(x, torch.zeros(7, dtype=torch.int64))._repr_html_()
+    assert "Tensor of shape (7, 3)" in shown

@@ -135,6 +135,7 @@ def main() -> None:
     ]
     print(*lines, sep="\n", flush=True)
     tolerance = displacement = 0.0
+    incomplete = 0
     for number, task in enumerate(sequence.tasks):
         values: dict[str, float] = {}
         old = list(sequence.tasks[:number])
@@ -150,6 +151,7 @@ def main() -> None:
                 displacement=displacement, generator=torch.Generator().manual_seed(number),
             )  # fmt: skip
             tolerance = record.preserving.tolerance
+            incomplete += not record.preserving.converged
             found = {name: read(record) for name, read in READERS.items()}
             judged = assess_transition(
                 model, theta, old, task, training,
@@ -173,6 +175,7 @@ def main() -> None:
         print(f"task {number + 1} of {asked.tasks}: {spent:.0f} s", file=sys.stderr, flush=True)
     lines += [
         f"a = {tolerance:.4g}, d = {displacement:.4g}: those of the first transition; "
+        f"k not found in full in {incomplete} of {len(table)}; "
         f"{time.process_time() - start:.0f} s of one core",
         *correlations(table),
     ]

@@ -28,6 +28,11 @@ from capacity.notebook import InNotebook
 from capacity.tasks.task import Task
 from capacity.transport.maps import SquareMap
 
+_PRODUCTS = 512
+"""Most products with the old tasks' curvature, where its basis would be larger than"""
+_BASIS_NUMBERS = 1 << 24
+"""so many numbers."""
+
 _LITERAL_NOTE = (
     "Literal criterion of [II]: forgetting is inevitable when m_B > R_A. In an over-parameterised "
     "network R_A is about P and m_B a few dozen, so it almost never fires, and it does not see "
@@ -198,6 +203,7 @@ def assess(
         tolerances=tolerances if measure.sensitivity_eps else tolerances[:1],
         displacement=measure.displacement or displacement,
         generator=generator,
+        max_products=_most_products(len(theta)),
     )
     preserving = projectors[0]
     # One Krylov space gives every scale: the table's come with the headline's.
@@ -235,6 +241,11 @@ def assess(
         plasticity=plasticity(model, theta, old[-1] if new is None else new),
         parameters=len(theta),
     )
+
+
+def _most_products(size: int) -> int:
+    """Small networks can have their whole spectrum; in large ones memory bounds the basis."""
+    return min(size, max(_PRODUCTS, _BASIS_NUMBERS // size))
 
 
 def _scale(at: CapacityAtScale) -> float:

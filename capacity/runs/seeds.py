@@ -19,6 +19,7 @@ from capacity import config
 from capacity.checks import one_of, positive_int
 from capacity.comparison.differences import flat, frozen, spoken
 from capacity.config import Recipe
+from capacity.notebook import InNotebook
 from capacity.runs.directory import UNFINISHED, RunDirectory
 from capacity.runs.run import Run
 from capacity.runs.seeds_progress import SeedsProgress
@@ -29,7 +30,7 @@ _KEPT_LINES = 20
 
 
 @dataclass(frozen=True, kw_only=True)
-class SeedRuns:
+class SeedRuns(InNotebook):
     """What became of the seeds of a recipe.
 
     Attributes:

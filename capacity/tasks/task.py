@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from capacity.checks import finite_tensor, one_of
+from capacity.notebook import InNotebook
 
 LossFunction = Callable[[Tensor, Tensor], Tensor]
 """Maps outputs (n, C) and targets (n, ...) to the mean loss, a scalar."""
@@ -24,7 +25,7 @@ LOSSES: dict[str, LossFunction] = {"cross_entropy": functional.cross_entropy, "m
 
 
 @dataclass(frozen=True)
-class Split:
+class Split(InNotebook):
     """Inputs and targets of one split of a task.
 
     Attributes:
@@ -65,7 +66,7 @@ class Split:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Task:
+class Task(InNotebook):
     """One task of a sequence.
 
     Attributes:
@@ -201,7 +202,7 @@ class Task:
 
 
 @dataclass(frozen=True, kw_only=True)
-class TaskSequence:
+class TaskSequence(InNotebook):
     """Tasks in the order in which they are learned.
 
     Attributes:

@@ -16,6 +16,7 @@ from capacity.dynamics.evaluate import evaluate
 from capacity.dynamics.flat import FlatModel
 from capacity.dynamics.seeds import stream_seed
 from capacity.dynamics.updates import Adam, UpdateMap, from_training
+from capacity.notebook import InNotebook
 from capacity.tasks.task import LossFunction, Task
 from capacity.tasks.tensors import as_task
 from capacity.thermo.dissipation import cost_of
@@ -30,7 +31,7 @@ from capacity.thermo.speed_limit import SpeedLimit, judge
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class EpistemicSpeedLimit:
+class EpistemicSpeedLimit(InNotebook):
     """What an ensemble of networks paid for learning, and what it had to pay at least.
 
     Attributes:

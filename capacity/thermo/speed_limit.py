@@ -12,6 +12,7 @@ from torch import Tensor
 
 from capacity.checks import positive_float
 from capacity.estimate import Estimate, Status, not_defined
+from capacity.notebook import InNotebook
 from capacity.thermo.dissipation import Cost, Dissipation, cost_of
 from capacity.thermo.ensemble_record import Dynamics, EnsembleRecord, Start
 from capacity.thermo.free_energy import FreeEnergy, free_energy
@@ -39,7 +40,7 @@ class Verdict(StrEnum):
 
 
 @dataclass(frozen=True, kw_only=True)
-class SpeedLimit:
+class SpeedLimit(InNotebook):
     """What it cost to move an ensemble, and what it would have cost at least.
 
     Attributes:

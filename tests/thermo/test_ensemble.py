@@ -15,6 +15,7 @@ from capacity.dynamics.langevin import ExactLangevin, UnderdampedLangevin
 from capacity.dynamics.train import train
 from capacity.dynamics.updates import SGD, Adam, Langevin, Momentum
 from capacity.tasks.task import Split, Task
+from capacity.thermo.chunk_memory import chunk_size
 from capacity.thermo.closed_forms import kernel_flow
 from capacity.thermo.ensemble import Ensemble
 from capacity.thermo.ensemble_record import Dynamics, Start
@@ -156,6 +157,22 @@ def test_replicas_go_where_training_takes_them():
     order = DataOrder(samples=24, batch_size=10, epochs=2, replicas=3, seed=3)
     phase = train(model, start, task, training, order)
     torch.testing.assert_close(ensemble.theta, phase.theta, rtol=1e-5, atol=1e-6)
+
+
+def test_the_memory_budget_counts_what_a_step_keeps():
+    model, ensemble = networks(2)
+    theta = ensemble.theta[:1]
+    task = small_task()
+    small, large = (
+        TaskLandscape(model=model, task=task, batch_size=size) for size in (1, len(task.train))
+    )
+    budget = 1 << 20
+    fits = chunk_size(large, SGD(), theta, budget)
+    assert 1 < fits < chunk_size(small, SGD(), theta, budget)
+    assert chunk_size(large, Adam(), theta, budget) < fits
+    assert chunk_size(large, SGD(), theta, 1) == 1
+    vectors = 8 * theta.numel() * 4
+    assert fits * vectors < budget
 
 
 def test_log_volume_of_a_quadratic_is_exact():
