@@ -12,7 +12,7 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -36,7 +36,7 @@ from capacity.thermo.ensemble_record import (
 )
 from capacity.thermo.entropy import gaussian_bound
 from capacity.thermo.grams import layer_grams, squared_distance
-from capacity.thermo.landscape import Energies, Landscape
+from capacity.thermo.landscape import BatchEnergies, Energies, Landscape
 from capacity.thermo.observers import LogDetMeter, StreamMeter
 from capacity.thermo.positions import Positions
 from capacity.thermo.update_kinds import (
@@ -324,7 +324,10 @@ def _stops(argument: str, steps: Sequence[int], total: int) -> list[int]:
 def _gradient(
     energy: Energies, theta: Tensor, *, keep: bool = False
 ) -> tuple[Tensor, Tensor, Callable[[Tensor], Tensor]]:
-    """Energies, gradients, and products with the Hessian, of independent rows."""
+    """Energies, gradients and, with `keep`, products with the Hessian, of independent rows."""
+    if isinstance(energy, BatchEnergies):
+        gradient, values = energy.gradient(theta)
+        return values, gradient, partial(energy.product, theta)
     with torch.enable_grad():
         rows = theta.detach().requires_grad_()
         values = energy(rows)

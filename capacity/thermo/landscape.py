@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import repeat
 from typing import Protocol
 
@@ -19,12 +20,42 @@ from torch.func import vmap
 from capacity.dynamics.flat import FlatModel
 from capacity.dynamics.seeds import stream
 from capacity.tasks.task import Task
+from capacity.transport.traced_rows import TracedRows, row_gradients, row_products
 
 Energies = Callable[[Tensor], Tensor]
 """theta (n, P) of some replicas to their energies (n,); differentiable."""
 
+Gradients = Callable[[Tensor], tuple[Tensor, Tensor]]
+"""theta (n, P) to the gradients of the energies (n, P) and the energies (n,)."""
+
+Products = Callable[[Tensor, Tensor], Tensor]
+"""theta (n, P) and vectors (n, P) to each energy's Hessian times its vector (n, P)."""
+
 Layout = tuple[tuple[str, int], ...]
 """Names and sizes of the blocks of theta, in order."""
+
+
+_INPUTS = 1 << 19
+"""Numbers among the inputs of the replicas that are evaluated together."""
+
+
+@dataclass(frozen=True)
+class BatchEnergies:
+    """The energies of replicas on their batches, with quick ways to their derivatives.
+
+    Attributes:
+        value: theta (n, P) to the energies (n,); differentiable.
+        gradient: The gradients and the energies.
+        product: Products with the Hessians.
+    """
+
+    value: Energies
+    gradient: Gradients
+    product: Products
+
+    def __call__(self, theta: Tensor) -> Tensor:
+        """Evaluate the energies (n,); differentiable."""
+        return self.value(theta)
 
 
 class Landscape(Protocol):
@@ -113,29 +144,51 @@ class TaskLandscape:
     def steps(self, replicas: Sequence[int], rates: Sequence[float]) -> Iterator[Energies]:
         """Iterate over batches, an epoch after the other, for as many steps as there are rates."""
         x, y = self.task.train.x, self.task.train.y
-        loss = self.model.loss(self.task)
         if self.full:
-            whole = vmap(loss, in_dims=(0, None, None))
-            yield from repeat(lambda theta: self._with_decay(whole(theta, x, y), theta), len(rates))
+            yield from repeat(self._on(x, y), len(rates))
             return
-        own = vmap(loss)
-
-        def seen(index: Tensor) -> Energies:
-            rows, targets = x[index], y[index]
-            return lambda theta: self._with_decay(own(theta, rows, targets), theta)
-
         indices = self._batches(replicas, x.device)
         for _ in rates:
-            yield seen(next(indices))
+            index = next(indices)
+            yield self._on(x[index], y[index])
 
     @torch.no_grad()
     def energies(self, theta: Tensor, time: float) -> Tensor:
-        """Evaluate the full training loss, one replica after the other."""
+        """Evaluate the full training loss, few replicas at a time."""
         del time
         x, y = self.task.train.x, self.task.train.y
-        loss = self.model.loss(self.task)
-        values = torch.stack([loss(row, x, y) for row in theta])
+        loss = vmap(self.model.loss(self.task), in_dims=(0, None, None))
+        # What lies between the layers is some times as large as the inputs; a cache's worth.
+        together = max(1, _INPUTS // max(x.numel(), 1))
+        values = torch.cat([loss(rows, x, y) for rows in theta.split(together)])
         return self._with_decay(values, theta).double()
+
+    @cached_property
+    def _functions(self) -> tuple[Callable[..., Tensor], TracedRows, TracedRows]:
+        loss, batch = self.model.loss(self.task), None if self.full else 0
+        return (
+            vmap(loss, in_dims=(0, batch, batch)),
+            row_gradients(loss, shared=self.full),
+            row_products(loss, shared=self.full),
+        )
+
+    def _on(self, x: Tensor, y: Tensor) -> BatchEnergies:
+        """Give the energies on some samples, (n, b, ...) or the same (b, ...) for all replicas."""
+        losses, gradients, products = self._functions
+
+        def gradient(theta: Tensor) -> tuple[Tensor, Tensor]:
+            made, values = gradients(theta, x, y)
+            if self.decay:
+                made = made + self.decay * theta
+            return made, self._with_decay(values, theta)
+
+        def product(theta: Tensor, v: Tensor) -> Tensor:
+            (image,) = products(theta, x, y, v)
+            return image + self.decay * v if self.decay else image
+
+        return BatchEnergies(
+            lambda theta: self._with_decay(losses(theta, x, y), theta), gradient, product
+        )
 
     def _batches(self, replicas: Sequence[int], device: torch.device) -> Iterator[Tensor]:
         streams = [stream(self.seed, *self.path, replica) for replica in replicas]

@@ -143,6 +143,7 @@ class LogDetMeter:
 
     def __init__(self, nodes: int, seeds: Sequence[torch.Generator]) -> None:
         self._nodes, self._seeds = nodes, seeds
+        self._table: Tensor | None = None
         self._sum: Tensor | None = None
         self._folds: Tensor | None = None
 
@@ -156,8 +157,7 @@ class LogDetMeter:
             products: Rows (n, P) to each replica's Hessian product with its row.
             like: A tensor whose dtype and device the probes take.
         """
-        z = torch.stack([torch.randint(0, 2, (size,), generator=g) for g in self._seeds])
-        z = (2 * z - 1).to(like)
+        z = self._signs(size, like)
         if self._nodes == 1:
             with torch.enable_grad():
                 image = products(z)
@@ -176,6 +176,15 @@ class LogDetMeter:
             folded = (lr * nodes > 1).any(-1)
         self._sum = values if self._sum is None else self._sum + values
         self._folds = folded.long() if self._folds is None else self._folds + folded.long()
+
+    def _signs(self, size: int, like: Tensor) -> Tensor:
+        """Draw a row of signs (n, P) from every generator, eight from a random byte."""
+        if self._table is None:
+            bytes_, bits = torch.arange(256)[:, None], torch.arange(8)
+            self._table = (2 * ((bytes_ >> bits) & 1) - 1).to(like)
+        count = -(-size // 8)
+        drawn = torch.stack([torch.randint(0, 256, (count,), generator=g) for g in self._seeds])
+        return self._table[drawn.to(like.device)].flatten(1)[:, :size]
 
     @property
     def sum(self) -> Tensor:

@@ -92,6 +92,33 @@ class PathObserver:
         self._time += step.lr
         self._end = step.after[0]
 
+    def state(self) -> dict[str, Tensor]:
+        """Give what `restore` needs to go on from here.
+
+        Returns:
+            The sums and both ends; nothing before the first step.
+        """
+        if self._start is None or self._end is None:
+            return {}
+        return {
+            "start": self._start,
+            "end": self._end,
+            "action": torch.as_tensor(self._action),
+            "length": torch.as_tensor(self._length),
+            "time": torch.tensor(self._time, dtype=torch.float64),
+        }
+
+    def restore(self, kept: dict[str, Tensor]) -> None:
+        """Go on where `state` was taken.
+
+        Args:
+            kept: What `state` gave.
+        """
+        if kept:
+            self._start, self._end = kept["start"], kept["end"]
+            self._action, self._length = kept["action"], kept["length"]
+            self._time = float(kept["time"])
+
     def cost(
         self,
         loss_before: Tensor,

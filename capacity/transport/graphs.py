@@ -205,6 +205,8 @@ def _shorter(node: fx.Node) -> fx.Node | None:
         return None
     if node.target in _RESHAPES:
         return source if _like(source, node) else None
+    if node.target is aten.mul.Scalar and node.args[1] == 1:
+        return source if _like(source, node) else None
     if node.target is aten.add.Tensor and not node.kwargs:
         pair: Any = node.args
         for kept, zero in (pair, pair[::-1]):

@@ -18,7 +18,6 @@ import torch
 from torch import Tensor, fx
 from torch.func import functionalize, grad, vmap
 from torch.fx.experimental.proxy_tensor import make_fx
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from capacity.differential import pullback
 from capacity.interruption import check
@@ -26,6 +25,7 @@ from capacity.transport import kernels
 from capacity.transport.graphs import fuse, parts_of, pure, share_exponentials, simplify, split
 from capacity.transport.layouts import feature_major
 from capacity.transport.planned import Planned
+from capacity.transport.watch import Watch
 
 Loss = Callable[[Tensor, Tensor, Tensor], Tensor]
 """(theta (P,), x, y) -> mean loss, a scalar."""
@@ -51,7 +51,7 @@ class HessianProducts:
         self.loss = loss
         self.untraced = ""
         self._ways: dict[object, _Way] = {}
-        self._watched: dict[object, _Watch] = {}
+        self._watched: dict[object, Watch] = {}
         self._wanted: list[Tensor] | None = None
 
     @contextmanager
@@ -187,10 +187,10 @@ class HessianProducts:
         # What lies between the layers may be larger than the tangents.
         return max(1, min(_PIECE // theta.nbytes, _BUFFERS // max(seen.bytes, 1)))
 
-    def _watch(self, theta: Tensor, x: Tensor, y: Tensor) -> _Watch:
+    def _watch(self, theta: Tensor, x: Tensor, y: Tensor) -> Watch:
         key = (x.shape, y.shape, theta.dtype, theta.device)
         if key not in self._watched:
-            with _Watch() as watch:
+            with Watch() as watch:
                 grad(self.loss)(theta, x, y)
             self._watched[key] = watch  # not before: a loss that fails was not seen to its end
         return self._watched[key]
@@ -307,39 +307,3 @@ class _Traced:
 
 def _shares(a: Tensor, b: Tensor) -> bool:
     return a.untyped_storage().data_ptr() == b.untyped_storage().data_ptr()
-
-
-class _Watch(TorchDispatchMode):
-    """Looks at the operations of one gradient.
-
-    Outside the tracer, which drops operations of which nothing but the size is used.
-
-    Attributes:
-        sized: An operation whose result's size depends on values, not only on sizes; or empty.
-        convolves: Whether there is a convolution.
-        bytes: Size of all results.
-    """
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.sized, self.convolves, self.bytes = "", False, 0
-
-    def __torch_dispatch__(
-        self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
-    ) -> Any:
-        del types
-        if torch.Tag.dynamic_output_shape in func.tags and not _plain_index(func, args):
-            self.sized = str(func)
-        self.convolves |= "convolution" in str(func)
-        made = func(*args, **(kwargs or {}))
-        if not func.is_view:
-            parts = made if isinstance(made, list | tuple) else (made,)
-            self.bytes += sum(part.nbytes for part in parts if isinstance(part, Tensor))
-        return made
-
-
-def _plain_index(func: Any, args: Any) -> bool:
-    """Whether this is indexing by numbers, not by a mask."""
-    if func is not torch.ops.aten.index.Tensor:
-        return False
-    return not any(i is not None and i.dtype in {torch.bool, torch.uint8} for i in args[1])

@@ -63,6 +63,28 @@ class LogVolume:
         self._variances.append(samples.var() / self._probes)
         self._folds += int((lr * nodes > 1).any())
 
+    def state(self) -> dict[str, Tensor]:
+        """Give what `restore` needs to go on from here; the generator is its owner's.
+
+        Returns:
+            Values and variances per step, and the count of folds.
+        """
+        made = {"folds": torch.tensor(self._folds)}
+        if self._values:
+            made["values"] = torch.stack(self._values)
+            made["variances"] = torch.stack(self._variances)
+        return made
+
+    def restore(self, kept: dict[str, Tensor]) -> None:
+        """Go on where `state` was taken.
+
+        Args:
+            kept: What `state` gave.
+        """
+        self._folds = int(kept["folds"])
+        if "values" in kept:
+            self._values, self._variances = list(kept["values"]), list(kept["variances"])
+
     @property
     def steps(self) -> Tensor:
         """log|det| of every step so far, float64."""

@@ -1,176 +1,31 @@
-"""Track J_t along a training loop: the observer of a run, and the front door for anybody's loop."""
+"""Track J_t along a training loop of your own."""
 
 from __future__ import annotations
-
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.func import grad
 
 from capacity.checks import one_of, positive_float, positive_int
-from capacity.curvature.lanczos import random_signs
 from capacity.dynamics.flat import FlatModel, flatten
 from capacity.dynamics.own_steps import AnyStep
-from capacity.dynamics.updates import SGD, State, symmetric_decay
+from capacity.dynamics.updates import SGD, State
 from capacity.estimate import Estimate
 from capacity.tasks.task import LOSSES, LossFunction
-from capacity.transport.batch_store import Data
 from capacity.transport.counts import Thresholds
-from capacity.transport.framed_log_volume import MOST_COLUMNS, framed_log_volume
-from capacity.transport.hessian_products import Loss
-from capacity.transport.jacobian import TrainingJacobian, footprint_of, push_rows
+from capacity.transport.jacobian import TrainingJacobian
 from capacity.transport.layers import layer_projector
-from capacity.transport.log_volume import LogVolume
 from capacity.transport.lyapunov import LyapunovSpectrum, lyapunov
-from capacity.transport.maps import Projector, rank_of
+from capacity.transport.maps import Projector
 from capacity.transport.own_step_check import CHECKED_STEPS, accepted, check_step
-from capacity.transport.spectrum import spectrum
+from capacity.transport.phase_tracker import PhaseTracker
 from capacity.transport.spectrum_record import Spectrum
 from capacity.transport.torch_optimizers import clipped, first_update, moments, update_now
 from capacity.transport.trajectory import (
     DEFAULT_BUDGET,
-    Layout,
     PathCheck,
     TrainingStep,
-    Trajectory,
 )
-
-
-class PhaseTracker:
-    """Follows one phase: records the trajectory, pushes tangents, accumulates the log-volume.
-
-    Attributes:
-        trajectory: The steps so far.
-        probes: Rademacher tangents of theta at the start of the phase (K, P), after the first step.
-    """
-
-    def __init__(
-        self,
-        loss: Loss,
-        update: AnyStep,
-        *,
-        tangents: int,
-        log_volume_probes: int,
-        log_volume_nodes: int,
-        generator: torch.Generator,
-        log_volume_columns: int = MOST_COLUMNS,
-        budget: int = DEFAULT_BUDGET,
-        data: Data | None = None,
-        layout: Layout = (),
-    ) -> None:
-        self.trajectory = Trajectory(loss, update, budget=budget, data=data, layout=layout)
-        self._count, self._generator = tangents, generator
-        self._log_volume = LogVolume(
-            self.trajectory.products,
-            update,
-            probes=log_volume_probes,
-            nodes=log_volume_nodes,
-            generator=generator,
-        )
-        self.probes: Tensor | None = None
-        self._tangents: State = ()
-        self._chunk: int | None = None
-        self._columns = log_volume_columns
-        self._framed: tuple[int, Estimate] | None = None
-
-    @torch.no_grad()
-    def step(
-        self,
-        state: State,
-        x: Tensor,
-        y: Tensor,
-        lr: float,
-        update: AnyStep | None = None,
-        *,
-        index: Tensor | None = None,
-    ) -> TrainingStep:
-        """Follow one step.
-
-        Args:
-            state: Optimiser state before the step; tensors (P,), theta first.
-            x: Inputs of the batch.
-            y: Targets of the batch.
-            lr: Learning rate.
-            update: Update map of this step, where a schedule moves more than the rate.
-            index: The batch's rows in the phase's data (b,), if it has any.
-
-        Returns:
-            The step.
-        """
-        if self.probes is None:
-            count = min(self._count, state[0].numel())
-            self.probes = random_signs(count, state[0], self._generator)
-            moments = (torch.zeros_like(self.probes) for _ in state[1:])
-            self._tangents = (self.probes.clone(), *moments)
-        seen = self.trajectory.record(state, x, y, lr, update, index=index)
-        if self._chunk is None:
-            used = footprint_of(self.trajectory, seen, state[0])
-            self._chunk = used.chunk(None, state[0].device)
-        push_rows(self.trajectory, seen, self._tangents, chunk=self._chunk)
-        self._log_volume.observe(seen)
-        return seen
-
-    @property
-    def images(self) -> Tensor:
-        """J V for the probes (K, P); the next step overwrites it.
-
-        Raises:
-            ValueError: If no step was taken.
-        """
-        if not self._tangents:
-            raise ValueError("no step was tracked; track the training before asking for J_t")
-        return self._tangents[0]
-
-    def log_volume(self) -> Estimate:
-        """Estimate log|det J| of the phase.
-
-        Returns:
-            The estimate in nats; for steps that are not symmetric, `not_defined` in large networks.
-        """
-        steps = len(self.trajectory)
-        if symmetric_decay(self.trajectory.update) is not None or not steps:
-            return self._log_volume.estimate()
-        if self._framed is None or self._framed[0] != steps:
-            self._framed = steps, framed_log_volume(self.trajectory, most=self._columns)
-        return self._framed[1]
-
-    def log_volume_steps(self) -> Tensor:
-        """Give log|det| of every step.
-
-        Returns:
-            One number per step, float64; empty for steps that are not symmetric.
-        """
-        return self._log_volume.steps
-
-    def spectrum(
-        self, *, top: int, sweeps: int, generator: torch.Generator, **options: Any
-    ) -> Spectrum:
-        """Resolve the phase's spectrum.
-
-        Args:
-            top: Largest singular values wanted, where there are as many.
-            sweeps: Most forward-and-adjoint passes to spend.
-            generator: Source of the starting block.
-            **options: Those of `capacity.transport.spectrum.spectrum`.
-
-        Returns:
-            The spectrum.
-        """
-        images = self.images
-        assert self.probes is not None
-        limit = self.trajectory.size
-        limit = min(limit, rank_of(options.get("projector"), limit) or limit)
-        return spectrum(
-            TrainingJacobian([self.trajectory]),
-            self.probes,
-            images,
-            top=min(top, limit),
-            sweeps=sweeps,
-            generator=generator,
-            bottom=min(options.pop("bottom", 3), limit),
-            **options,
-        )
 
 
 class TransportTracker:
