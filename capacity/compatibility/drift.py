@@ -41,6 +41,12 @@ NOTE = (
 )
 
 
+LOST = (
+    "The flow left the range of the numbers, or the learning time is so long against the fastest "
+    "mode's that the training itself could not be stable: a smaller lr usually helps."
+)
+
+
 @dataclass(frozen=True, kw_only=True)
 class Drift:
     """What B's gradient flow does to A, the average over the old tasks.
@@ -144,7 +150,7 @@ def expected_drift(
     flow = integrate(kernel, new, f, split.y, [time], tolerance=_TOLERANCE)[0]
     whole, samples_error = _measure(flow, kernel, parts, new, f, split.y)
     left_out = []
-    if groups >= 2 and len(f) >= 2 * groups:
+    if flow.finite and flow.arrived and groups >= 2 and len(f) >= 2 * groups:
         # For the spread alone a looser tolerance does, and single precision at half the price.
         tolerance = 3 * _TOLERANCE
         precision = torch.float32 if _single_does(kernel, flow, f, tolerance) else torch.float64
@@ -173,9 +179,7 @@ def _estimate(value: float, left_out: list[float], error: float) -> Estimate:
     """Add the error from A's samples to the jackknife over B's."""
     made = jackknife(value, left_out)
     if made.value is None:
-        return Estimate(
-            value=None, status=Status.DIVERGED, note="The flow left the range of the numbers."
-        )
+        return Estimate(value=None, status=Status.DIVERGED, note=LOST)
     stderr = math.hypot(made.stderr or 0.0, error)
     # The quantile of the coarser part: a few groups of B's samples.
     wide = (
@@ -228,7 +232,7 @@ def _measure(
         "displacement": flow.distance(kernel),
         "new_loss": float(loss_on_outputs(new)(flow.outputs.double(), _double(y))),
     }
-    if not flow.finite:
+    if not (flow.finite and flow.arrived):
         whole = dict.fromkeys(whole, math.nan)
     return whole, {name: math.sqrt(v) for name, v in variances.items()}
 

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -26,6 +26,9 @@ from capacity.compatibility.output_space import metric, residual
 from capacity.config import Training
 from capacity.interruption import check
 from capacity.tasks.task import Task
+
+MOST_PRODUCTS = 50_000
+"""A training that stays stable takes some thousand."""
 
 _MAX_STAGES = 200
 _POWER_STEPS = 20
@@ -44,6 +47,7 @@ class Flow:
         outputs: B's outputs on the n samples (n, C).
         products: Products with the kernel spent so far.
         finite: Whether the numbers are finite.
+        arrived: Whether the flow came so far within `most` products.
     """
 
     time: float
@@ -51,6 +55,7 @@ class Flow:
     outputs: Tensor
     products: int
     finite: bool
+    arrived: bool = True
 
     def moved(self, cross: Tensor) -> Tensor:
         """Say how far other outputs were moved.
@@ -117,6 +122,7 @@ def integrate(
     times: Sequence[float],
     *,
     tolerance: float = 1e-3,
+    most: int = MOST_PRODUCTS,
 ) -> list[Flow]:
     """Run the flow and stop at some learning times.
 
@@ -130,6 +136,8 @@ def integrate(
         times: Learning times, ascending.
         tolerance: Error of the outputs allowed per step, relative to 1 + their root mean square
             displacement.
+        most: Products with the kernel to spend at most. A learning time many decades beyond the
+            fastest mode's is no training that would stay stable; the flow stops on the way.
 
     Returns:
         The state at each of the times.
@@ -157,6 +165,9 @@ def integrate(
     for end in times:
         while now < end * (1 - 1e-12):
             check()
+            if count >= most:
+                late = _state(now, dual, outputs(dual), count, True)
+                return [*made, *(replace(late, arrived=False) for _ in times[len(made) :])]
             radius = largest * _metric_bound(task, outputs, dual, targets)
             limit = _stable(_MAX_STAGES) / max(radius, 1e-300)
             step = min(step or 1 / max(radius, 1e-300), limit, end - now)

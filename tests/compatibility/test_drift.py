@@ -166,6 +166,14 @@ def test_a_flow_out_of_range_says_so(head):
     assert made.lost.status is Status.DIVERGED
 
 
+def test_a_learning_time_beyond_all_stability_ends_early_and_says_so(head):
+    model, theta, old, new = head
+    made = expected_drift(model, theta, [old], new, time=1e12)
+    assert made.lost.value is None
+    assert made.lost.status is Status.DIVERGED
+    assert "smaller lr" in made.lost.note
+
+
 @pytest.mark.parametrize(("time", "precision"), [(3.0, torch.float32), (3e4, torch.float64)])
 def test_single_precision_only_where_rounding_allows(float64, monkeypatch, time, precision):
     # Ten samples of five inputs: what cannot be fitted piles up in the dual variable, with time.
