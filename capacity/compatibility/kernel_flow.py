@@ -27,7 +27,7 @@ from capacity.config import Training
 from capacity.interruption import check
 from capacity.tasks.task import Task
 
-MOST_PRODUCTS = 50_000
+MOST_PRODUCTS = 20_000
 """A training that stays stable takes some thousand."""
 
 _MAX_STAGES = 200
