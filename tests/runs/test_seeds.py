@@ -169,7 +169,11 @@ def test_ctrl_c_ends_all_and_leaves_readable_runs(tmp_path):
     out = tmp_path / "out"
     words = ["tiny-digits", *LIGHT, "training.epochs=1000000", "--seeds", "0-2", "--jobs", "2"]
     command = [sys.executable, "-m", "capacity.cli", "run", *words, "--out", str(out)]
-    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+
+    def heed() -> None:  # where the tests themselves run in the background, SIGINT is ignored
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, preexec_fn=heed) as process:
         try:
             deadline = time.monotonic() + 240
             while not all(training(out / f"seed-{k}") for k in (0, 1)):
