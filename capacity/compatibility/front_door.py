@@ -11,11 +11,12 @@ from torch import Tensor, nn
 from capacity.checks import positive_float, positive_int, resolve_device
 from capacity.compatibility.criterion import Verdicts, assess_transition
 from capacity.compatibility.dimension import Dimension
+from capacity.compatibility.output_space import check_fit
 from capacity.compatibility.transition import CapacityRecord, assess
 from capacity.config import Measure, Training
 from capacity.dynamics.flat import FlatModel
 from capacity.tasks.task import LossFunction, Task
-from capacity.tasks.tensors import as_task
+from capacity.tasks.tensors import as_task, old_tasks_of
 from capacity.transport.jacobian import TrainingJacobian
 from capacity.transport.tracker import TransportTracker
 
@@ -82,7 +83,7 @@ def compatible_capacity(
     old_tasks = _old_tasks(old, loss)
     new_task = None if new is None else as_task(new, name="new", loss=loss)
     theta = flat.initial()
-    _check_fit(flat, theta, old_tasks if new_task is None else (*old_tasks, new_task))
+    check_fit(flat, theta, old_tasks if new_task is None else (*old_tasks, new_task))
     operator = jacobian.jacobian() if isinstance(jacobian, TransportTracker) else jacobian
     if operator is not None and not isinstance(operator, TrainingJacobian):
         raise ValueError(
@@ -248,7 +249,7 @@ def verdict(
         raise ValueError("new is None; a verdict is on a new task: pass its data")
     new_task = as_task(new, name="new", loss=loss)
     theta = flat.initial()
-    _check_fit(flat, theta, (*old_tasks, new_task))
+    check_fit(flat, theta, (*old_tasks, new_task))
     if tolerance is None and capacity is not None:
         tolerance = capacity.preserving.tolerance
     need = None if capacity is None else capacity.dimension
@@ -268,29 +269,12 @@ def verdict(
 
 
 def _old_tasks(old: object, loss: str | LossFunction) -> tuple[Task, ...]:
-    # A list is several tasks, a tuple is one: ((x, y), (x, y)) is a task with its test split.
     if old is None or (isinstance(old, list) and not old):
         raise ValueError(
             "old is empty: capacity is the room that old tasks leave, and there is no task yet; "
             "pass at least one that the network has learned"
         )
-    if not isinstance(old, list):
-        return (as_task(old, name="old", loss=loss),)
-    return tuple(as_task(task, name=f"old {i}", loss=loss) for i, task in enumerate(old))
-
-
-def _check_fit(model: FlatModel, theta: Tensor, tasks: Sequence[Task]) -> None:
-    """Run one sample of every task through the network, so that a misfit dies before any work."""
-    for task in tasks:
-        shape = tuple(task.train.x.shape[1:])
-        try:
-            with torch.no_grad():
-                width = model.outputs(theta, task.train.x[:1].to(theta.device)).shape[-1]
-        except RuntimeError as error:
-            raise ValueError(
-                f"model does not take the inputs of task {task.name!r}, of shape {shape}: {error}"
-            ) from error
-        task.check_outputs(width)
+    return old_tasks_of(old, loss=loss)
 
 
 def _moved(jacobian: TrainingJacobian, theta: Tensor) -> float:

@@ -36,7 +36,7 @@ def check_fit(model: FlatModel, theta: Tensor, tasks: Sequence[Task]) -> None:
     for task in tasks:
         shape = tuple(task.train.x.shape[1:])
         try:
-            width = model.outputs(theta, task.train.x[:1]).shape[-1]
+            width = model.outputs(theta, task.train.x[:1].to(theta.device)).shape[-1]
         except RuntimeError as error:
             raise ValueError(
                 f"model does not take the inputs of task {task.name!r}, of shape {shape}: {error}"

@@ -22,7 +22,7 @@ from capacity.forecasting.linearized import cost_ratio, linearized_scores, simul
 from capacity.forecasting.mitigated import contribution_of, foreseen, named_strategies
 from capacity.notebook import InNotebook
 from capacity.tasks.task import LossFunction, Task
-from capacity.tasks.tensors import as_task
+from capacity.tasks.tensors import as_task, old_tasks_of
 
 INTERVAL_NOTE = (
     "The interval covers data order and, over replicas, initialisation; the error of the "
@@ -240,7 +240,7 @@ def forecast(
     positive_int("orders", orders)
     where = resolve_device(device)
     flat = FlatModel(model)
-    old_tasks = _old_tasks(old, loss)
+    old_tasks = old_tasks_of(old, loss=loss)
     new_task = as_task(new, name="new", loss=loss)
     shape = new_task.train.x.shape[1:]
     for task in old_tasks:
@@ -300,12 +300,3 @@ def rank(forecasts: Mapping[str, Forecast]) -> dict[str, Forecast]:
         return (-(accuracy.value or 0.0), loss.value)
 
     return {name: forecasts[name] for name in sorted(forecasts, key=worth)}
-
-
-def _old_tasks(old: object, loss: str | LossFunction) -> tuple[Task, ...]:
-    # A list is several tasks, a tuple is one: ((x, y), (x, y)) is a task with its test split.
-    if not isinstance(old, list):
-        return (as_task(old, name="old", loss=loss),)
-    if not old:
-        raise ValueError("old is empty; pass at least one old task")
-    return tuple(as_task(task, name=f"old {i}", loss=loss) for i, task in enumerate(old))

@@ -65,6 +65,28 @@ def as_task(
     )
 
 
+def old_tasks_of(old: object, *, loss: str | LossFunction) -> tuple[Task, ...]:
+    """Turn what a user calls the old tasks into tasks.
+
+    A list is several tasks, a tuple is one: ((x, y), (x, y)) is a task with its test split.
+
+    Args:
+        old: A task in one of the forms of `as_task`, or a list of them.
+        loss: Loss of the tasks that do not bring one.
+
+    Returns:
+        The tasks, at least one.
+
+    Raises:
+        ValueError: If the list is empty.
+    """
+    if not isinstance(old, list):
+        return (as_task(old, name="old", loss=loss),)
+    if not old:
+        raise ValueError("old is empty; pass at least one old task")
+    return tuple(as_task(task, name=f"old {i}", loss=loss) for i, task in enumerate(old))
+
+
 def from_tensors(
     pairs: Sequence[object],
     *,
