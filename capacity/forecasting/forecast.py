@@ -5,12 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
-from capacity.checks import positive_int, resolve_device
+from capacity.checks import positive_float, positive_int, resolve_device
 from capacity.config import Strategy, Training
 from capacity.dynamics.batches import DataOrder
 from capacity.dynamics.evaluate import Score
@@ -18,6 +18,9 @@ from capacity.dynamics.flat import FlatModel
 from capacity.dynamics.strategies.contribution import Contribution
 from capacity.dynamics.strategies.terms import Source
 from capacity.estimate import Estimate, Status, from_samples, not_defined
+from capacity.forecasting.compression import unknown_to_compression
+from capacity.forecasting.engine import CheapForecast, forecast_cheaply
+from capacity.forecasting.inputs import check_network
 from capacity.forecasting.linearized import cost_ratio, linearized_scores, simulate_stably
 from capacity.forecasting.mitigated import contribution_of, foreseen, named_strategies
 from capacity.notebook import InNotebook
@@ -28,6 +31,8 @@ INTERVAL_NOTE = (
     "The interval covers data order and, over replicas, initialisation; the error of the "
     "linearisation is not in it."
 )
+
+_AUTO = 0.05
 
 _AS_FLOW = (
     "The linearised training is unstable at this learning rate; it was followed in smaller steps, "
@@ -189,14 +194,16 @@ def forecast(
     strategies: str | Sequence[str | Mapping[str, Any] | Strategy] = (),
     loss: str | LossFunction = "cross_entropy",
     orders: int = 8,
+    budget: float | Literal["auto"] | None = "auto",
     seed: int = 0,
     device: str | torch.device = "auto",
 ) -> Forecast:
     """Forecast how much a network forgets when it learns a new task.
 
-    The network is linearised where it stands and the new task's own training is simulated on the
-    linearisation, once for each of several data orders (theory, section 4). Nothing is trained and
-    the model is not changed.
+    A copy of the network goes through a compressed training of the new task (`engine`); without a
+    budget the network is linearised where it stands and the new task's own training is simulated on
+    the linearisation, once for each of several data orders (theory, section 4). The model is not
+    changed.
 
     Args:
         model: The network as it is after the old task; only `requires_grad` parameters count.
@@ -211,13 +218,20 @@ def forecast(
             memories, bases) is made from the old tasks' training data and the network as it is.
         loss: Loss of the tasks that do not bring one: `cross_entropy`, `mse`, or a function of
             (outputs, targets) that returns the mean.
-        orders: Data orders to simulate; their spread gives the interval.
+        orders: Data orders to simulate, without a budget; their spread gives the interval.
+        budget: Operations to spend at most, as a share of those of the planned training (0.05 is
+            5 %); each of `strategies` has as much. `auto` is 5 %, or the smallest share that pays a
+            forecast. None simulates the linearised training instead, which costs about two
+            trainings and is exact for linear networks. SGLD is always simulated, and the note says
+            so.
         seed: Seed of the simulated data orders.
         device: Where to compute: auto, cpu, cuda or cuda:N.
 
     Returns:
-        The forecast. Its intervals carry the status `uncalibrated`: they know the data order but
-        not the linearisation error. `by_strategy` has a forecast for every one of `strategies`.
+        The forecast. With a budget, its intervals are calibrated on a corpus of earlier transitions
+        where that holds any like this one; else they carry the status `uncalibrated` and a reason:
+        they know the data order but not the linearisation error. `by_strategy` has a forecast for
+        every one of `strategies`.
 
     Raises:
         ValueError: If the model, a task, the training or the device cannot be used; the message
@@ -238,25 +252,18 @@ def forecast(
             f"training is a {type(training).__name__}; pass capacity.Training(lr=..., epochs=...)"
         )
     positive_int("orders", orders)
+    positive_int("seed", seed, minimum=0)
+    wanted = named_strategies(strategies)
+    stretch = budget == "auto"
+    share = _AUTO if budget == "auto" else budget
+    if share is not None:
+        positive_float("budget", share)
     where = resolve_device(device)
     flat = FlatModel(model)
     old_tasks = old_tasks_of(old, loss=loss)
     new_task = as_task(new, name="new", loss=loss)
-    shape = new_task.train.x.shape[1:]
-    for task in old_tasks:
-        if task.train.x.shape[1:] != shape:
-            raise ValueError(
-                f"old: task {task.name!r} has inputs of shape {tuple(task.train.x.shape[1:])}, the "
-                f"new task {tuple(shape)}; one model needs one shape"
-            )
     theta = flat.initial()
-    try:
-        with torch.no_grad():
-            n_outputs = flat.outputs(theta, new_task.train.x[:1].to(theta.device)).shape[-1]
-    except RuntimeError as error:
-        raise ValueError(f"model does not take inputs of shape {tuple(shape)}: {error}") from error
-    for task in (*old_tasks, new_task):
-        task.check_outputs(n_outputs)
+    check_network(flat, theta, old_tasks, new_task)
 
     flat.to(where)
     new_task = new_task.to(where)
@@ -272,12 +279,65 @@ def forecast(
     )
 
     def under(options: Strategy) -> Forecast:
+        unknown = unknown_to_compression(training)
+        if share is not None and unknown is None:
+            point = start[0]
+            said = forecast_cheaply(
+                flat, point, old_tasks, new_task, training,
+                budget=share, stretch=stretch, strategy=options, seed=seed,
+            )  # fmt: skip
+            spent = said.cost_ratio.value or share
+            # Here, since it takes scikit-learn's second to load.
+            from capacity.forecasting.calibration import Conditions, calibrated
+
+            conditions = Conditions(
+                training=training,
+                strategy=options.name,
+                samples=len(new_task.train),
+                parameters=flat.size,
+                budget=max(share, spent),
+                losses=frozenset(task.loss for task in (*old_tasks, new_task)),
+            )
+            return calibrated(from_readings(said), conditions)
         source = Source(seed, ("forecast", "strategy"))
         plan = contribution_of(options, flat, start, old_tasks, new_task, training, source)
-        return forecast_replicas(flat, start, old_tasks, new_task, training, order, plan)
+        made = forecast_replicas(flat, start, old_tasks, new_task, training, order, plan)
+        if share is None:
+            return made
+        note = f"{made.cost_ratio.note} Simulated: no cheaper forecast knows {unknown}."
+        return replace(made, cost_ratio=replace(made.cost_ratio, note=note))
 
-    compared = {name: under(options) for name, options in named_strategies(strategies).items()}
+    compared = {name: under(options) for name, options in wanted.items()}
     return replace(under(training.strategy), by_strategy=rank(compared))
+
+
+def from_readings(said: CheapForecast) -> Forecast:
+    """Put what the cheap engine says into a forecast.
+
+    Args:
+        said: The engine's readings.
+
+    Returns:
+        The forecast. Averages over tasks have no interval: the readings share a displacement.
+    """
+    every = (*said.old, said.new)
+    note = said.new.loss.note
+
+    def average(values: list[float | None]) -> Estimate:
+        if any(value is None for value in values):
+            return Estimate(value=None, status=Status.DIVERGED, note=note)
+        mean = math.fsum(value for value in values if value is not None) / len(values)
+        return Estimate(value=mean, status=Status.UNCALIBRATED, note=note)
+
+    classify = all(one.accuracy.status is not Status.NOT_DEFINED for one in every)
+    return Forecast(
+        old=tuple(Forgetting(accuracy_drop=r.drop, loss_increase=r.rise) for r in said.old),
+        new_accuracy=said.new.accuracy,
+        new_loss=said.new.loss,
+        cost_ratio=said.cost_ratio,
+        average_accuracy=average([r.accuracy.value for r in every]) if classify else NO_ACCURACY,
+        average_loss=average([r.loss.value for r in every]),
+    )
 
 
 def rank(forecasts: Mapping[str, Forecast]) -> dict[str, Forecast]:

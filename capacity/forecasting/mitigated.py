@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -39,19 +39,17 @@ def named_strategies(
     if isinstance(strategies, str):
         chosen = WITHOUT_PAST if strategies == "all" else (strategies,)
         return named_strategies(list(chosen))
+    if isinstance(strategies, Mapping) or not isinstance(strategies, Iterable):
+        raise ValueError(
+            f"strategies = {strategies!r} is no list; pass names or options, as "
+            "['replay', {'name': 'ewc', 'strength': 10}], or 'all'"
+        )
     found: dict[str, Strategy] = {}
     for given in strategies:
         options = _options(given)
-        defaults = STRATEGY_OPTIONS[options.name]
-        changed = [
-            f"{key} = {value}"
-            for key, value in options.model_dump().items()
-            if key != "name" and value != defaults[key]
-        ]
-        name = ", ".join([options.name, *changed])
-        if name in found:
-            raise ValueError(f"strategies holds {name!r} twice; give each once")
-        found[name] = options
+        if options.label in found:
+            raise ValueError(f"strategies holds {options.label!r} twice; give each once")
+        found[options.label] = options
     return found
 
 
@@ -131,4 +129,5 @@ def _options(given: str | Mapping[str, Any] | Strategy) -> Strategy:
     except ValidationError as error:
         first = error.errors()[0]
         where = "".join(f"{part}: " for part in first["loc"])
-        raise ValueError(f"strategies: {where}{first['msg']}") from None
+        said = first["msg"].removeprefix("Value error, ")
+        raise ValueError(f"strategies: {where}{said}") from None

@@ -30,7 +30,10 @@ def test_every_form_of_task_gives_the_same_forecast():
         ((old, old), (new, new)),
         ([old], new),
     ]
-    made = [capacity.forecast(NET, old=a, new=b, training=SHORT, orders=3) for a, b in forms]
+    made = [
+        capacity.forecast(NET, old=a, new=b, training=SHORT, orders=3, budget=None)
+        for a, b in forms
+    ]
     for other in made[1:]:
         assert other == made[0]
     assert made[0].loss_increase.status is Status.UNCALIBRATED
@@ -51,7 +54,7 @@ def test_several_old_tasks():
 def test_the_model_is_left_alone():
     before = [p.clone() for p in NET.parameters()]
     state = torch.get_rng_state()
-    capacity.forecast(NET, old=data(), new=data((2, 3)), training=SHORT, orders=2)
+    capacity.forecast(NET, old=data(), new=data((2, 3)), training=SHORT, orders=2, budget=None)
     assert torch.equal(torch.get_rng_state(), state)
     assert all(p.grad is None for p in NET.parameters())
     assert all(torch.equal(a, b) for a, b in zip(before, NET.parameters(), strict=True))
@@ -70,7 +73,7 @@ def test_divergence_of_the_simulation_is_shown():
     wild = capacity.Training(lr=1e20, epochs=5, batch_size=16)
     x = torch.randn(32, 6)
     made = capacity.forecast(
-        NET, old=(x, x[:, :4]), new=(x, x[:, 2:]), loss="mse", training=wild, orders=2
+        NET, old=(x, x[:, :4]), new=(x, x[:, 2:]), loss="mse", training=wild, orders=2, budget=None
     )
     assert made.loss_increase.status is Status.DIVERGED
     assert made.loss_increase.value is None
@@ -79,7 +82,9 @@ def test_divergence_of_the_simulation_is_shown():
 def test_what_diverges_has_no_accuracy():
     stiff = {"name": "l2", "strength": 1e30}
     wild = capacity.Training(lr=0.1, epochs=5, batch_size=16, strategy=stiff)
-    made = capacity.forecast(NET, old=data(), new=data((2, 3), seed=1), training=wild, orders=2)
+    made = capacity.forecast(
+        NET, old=data(), new=data((2, 3), seed=1), training=wild, orders=2, budget=None
+    )
     for estimate in (made.accuracy_drop, made.new_accuracy, made.average_accuracy):
         assert estimate.status is Status.DIVERGED
         assert estimate.value is None

@@ -153,9 +153,11 @@ def test_the_plans_own_strategy_counts():
     a, _, new = pairs()
     frozen = {"name": "freeze", "parameters": ["0.*", "2.weight"]}
     plan = Training(lr=0.1, epochs=3, batch_size=8, strategy=frozen)
-    mine = capacity.forecast(net(), old=a, new=new, training=plan, orders=2)
+    mine = capacity.forecast(net(), old=a, new=new, training=plan, orders=2, budget=None)
     naive = plan.model_copy(update={"strategy": Strategy()})
-    other = capacity.forecast(net(), old=a, new=new, training=naive, strategies=[frozen], orders=2)
+    other = capacity.forecast(
+        net(), old=a, new=new, training=naive, strategies=[frozen], orders=2, budget=None
+    )
     assert mine.by_strategy == {}
     (under,) = other.by_strategy.values()
     assert under != other
@@ -166,7 +168,9 @@ def test_all_strategies_without_a_past():
     torch.manual_seed(0)
     a, _, new = pairs()
     training = Training(lr=0.05, epochs=1, batch_size=8)
-    made = capacity.forecast(net(), old=a, new=new, training=training, strategies="all", orders=1)
+    made = capacity.forecast(
+        net(), old=a, new=new, training=training, strategies="all", orders=1, budget=None
+    )
     assert set(made.by_strategy) == set(WITHOUT_PAST)
     for under in made.by_strategy.values():
         assert 0 <= under.new_accuracy.value <= 1
@@ -178,7 +182,7 @@ def test_what_diverges_comes_last():
     training = Training(lr=0.1, epochs=40, batch_size=8)
     wild = {"name": "l2", "strength": 1e6}
     made = capacity.forecast(
-        net(), old=a, new=new, training=training, strategies=[wild, "naive"], orders=1
+        net(), old=a, new=new, training=training, strategies=[wild, "naive"], orders=1, budget=None
     )
     assert list(made.by_strategy) == ["naive", "l2, strength = 1000000.0"]
     assert rank({}) == {}

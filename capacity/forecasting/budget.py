@@ -1,0 +1,217 @@
+"""What a forecast may spend, in counted operations, and the steps and samples that this pays.
+
+Operations of matrix products and convolutions are counted, as `cost_ratio` counts them, so a budget
+buys the same on every machine. What a step does to every parameter besides is counted where the
+parameters do not fit into a cache: there it takes time, and more of it in small steps.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from torch.utils.flop_counter import FlopCounterMode
+
+from capacity.config import Strategy
+from capacity.forecasting.compression import FEWEST_STEPS, SMALLEST_BATCH
+
+FEWEST_TESTS = 8
+"""Test samples of a task below which its accuracy says nothing."""
+
+_TESTS = 1 / 5
+"""Most of a budget that reading the test splits may take."""
+_CACHED = 1 << 17
+"""Parameters that a cache holds."""
+_MOVE = 25.0
+"""Operations that take as long as moving a number to or from beyond the cache."""
+_MEMORIES = 0.2
+"""Most of a budget that a strategy's importances and bases may take."""
+
+
+def operations(run: Callable[[], object]) -> float:
+    """Count what a call does.
+
+    Args:
+        run: The call.
+
+    Returns:
+        Floating-point operations of its matrix products and convolutions.
+    """
+    with FlopCounterMode(display=False) as counter:
+        run()
+    return float(counter.get_total_flops())
+
+
+def moving(parameters: int, passes: float) -> float:
+    """Count passes over the parameters as operations.
+
+    Args:
+        parameters: P.
+        passes: Numbers read or written for each parameter.
+
+    Returns:
+        Operations that take as long.
+    """
+    return _MOVE * passes * max(0, parameters - _CACHED)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Prices:
+    """What the parts of a forecast cost, in operations.
+
+    Attributes:
+        step: One step, whatever its batch.
+        sample: One sample of a step.
+        test: One forward pass of a test sample.
+        spent: What finding out cost, and what a strategy remembers.
+    """
+
+    step: float
+    sample: float
+    test: float
+    spent: float
+
+    def training(self, steps: int, batch: float) -> float:
+        """Price steps.
+
+        Args:
+            steps: How many.
+            batch: Samples of each.
+
+        Returns:
+            Operations.
+        """
+        return steps * (self.step + self.sample * batch)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Allocation:
+    """What a budget pays.
+
+    Attributes:
+        steps: Steps of the compressed training.
+        batch: Samples of each.
+        tests: Test samples of every old task, then of the new one.
+        spent: Operations in all.
+        smallest: The least budget (a share of the training) that pays a forecast.
+        within: Whether this forecast stays within the budget.
+    """
+
+    steps: int
+    batch: int
+    tests: tuple[int, ...]
+    spent: float
+    smallest: float
+    within: bool
+
+
+def allocate(
+    prices: Prices,
+    *,
+    budget: float,
+    training: float,
+    wanted: float,
+    planned: int,
+    largest: int,
+    tests: Sequence[int],
+    passes: Sequence[float],
+    stretch: bool = False,
+) -> Allocation:
+    """Find the steps, batch and test samples that a budget pays.
+
+    Args:
+        prices: What the parts cost.
+        budget: Share of the training's operations.
+        training: The training's operations.
+        wanted: Steps that stability asks for (`compression.steps_wanted`).
+        planned: Steps of the training; no more are of use.
+        largest: The training's batch; no larger one is of use.
+        tests: Test samples that there are, for every task scored.
+        passes: How often each of them is read, on average over its samples.
+        stretch: Take the smallest forecast that there is where the budget pays none.
+
+    Returns:
+        The allocation.
+
+    Raises:
+        ValueError: If the budget pays no estimate although one cheaper than the training exists,
+            and must not be stretched.
+    """
+    room = budget * training - prices.spent
+    narrowest = min(SMALLEST_BATCH, largest)
+    least_tests = [min(have, FEWEST_TESTS) for have in tests]
+
+    def reading(read: Sequence[int]) -> float:
+        return prices.test * sum(n * k for n, k in zip(read, passes, strict=True))
+
+    cheapest = prices.training(FEWEST_STEPS, narrowest) + reading(least_tests)
+    smallest = (cheapest + prices.spent) / training
+    if cheapest > room:
+        if smallest < 1 and not stretch:
+            # Rounded up, so that the number named works.
+            named = math.ceil(smallest * 1000) / 1000
+            raise ValueError(
+                f"budget = {budget:g} pays no forecast of this training; the smallest that does is "
+                f"{named:g} of the training's operations; pass at least that, or budget=None for "
+                "the full simulation"
+            )
+        return Allocation(
+            steps=FEWEST_STEPS,
+            batch=narrowest,
+            tests=tuple(least_tests),
+            spent=prices.spent + cheapest,
+            smallest=smallest,
+            within=False,
+        )
+    everything = reading(tests)
+    part = 1.0 if everything == 0 else min(1.0, _TESTS * room / everything)
+    read = [max(low, int(part * have)) for low, have in zip(least_tests, tests, strict=True)]
+    left = room - reading(read)
+    if left < prices.training(FEWEST_STEPS, narrowest):
+        read = least_tests
+        left = room - reading(read)
+
+    def paid(batch: int) -> int:
+        return int(left / prices.training(1, batch))
+
+    batch = next((b for b in range(largest, narrowest, -1) if paid(b) >= wanted), narrowest)
+    steps = min(max(paid(batch), FEWEST_STEPS), planned)
+    return Allocation(
+        steps=steps,
+        batch=batch,
+        tests=tuple(read),
+        spent=prices.spent + prices.training(steps, batch) + reading(read),
+        smallest=smallest,
+        within=True,
+    )
+
+
+def affordable(
+    options: Strategy, *, budget: float, training: float, sample: float, old: int, outputs: int
+) -> tuple[Strategy, float]:
+    """Let a strategy remember no more than a budget pays.
+
+    Args:
+        options: The strategy.
+        budget: Share of the training's operations.
+        training: The training's operations.
+        sample: Operations of the gradient of one sample.
+        old: Number of old tasks.
+        outputs: Outputs of the network, each of which has a gradient of its own.
+
+    Returns:
+        The strategy, with fewer samples behind its importances or bases where all are too dear; and
+        the operations that these take.
+    """
+    dear = options.name == "ogd" or (options.name == "ewc" and options.fisher == "true")
+    each = sample * old * (outputs if dear else 1 / 3 if options.name == "gpm" else 1)
+    if options.samples is None:
+        kept = options.memory if options.name in {"der", "derpp"} else None
+        return options, (kept or 0) * sample / 3
+    most = max(FEWEST_TESTS, int(_MEMORIES * budget * training / each))
+    samples = min(options.samples, most)
+    if options.name == "ewc" and options.fisher == "ggn":
+        # Nothing is prepared: every step of the training pays for the matrix.
+        return options.model_copy(update={"samples": samples}), 0.0
+    return options.model_copy(update={"samples": samples}), samples * each
