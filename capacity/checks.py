@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import difflib
 import math
+import os
 from collections.abc import Iterable
+from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -83,6 +85,64 @@ def positive_float(argument: str, value: object) -> float:
     if not good or not math.isfinite(value) or value <= 0:  # type: ignore[arg-type, operator]
         raise ValueError(f"{argument} = {value!r} must be a finite number above 0")
     return float(value)  # type: ignore[arg-type]
+
+
+def nonnegative_float(argument: str, value: object) -> float:
+    """Check that a number is finite and not below zero.
+
+    Args:
+        argument: Name of the argument, for the message.
+        value: What came.
+
+    Returns:
+        The value as a float.
+
+    Raises:
+        ValueError: If it is anything else.
+    """
+    good = isinstance(value, int | float) and not isinstance(value, bool)
+    if not good or not math.isfinite(value) or value < 0:  # type: ignore[arg-type, operator]
+        raise ValueError(f"{argument} = {value!r} must be a finite number, at least 0")
+    return float(value)  # type: ignore[arg-type]
+
+
+def path_of(argument: str, value: object) -> Path:
+    """Check that something names a place on disk.
+
+    Args:
+        argument: Name of the argument, for the message.
+        value: What came.
+
+    Returns:
+        The path.
+
+    Raises:
+        ValueError: If it is anything else than text or a path.
+    """
+    if not isinstance(value, str | os.PathLike):
+        raise ValueError(f"{argument} is a {type(value).__name__}; pass a path, as text or a Path")
+    return Path(value)
+
+
+def fits_in_memory(argument: str, value: object, numbers: int) -> None:
+    """Check that parameters fit into the memory of this machine, before they are made.
+
+    Args:
+        argument: Name of the argument, for the message.
+        value: What came.
+        numbers: How many parameters it asks for, single precision.
+
+    Raises:
+        ValueError: If they take more than all of the memory.
+    """
+    if not hasattr(os, "sysconf"):  # Windows does not say
+        return
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    if 4 * numbers > memory:
+        raise ValueError(
+            f"{argument} = {value!r} asks for {numbers:,} parameters ({4 * numbers / 2**30:,.0f} "
+            f"GiB), and this machine has {memory / 2**30:,.0f} GiB of memory; take a smaller one"
+        )
 
 
 def finite_tensor(argument: str, value: object) -> Tensor:

@@ -8,12 +8,14 @@ path. Bundled recipes are the files under `benchmarks/recipes/`.
 from __future__ import annotations
 
 import math
+import os
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 import yaml
-from pydantic import BaseModel, Field, Strict, ValidationError, model_validator
+from pydantic import BaseModel, BeforeValidator, Field, Strict, ValidationError, model_validator
 
 from capacity.checks import nearest
 from capacity.config_strategy import PositiveFloat, PositiveInt, Section, Strategy
@@ -22,6 +24,9 @@ Fraction = Annotated[float, Field(gt=0, lt=1)]
 Decay = Annotated[float, Field(ge=0, lt=1)]
 # YAML has lists only; the numbers inside stay strictly typed.
 Sizes = Annotated[tuple[PositiveInt, ...], Strict(False)]
+NamedStrategy = Annotated[
+    Strategy, BeforeValidator(lambda given: {"name": given} if isinstance(given, str) else given)
+]
 
 
 class TaskStream(Section):
@@ -79,7 +84,7 @@ class Training(Section):
     """Learning rate at the start of a task."""
     schedule: Literal["constant", "cosine"] = "constant"
     """Learning rate over a task: constant, or cosine to 0."""
-    epochs: PositiveInt = 10
+    epochs: Annotated[int, Field(ge=1, le=1_000_000)] = 10
     """Passes over the task's training data."""
     batch_size: PositiveInt = 64
     """Samples per step; a task smaller than this trains on full batches."""
@@ -144,6 +149,8 @@ class Measure(Section):
 
     forecast: bool = True
     """Forecast the forgetting of every earlier task before each task."""
+    strategies: Annotated[tuple[NamedStrategy, ...], Strict(False)] = ()
+    """Strategies to forecast and rank before each task, as [ewc, {name: replay, memory: 20}]."""
     transport: bool = True
     """Track J_t of replica 0; off, R_A takes J_t = 1."""
     tangents: PositiveInt = 16
@@ -163,13 +170,16 @@ class Measure(Section):
     """Most further passes to count the singular values of J_t - 1; 0 gives a lower bound."""
     composed_spectrum: bool = False
     """Resolve the spectrum of J_t over all tasks, too, once the last is learned."""
+    capacity: bool = True
+    """Measure R_A and m_B before each task, and judge by them; off, a run takes little more than
+    its training and its forecasts."""
     capacity_probes: Annotated[int, Field(ge=2)] = 16
     """Random probes for log det in R_A; at least 2, to know the error."""
     capacity_nodes: PositiveInt = 10
     """Most sweeps over the trajectory for log det in R_A."""
     capacity_precision: PositiveFloat = 0.02
     """Half-width of R_A's interval, relative to it, at which the sweeps end earlier."""
-    eps: Annotated[tuple[PositiveFloat, ...], Strict(False)] = (0.1,)
+    eps: Annotated[tuple[PositiveFloat, ...], Strict(False), Field(min_length=1)] = (0.1,)
     """Scales of R_A = 1/2 log det(1 + eps^-2 J' P_A J); the first is the headline."""
     sensitivity_eps: Annotated[tuple[PositiveFloat, ...], Strict(False)] = (0.01, 0.1, 1.0)
     """Scales at which R_A is shown at a tenth of the tolerance, at it, and at ten times it; an
@@ -184,6 +194,19 @@ class Measure(Section):
     """Judge by every form of the criterion whether the next task will make the network forget."""
     closure_points: Annotated[int, Field(ge=0)] = 4
     """Moments along each training at which the next task is judged, too; 0 for none."""
+
+    @model_validator(mode="after")
+    def _strategies_can_be_compared(self) -> Measure:
+        labels = [options.label for options in self.strategies]
+        for k, label in enumerate(labels):
+            if label in labels[:k]:
+                raise ValueError(f"strategies holds {label!r} twice; give each once")
+        if any(options.name == "si" for options in self.strategies):
+            raise ValueError(
+                "strategies holds 'si', which needs to have watched the old tasks' training; it is "
+                "forecast where it is training.strategy"
+            )
+        return self
 
 
 class Recipe(Section):
@@ -215,14 +238,8 @@ def _line(error: ValidationError, source: str) -> str:
     """Say the first thing wrong with a recipe in one line, and how many more there are."""
     first, *others = error.errors()
     path = ".".join(str(part) for part in first["loc"]) or "recipe"
-    if first["type"] == "extra_forbidden":
-        section: type[BaseModel] = Recipe
-        for part in first["loc"][:-1]:
-            field = section.model_fields.get(str(part))
-            if field is None or not isinstance(field.annotation, type):
-                break
-            section = field.annotation
-        names = list(section.model_fields)
+    if first["type"] in {"extra_forbidden", "invalid_key"}:
+        names = list(_section_at(first["loc"][:-1]).model_fields)
         said = (
             f"is not a field{nearest(str(first['loc'][-1]), names)}; accepted: {', '.join(names)}"
         )
@@ -231,10 +248,43 @@ def _line(error: ValidationError, source: str) -> str:
         text = f"{path} is missing"
     elif first["type"] == "value_error":
         text = f"{path}: {first['ctx']['error']}"
+    elif first["type"] in {"model_type", "model_attributes_type"}:
+        names = list(_section_at(first["loc"]).model_fields)
+        text = f"{path} = {first['input']!r} is no section; give its fields: {', '.join(names)}"
+    elif first["type"] == "literal_error":
+        names = re.findall(r"'([^']*)'", first["ctx"]["expected"])
+        text = (
+            f"{path} = {first['input']!r} is not known; accepted: "
+            f"{', '.join(map(repr, names))}{nearest(str(first['input']), names)}"
+        )
     else:
         text = f"{path} = {first['input']!r}: {first['msg'][0].lower()}{first['msg'][1:]}"
+        if first["type"] in {"float_type", "float_parsing"}:
+            text += _as_number(first["input"])
     more = f" (and {len(others)} more)" if others else ""
     return f"{source}: {text}{more}"
+
+
+def _as_number(value: object) -> str:
+    """Say how YAML takes what looks like a number and is text to it, as 1e-3."""
+    try:
+        number = float(value) if isinstance(value, str) else math.nan
+    except ValueError:
+        return ""
+    return f"; write {yaml.safe_dump(number).split()[0]}" if math.isfinite(number) else ""
+
+
+def _section_at(path: Sequence[str | int]) -> type[BaseModel]:
+    """Find the section that a path leads to, through lists of sections, too."""
+    section: type[BaseModel] = Recipe
+    for part in path:
+        if isinstance(part, int):
+            continue
+        annotation = section.model_fields[part].annotation
+        while not isinstance(annotation, type):
+            annotation = get_args(annotation)[0]
+        section = annotation
+    return section
 
 
 def build(fields: Mapping[str, Any], *, source: str = "recipe") -> Recipe:
@@ -291,9 +341,10 @@ def recipe_path(name: str | Path) -> Path:
     """
     path = Path(name)
     if path.suffix in {".yaml", ".yml"}:
-        if path.is_file():
+        if os.path.isfile(path):  # Path's own raises where a name is too long
             return path
-        raise ValueError(f"recipe = {str(name)!r}: there is no such file")
+        why = "is a directory; name a file" if os.path.isdir(path) else "there is no such file"
+        raise ValueError(f"recipe = {str(name)!r}: {why}")
     names = recipe_names()
     if str(name) not in names:
         raise ValueError(
@@ -319,13 +370,12 @@ def load(name: str | Path, overrides: Sequence[str] = ()) -> Recipe:
     path = recipe_path(name)
     try:
         fields = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except (yaml.YAMLError, UnicodeDecodeError, OSError) as error:
         reason = " ".join(str(error).split())
         raise ValueError(f"{path.name}: not readable as YAML: {reason}") from None
     if not isinstance(fields, dict):
-        raise ValueError(
-            f"{path.name}: a recipe is a mapping of fields, not {type(fields).__name__}"
-        )
+        came = "and this is empty" if fields is None else f"not {type(fields).__name__}"
+        raise ValueError(f"{path.name}: a recipe is a mapping of fields, {came}")
     for item in overrides:
         _override(fields, item)
     return build(fields, source=path.name)

@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, Strict, model_serializer, mod
 
 from capacity.checks import nearest
 
-PositiveInt = Annotated[int, Field(ge=1)]
+PositiveInt = Annotated[int, Field(ge=1, le=2**31 - 1)]
 PositiveFloat = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
 
@@ -87,6 +87,17 @@ class Strategy(Section):
     factor: Annotated[float, Field(gt=0, le=1)] | None = None
     """What the learning rate (`lower_lr`) or the number of epochs (`fewer_epochs`) is multiplied
     with."""
+
+    @property
+    def label(self) -> str:
+        """Its name, with what differs from the defaults: `ewc, strength = 100.0`."""
+        defaults = STRATEGY_OPTIONS[self.name]
+        changed = [
+            f"{key} = {value}"
+            for key, value in self.model_dump().items()
+            if key != "name" and value != defaults[key]
+        ]
+        return ", ".join([self.name, *changed])
 
     @model_validator(mode="before")
     @classmethod

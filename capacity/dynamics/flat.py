@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.nn.parameter import UninitializedParameter
 
 from capacity.tasks.task import Task
 
@@ -55,6 +56,12 @@ class FlatModel:
                     "call .eval() on the layer"
                 )
         trainable = {n: p for n, p in module.named_parameters() if p.requires_grad}
+        lazy = [n for n, p in trainable.items() if isinstance(p, UninitializedParameter)]
+        if lazy:
+            raise ValueError(
+                f"model parameter {lazy[0]!r} has no shape yet (a lazy layer); call the model on "
+                "one batch first"
+            )
         if not trainable:
             raise ValueError(
                 "model has no trainable parameters; set requires_grad=True on those to train"

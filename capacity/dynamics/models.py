@@ -9,7 +9,7 @@ from itertools import pairwise
 import torch
 from torch import nn
 
-from capacity.checks import positive_int
+from capacity.checks import fits_in_memory, positive_int
 from capacity.config import Model
 
 ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
@@ -62,6 +62,8 @@ def build_model(model: Model, input_shape: Sequence[int], n_outputs: int, seed: 
 def _mlp(model: Model, shape: tuple[int, ...], n_outputs: int) -> nn.Module:
     layers: list[nn.Module] = [nn.Flatten()]
     widths = (math.prod(shape), *model.hidden)
+    weights = sum(a * b for a, b in pairwise((*widths, n_outputs)))
+    fits_in_memory("model.hidden", list(model.hidden), weights)
     for before, after in pairwise(widths):
         layers += [nn.Linear(before, after), ACTIVATIONS[model.activation]()]
     return nn.Sequential(*layers, nn.Linear(widths[-1], n_outputs))
@@ -79,6 +81,8 @@ def _cnn(model: Model, shape: tuple[int, ...], n_outputs: int) -> nn.Module:
             "channels, as model.hidden=[16]"
         )
     channels, height, width = shape
+    weights = 9 * sum(a * b for a, b in pairwise((channels, *model.hidden)))
+    fits_in_memory("model.hidden", list(model.hidden), weights)
     layers: list[nn.Module] = []
     for before, after in pairwise((channels, *model.hidden)):
         layers += [

@@ -1,0 +1,190 @@
+"""Damaged or foreign files in a run directory: named, and never written over."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+import capacity
+from bad_inputs.checkers import check_refused, check_said, copy_of, fingerprint
+from capacity.cli import main
+
+
+def content(name, given):
+    """Replace a file."""
+    return lambda run: (run / name).write_bytes(given)
+
+
+def changed(name, how):
+    """Rewrite a file's text."""
+    return lambda run: (run / name).write_text(how((run / name).read_text()))
+
+
+def field(name, **fields):
+    """Replace top-level fields of a JSON file."""
+    return changed(name, lambda text: json.dumps(json.loads(text) | fields))
+
+
+def half(name):
+    """Keep the first half of a file."""
+
+    def cut(run):
+        data = (run / name).read_bytes()
+        (run / name).write_bytes(data[: len(data) // 2])
+
+    return cut
+
+
+def torn(text):
+    """Cut the second row, and keep its end of line."""
+    first, second, *rest = text.splitlines(keepends=True)
+    return "".join([first, second[:20] + "\n", *rest])
+
+
+DAMAGE = {
+    # what is wrong: (how the copy is damaged, words of the error)
+    "truncated result": (half("result.json"), "result.json: not readable as JSON", "delete it"),
+    "empty result": (content("result.json", b""), "result.json: not readable", "--resume"),
+    "binary result": (content("result.json", b"\x00\xff" * 40), "result.json: not readable"),
+    "result that is a list": (content("result.json", b"[1]"), "result.json: not a JSON object"),
+    "result with NaN": (
+        changed("result.json", lambda text: text.replace('"replicas": 1', '"replicas": NaN')),
+        "result.json: not readable as JSON", "NaN",
+    ),
+    "foreign result": (content("result.json", b'{"accuracy": 0.9}'), "not of this program"),
+    "another program's result": (field("result.json", schema="w"), "schema = 'w'", "capacity run"),
+    "later version": (
+        field("result.json", schema_version=99), "schema_version 99", "reads 1", "leave the run out"
+    ),
+    "version as text": (field("result.json", schema_version="1"), "schema_version '1'"),
+    "tasks as text": (field("result.json", tasks="five"), "tasks is not a list", "delete it"),
+    "tasks of text": (field("result.json", tasks=["a"]), "tasks[0] is not an object"),
+    "accuracy as a number": (field("result.json", accuracy=0.9), "accuracy is not an object"),
+    "transitions as text": (field("result.json", transitions="no"), "transitions is not a list"),
+    "no result": (lambda run: (run / "result.json").unlink(), "result.json: missing", "--resume"),
+    "torn middle row": (changed("metrics.jsonl", torn), "metrics.jsonl: line 2", "delete this"),
+    "row of another kind": (
+        changed("metrics.jsonl", lambda text: "[1]\n" + text), "line 1 is not a JSON object"
+    ),
+    "binary rows": (content("metrics.jsonl", b"\xff\xfe\n\xff\n"), "metrics.jsonl: line 1"),
+    "cut spectra": (half("spectra.safetensors"), "spectra.safetensors", "not readable"),
+    "foreign spectra": (content("spectra.safetensors", b"hello, hello, hello"), "safetensors"),
+    "empty spectra": (content("spectra.safetensors", b""), "spectra.safetensors", "not readable"),
+    "cut status": (half("status.json"), "status.json: not readable as JSON", "delete it"),
+    "foreign status": (field("status.json", seconds="x"), "status.json: seconds is not an object"),
+    "cut environment": (half("env.json"), "env.json: not readable as JSON", "delete it"),
+    "environment as a list": (content("env.json", b"[]"), "env.json: not a JSON object"),
+    "environment in another coding": (content("env.json", b'{"a": "\xff"}'), "env.json", "utf-8"),
+    "cut recipe": (content("recipe.yaml", b"name: ["), "recipe.yaml", "expected"),
+    "recipe as a list": (content("recipe.yaml", b"- a\n"), "recipe.yaml is not a mapping"),
+    "recipe in another coding": (content("recipe.yaml", b"name: \xff"), "recipe.yaml", "utf-8"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", DAMAGE)
+def test_a_damaged_run_is_named_by_every_reader(case, kept, tmp_path, capsys, monkeypatch):
+    damage, *said = DAMAGE[case]
+    bad = copy_of(kept, tmp_path / "bad")
+    damage(bad)
+    before = fingerprint(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    for words in (
+        ["report", "bad"],
+        ["report", "bad", "-o", "bad.html"],
+        ["compare", str(kept), "bad", "-o", "both.html"],
+        ["export", "bad", "--to", "tensorboard", "--out", "board"],
+    ):
+        check_refused(capsys, words, "bad", *said)
+    with pytest.raises(ValueError, match="bad") as caught:
+        capacity.query("FROM runs", kept, bad)
+    check_said(str(caught.value), said)
+    assert fingerprint(tmp_path) == before
+
+
+TAKEN_UP = {
+    # what is wrong: (how the copy is damaged, words of the error)
+    "truncated result": (half("result.json"), "result.json", "delete it"),
+    "later version": (field("result.json", schema_version=2), "schema_version 2"),
+    "cut status": (half("status.json"), "status.json", "delete it"),
+    "cut recipe": (content("recipe.yaml", b"name: ["), "recipe.yaml", "YAML"),
+    "recipe of a later version": (
+        changed("recipe.yaml", lambda text: text + "warmup: 3\n"), "recipe.yaml: warmup is not"
+    ),
+    "no recipe": (lambda run: (run / "recipe.yaml").unlink(), "is no run directory"),
+    "empty recipe": (content("recipe.yaml", b""), "recipe.yaml", "empty"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", TAKEN_UP)
+def test_a_damaged_run_is_not_taken_up(case, kept, tmp_path, capsys):
+    damage, *said = TAKEN_UP[case]
+    bad = copy_of(kept, tmp_path / "bad")
+    damage(bad)
+    before = fingerprint(bad)
+    check_refused(capsys, ["run", "--resume", str(bad), "--quiet"], *said)
+    assert fingerprint(bad) == before
+
+
+JOURNAL = {
+    # what is wrong: (content of a record, words of the error)
+    "cut record": (b'{"schema": "capa', "not readable as JSON", "done anew"),
+    "foreign record": (b'{"a": 1}', "it is no record of a stage", "done anew"),
+    "later version": (
+        b'{"schema": "capacity/journal", "schema_version": 9, "record": {}}', "schema_version = 9"
+    ),
+    "another recipe": (
+        b'{"schema": "capacity/journal", "schema_version": 1, "recipe": "x", "record": {}}',
+        "belongs to a run of another recipe",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", JOURNAL)
+def test_a_damaged_record_of_a_cut_off_run_is_named(case, kept, tmp_path, capsys):
+    given, *said = JOURNAL[case]
+    bad = copy_of(kept, tmp_path / "bad")
+    field("status.json", state="interrupted")(bad)
+    (bad / "journal").mkdir()
+    (bad / "journal" / "task0.learned.json").write_bytes(given)
+    before = fingerprint(bad)
+    check_refused(capsys, ["run", "--resume", str(bad), "--quiet"], "task0.learned.json", *said)
+    assert fingerprint(bad) == before
+
+
+def test_a_last_row_that_a_kill_cut_short_is_left_out(kept, tmp_path):
+    bad = copy_of(kept, tmp_path / "bad")
+    rows = (bad / "metrics.jsonl").read_text()
+    (bad / "metrics.jsonl").write_text(rows[:-30])
+    (bad / "metrics.parquet").unlink()
+    assert main(["report", str(bad)]) == 0
+    whole = [row["epoch"] for row in capacity.query("FROM metrics", kept)]
+    short = [row["epoch"] for row in capacity.query("FROM metrics", bad)]
+    assert 0 < len(short) < len(whole)
+
+
+def test_rows_in_a_damaged_parquet_file_are_named(kept, tmp_path):
+    bad = copy_of(kept, tmp_path / "bad")
+    content("metrics.parquet", b"PAR1")(bad)
+    with pytest.raises(ValueError, match=r"metrics\.parquet: not readable .* metrics\.jsonl"):
+        capacity.query("FROM metrics", bad)
+
+
+def test_a_changed_recipe_is_refused_by_field_when_a_run_is_taken_up(kept, capsys):
+    check_refused(
+        capsys,
+        ["run", "--resume", str(kept), "training.lr=0.25", "--quiet"],
+        "another recipe",
+        "training.lr was 0.5, is 0.25",
+        "name another directory",
+    )
+
+
+@pytest.mark.parametrize("command", [["report"], ["compare"], ["run", "--resume"]])
+def test_what_is_no_run_is_refused(command, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "file").write_text("x")
+    (tmp_path / "empty").mkdir()
+    for name in ("nowhere", "file", "empty"):
+        check_refused(capsys, [*command, name], repr(name), "pass")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["empty", "file"]
