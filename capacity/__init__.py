@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from capacity.runs.rows import Rows as Rows
     from capacity.runs.run import Run as Run
     from capacity.runs.run import open_run as open_run
+    from capacity.runs.run import resume as resume
     from capacity.runs.run import run as run
     from capacity.runs.seeds import SeedRuns as SeedRuns
     from capacity.runs.seeds import run_seeds as run_seeds
@@ -47,6 +48,7 @@ if TYPE_CHECKING:
 _HOME = {
     # do
     "run": "capacity.runs.run",
+    "resume": "capacity.runs.run",
     "open_run": "capacity.runs.run",
     "run_seeds": "capacity.runs.seeds",
     "compare": "capacity.comparison.compare",

@@ -11,6 +11,7 @@ from pathlib import Path
 from types import FrameType
 from typing import NoReturn
 
+FAILED = 1
 USER_ERROR = 2
 INTERRUPTED = 130
 
@@ -35,9 +36,19 @@ def parser() -> argparse.ArgumentParser:
     commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
 
     run = commands.add_parser("run", help="learn a sequence of tasks, forecast, measure, report")
-    run.add_argument("recipe", help="name of a bundled recipe, or a .yaml file")
+    run.add_argument("recipe", nargs="?", help="name of a bundled recipe, or a .yaml file")
     run.add_argument(
         "overrides", nargs="*", metavar="FIELD=VALUE", help="as training.lr=0.05 replicas=4"
+    )
+    run.add_argument(
+        "--resume", type=Path, metavar="DIR", help="go on with a run, or seeds, that were cut off"
+    )
+    run.add_argument(
+        "--checkpoint-minutes",
+        type=float,
+        default=5.0,
+        metavar="M",
+        help="keep a training every M minutes between the ends of tasks (default: 5)",
     )
     run.add_argument("--out", type=Path, metavar="DIR", help="run directory (default: runs/...)")
     run.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N (default: auto)")
@@ -93,8 +104,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         arguments: Command-line arguments; None takes those of the process.
 
     Returns:
-        0 when it worked, 1 when the run diverged or a seed failed, 2 for a mistake of the user,
-        130 when it was interrupted.
+        0 when it worked, 1 when the run diverged, or it or a seed failed, 2 for a mistake of the
+        user, 130 when it was interrupted.
     """
     parsed = _parse(arguments)
     # `kill` ends a run the way Ctrl-C does: with a readable run directory.
@@ -130,22 +141,65 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         top.error(f"unrecognized arguments: {' '.join(rest)}")
     if late:
         parsed.overrides += rest
+    if parsed.command == "run" and parsed.recipe is None and parsed.resume is None:
+        top.error("run: recipe is missing; name one (`capacity recipes ls`), or --resume DIR")
     return parsed
 
 
 def _run(parsed: argparse.Namespace) -> int:
     from capacity import config
 
+    if parsed.resume is not None:
+        _take_up(parsed)
     if parsed.seeds is not None:
         return _run_seeds(parsed)
     if parsed.jobs is not None:
         raise ValueError("--jobs says how many seeds run at a time; name them with --seeds, as 0-9")
     recipe = config.load(parsed.recipe, parsed.overrides)
-    from capacity.runs.run import run  # torch takes seconds to import; a wrong recipe should not
+    # torch takes seconds to import; a wrong recipe should not
+    from capacity.runs.run import RunFailedError, run
 
-    made = run(recipe, out=parsed.out, device=parsed.device, quiet=parsed.quiet)
+    try:
+        made = run(
+            recipe,
+            out=parsed.out,
+            device=parsed.device,
+            quiet=parsed.quiet,
+            checkpoint_minutes=parsed.checkpoint_minutes,
+        )
+    except RunFailedError as error:
+        if not isinstance(error.__cause__, OSError):
+            raise  # ours: the traceback says where
+        print(f"capacity: {' '.join(str(error).split())}", file=sys.stderr)
+        return FAILED
+    code = FAILED if made.status == "diverged" else 0
     print(made.path / "report.html")
-    return 1 if made.status == "diverged" else 0
+    return code
+
+
+def _take_up(parsed: argparse.Namespace) -> None:
+    """Fill in what --resume leaves out: the recipe, the directory and the seeds."""
+    folder = parsed.resume
+    if parsed.out is not None:
+        raise ValueError("--resume and --out both name the directory; leave --out out")
+    if parsed.recipe is not None and "=" in parsed.recipe:
+        # With no recipe before it, the first override stands where the recipe does.
+        parsed.recipe, parsed.overrides = None, [parsed.recipe, *parsed.overrides]
+    parsed.out = folder
+    saved = folder / "recipe.yaml"
+    if not saved.is_file():
+        from capacity.runs.seeds_folder import SeedsFolder
+
+        seeds = SeedsFolder(folder)
+        asked = seeds.asked()
+        if not asked:
+            raise ValueError(
+                f"--resume {str(folder)!r} is no run directory and no folder of seeds; pass what "
+                "`capacity run` printed"
+            )
+        saved = seeds.recipe_path
+        parsed.seeds = parsed.seeds or ",".join(map(str, asked))
+    parsed.recipe = parsed.recipe or saved
 
 
 def _run_seeds(parsed: argparse.Namespace) -> int:
@@ -154,7 +208,8 @@ def _run_seeds(parsed: argparse.Namespace) -> int:
     if any(word.partition("=")[0].strip() == "seed" for word in parsed.overrides):
         raise ValueError("seed=... and --seeds name the seed twice; leave one of them out")
     recipe = config.load(parsed.recipe, parsed.overrides)
-    from capacity.runs.seeds import parse_seeds, run_seeds
+    from capacity.runs.seeds import run_seeds
+    from capacity.runs.seeds_folder import parse_seeds
 
     made = run_seeds(
         recipe,
@@ -163,9 +218,10 @@ def _run_seeds(parsed: argparse.Namespace) -> int:
         out=parsed.out,
         device=parsed.device,
         quiet=parsed.quiet,
+        checkpoint_minutes=parsed.checkpoint_minutes,
     )
     print(made.path)
-    return 1 if made.failed or made.diverged else 0
+    return FAILED if made.failed or made.diverged else 0
 
 
 def _report(parsed: argparse.Namespace) -> int:

@@ -81,7 +81,17 @@ def test_public_flags_are_these():
     walk(parser(), "")
     assert found == {
         "": [],
-        "run": ["recipe", "overrides", "--out", "--device", "--quiet", "--seeds", "--jobs"],
+        "run": [
+            "recipe",
+            "overrides",
+            "--resume",
+            "--checkpoint-minutes",
+            "--out",
+            "--device",
+            "--quiet",
+            "--seeds",
+            "--jobs",
+        ],
         "report": ["run", "--output"],
         "compare": ["runs", "--output"],
         "export": ["run", "--to", "--out"],
@@ -108,7 +118,13 @@ def test_compare_and_export(capsys, tmp_path, monkeypatch):
 def test_ctrl_c_and_kill_leave_a_readable_run(sign, tmp_path):
     out = tmp_path / "run"
     command = [sys.executable, "-m", "capacity.cli", "run", "tiny-digits", "training.epochs=100000"]
-    with subprocess.Popen([*command, "--out", out], stderr=subprocess.PIPE, text=True) as process:
+
+    def heed() -> None:  # where the tests themselves run in the background, SIGINT is ignored
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+    with subprocess.Popen(
+        [*command, "--out", out], stderr=subprocess.PIPE, text=True, preexec_fn=heed
+    ) as process:
         try:
             deadline = time.monotonic() + 120
             while not (out / "metrics.jsonl").is_file() or not RunDirectory(out).metrics():

@@ -10,7 +10,7 @@ from capacity.comparison import tables, words
 from capacity.comparison.gather import Gathered, gather
 from capacity.comparison.page import to_html
 from capacity.notebook import table
-from capacity.runs.directory import write_atomically
+from capacity.runs.files import write_atomically
 
 
 @dataclass(frozen=True)

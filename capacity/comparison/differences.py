@@ -46,11 +46,13 @@ def frozen(value: object) -> Hashable:
     """Make a value of a recipe comparable.
 
     Args:
-        value: A number, a string, a list, None.
+        value: A number, a string, None, or a list or mapping of these.
 
     Returns:
-        The same with tuples for lists.
+        The same with tuples for lists and mappings.
     """
+    if isinstance(value, Mapping):
+        return tuple((key, frozen(part)) for key, part in value.items())
     return tuple(map(frozen, value)) if isinstance(value, list | tuple) else value
 
 
@@ -113,10 +115,10 @@ def spoken(value: object) -> str:
     """Write a value of a recipe.
 
     Args:
-        value: A number, a string, a list, None.
+        value: A number, a string, None, or a list or mapping of these.
 
     Returns:
-        As `0.05`, `none`, `64, 64`.
+        As `0.05`, `none`, `64, 64`, `ewc (strength 10)`.
     """
     if value is None:
         return "none"
@@ -126,6 +128,11 @@ def spoken(value: object) -> str:
         return f"{value:g}"
     if isinstance(value, list | tuple):
         return ", ".join(map(spoken, value)) or "none"
+    if isinstance(value, Mapping):
+        name, *options = (spoken(part) for part in value.values())
+        keys = list(value)[1:]
+        said = ", ".join(f"{key} {part}" for key, part in zip(keys, options, strict=True))
+        return f"{name} ({said})" if said else name
     return str(value)
 
 

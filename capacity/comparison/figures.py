@@ -23,7 +23,7 @@ from capacity.report.charts import (
     task_keys,
     task_scale,
 )
-from capacity.report.format import Cell, cell, header_cell, number, say
+from capacity.report.format import MISSING, Cell, cell, header_cell, number, say
 from capacity.report.tables import Table
 from capacity.report.view import forecast_mean, measured_mean
 
@@ -63,10 +63,12 @@ def quantity_figure(gathered: Gathered, k: int) -> Figure | None:
     if not means:
         return None
     names = [variant.label for variant in gathered.variants]
+    order = [variant.label for variant, _ in measures.ranked(gathered, quantity)]
+    means.sort(key=lambda row: order.index(row["variant"]))
     color = alt.Color("variant:N", scale=task_scale(names), legend=None)
     y = alt.Y(
         "variant:N",
-        sort=[row["variant"] for row in means],
+        sort=order,
         title=None,
         axis=alt.Axis(grid=True, gridDash=[1, 3], labelLimit=150),
     )
@@ -89,13 +91,17 @@ def quantity_figure(gathered: Gathered, k: int) -> Figure | None:
     return Figure(
         id=f"fig-quantity-{k}",
         title=f"{quantity.name[0].upper()}{quantity.name[1:]}",
-        caption=f"One ring per run, a tick at the mean with its 90 % interval. Further "
+        caption=f"The best on top: one ring per run, a tick at the mean with its 90 % interval. "
+        f"Further "
         f"{'right' if quantity.better > 0 else 'left'} is better; intervals that lie apart differ "
         "beyond the spread.",
-        alt=f"{quantity.name} per variant: one ring per run, mean and interval.",
+        alt=f"{quantity.head} per variant, the best first: "
+        + "; ".join(f"{row['variant']} {row['said']}" for row in means[:8])
+        + ".",
         spec=spec(chart, height=max(_ROW * len(means), 60)),
         table=_values(gathered, quantity),
         half=True,
+        csv={"variant": "variant", "value": quantity.head, "seed": "seed"},
     )
 
 
@@ -195,7 +201,12 @@ def course_figure(gathered: Gathered) -> Figure | None:
         caption=f"A line that keeps its height forgets nothing and goes on learning; {better} is "
         "better. Bands: \u00b1 one standard error over seeds, or over replicas where one run is "
         "counted. Choose a variant in the key to see it alone.",
-        alt=f"Line chart of mean test {kind} over the tasks so far, one line per variant.",
+        alt=f"Line chart of mean test {kind} over the tasks so far, one line per variant; at the "
+        "end "
+        + ", ".join(
+            f"{r[0].text} {[c.text for c in r[1:] if c.text != MISSING][-1]}" for r in rows[:8]
+        )
+        + ".",
         spec=spec(chart, height=280),
         keys=_keys(names, {point["variant"] for point in points}, "line"),
         table=Table(
@@ -203,6 +214,8 @@ def course_figure(gathered: Gathered) -> Figure | None:
             columns=("Variant", *(f"after task {i + 1}" for i in range(longest))),
             rows=rows,
         ),
+        csv={"variant": "variant", "tasks": "tasks learned", "value": y_title}
+        | {"low": "minus one standard error", "high": "plus one"},
     )
 
 
@@ -275,9 +288,12 @@ def task_figure(gathered: Gathered) -> Figure | None:
         caption="One row per variant, one column per task in the order of learning. "
         f"{fades} cells on the left are early tasks that were forgotten; on the right, "
         "late tasks that were not learned.",
-        alt=f"Matrix of final test {kind}: one row per variant, one column per task.",
+        alt=f"Matrix of final test {kind}, one row per variant, one column per task; the values "
+        f"go from {number(scale * min(r['value'] for r in rows))} to "
+        f"{number(scale * max(r['value'] for r in rows))}.",
         spec=spec(alt.layer(*layers), height=34 * len(order)),
         table=table,
+        csv={"variant": "variant", "task": "task", "value": f"final {kind}"},
     )
 
 
@@ -346,7 +362,9 @@ def forecast_figure(gathered: Gathered) -> Figure | None:
         title="Forgetting forecast before training, and measured after it",
         caption="One mark per new task and run, each a mean over the earlier tasks. On the dashed "
         "line the forecast came true; above it more was forgotten than forecast.",
-        alt="Measured against forecast forgetting, one mark per new task and run.",
+        alt=f"Measured against forecast forgetting, {len(rows)} marks, one per new task and run; "
+        f"on average {number(sum(abs(r['forecast'] - r['measured']) for r in rows) / len(rows))} "
+        "apart.",
         spec=spec(chart, height=300),
         keys=_keys(names, {row["variant"] for row in rows}, "dot"),
         table=Table(
@@ -361,6 +379,13 @@ def forecast_figure(gathered: Gathered) -> Figure | None:
             rows=cells,
         ),
         half=True,
+        csv={
+            "variant": "variant",
+            "seed": "seed",
+            "task": "new task",
+            "forecast": f"forecast{unit}",
+            "measured": f"measured{unit}",
+        },
     )
 
 

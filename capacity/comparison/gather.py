@@ -12,7 +12,7 @@ from capacity import config
 from capacity.comparison import differences
 from capacity.report.page import read
 from capacity.report.view import Record, RunView
-from capacity.runs.result import SCHEMA_VERSION
+from capacity.runs.directory import RunDirectory
 
 FINISHED = "finished"
 
@@ -151,26 +151,10 @@ def read_checked(path: Path) -> RunView:
         path: The run directory.
 
     Returns:
-        Its content.
-
-    Raises:
-        ValueError: If a file cannot be read, or the result follows another schema.
+        Its content. A file that cannot be read, or that follows another schema, is a ValueError.
     """
-    view = read(path)
-    if not view.recipe:
-        raise ValueError(f"run = {str(path)!r}: recipe.yaml is not a mapping of fields")
-    schema = view.result.get("schema"), view.result.get("schema_version")
-    if view.result and schema[0] != "capacity/result":
-        raise ValueError(
-            f"run = {str(path)!r}: result.json is not of this program (schema = {schema[0]!r}); "
-            "name directories that `capacity run` wrote"
-        )
-    if view.result and schema[1] != SCHEMA_VERSION:
-        raise ValueError(
-            f"run = {str(path)!r}: result.json has schema_version {schema[1]!r}, this version of "
-            f"capacity reads {SCHEMA_VERSION}; run the recipe again, or leave the run out"
-        )
-    return view
+    RunDirectory.open(path).check()
+    return read(path)
 
 
 def gather(paths: Iterable[str | Path]) -> Gathered:

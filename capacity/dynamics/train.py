@@ -59,6 +59,39 @@ class Observer(Protocol):
         """
 
 
+class Watcher(Observer, Protocol):
+    """An observer that can be put away in the middle of a training, and taken out again."""
+
+    def state(self) -> dict[str, Tensor]:
+        """Give what `restore` needs to go on from here.
+
+        Returns:
+            Tensors by name, shared with the observer.
+        """
+
+    def restore(self, kept: dict[str, Tensor]) -> None:
+        """Go on, bit for bit, where `state` was taken.
+
+        Args:
+            kept: What `state` gave, on the training's device; the observer is a new one.
+        """
+
+
+@dataclass(frozen=True, kw_only=True)
+class Midway:
+    """Where a training stood after one of its steps.
+
+    Attributes:
+        state: Optimiser state; tensors (R, P), theta first.
+        steps: Steps taken.
+        learning_time: The sum of their learning rates.
+    """
+
+    state: State
+    steps: int
+    learning_time: float
+
+
 @dataclass(frozen=True)
 class Divergence:
     """Where a training stopped being finite.
@@ -100,6 +133,7 @@ def train(
     on_epoch: Callable[[int, int, float, Tensor], None] | None = None,
     update: UpdateMap | None = None,
     strategy: StrategyStep | None = None,
+    begin: Midway | None = None,
 ) -> Phase:
     """Learn one task with every replica, from a fresh optimiser state.
 
@@ -116,6 +150,8 @@ def train(
         on_epoch: Called after every epoch with (epoch from 1, steps so far, T so far, theta).
         update: Update map; None takes the one that `training` names, its noise named after `order`.
         strategy: What a strategy does to the steps on this task; None trains on the task alone.
+        begin: Go on from here; the steps before are not taken again, and not seen. `on_epoch` is
+            called first for the epoch that ends there, if one does.
 
     Returns:
         The phase. A non-finite loss ends it early, with `diverged` set.
@@ -127,11 +163,19 @@ def train(
     else:
         gradients, draw, update = strategy.gradients, strategy.draw, strategy.update(update)
     rates = training.learning_rates(len(task.train))
-    state, count, time = update.init(theta), 0, 0.0
+    if begin is None:
+        begin = Midway(state=update.init(theta), steps=0, learning_time=0.0)
+    state, count, time = begin.state, begin.steps, begin.learning_time
+    passed = 0
 
     for epoch, batches in enumerate(order.epoch_batches(theta.device), start=1):
         for index in batches:
             check()
+            if passed < begin.steps:
+                passed += 1
+                if strategy is not None:
+                    draw(index)  # the memory's draws go on from step to step
+                continue
             x, y, rows = draw(index)
             gradient, loss = gradients(state[0], x, y)
             lr = rates[count]
@@ -150,7 +194,7 @@ def train(
             for observer in observers:
                 observer.observe(Step(count, lr, state, after, gradient, loss, x, y, rows))
             state = after
-        if on_epoch is not None:
+        if on_epoch is not None and passed == begin.steps:
             on_epoch(epoch, count, time, state[0])
     return Phase(theta=state[0], steps=count, learning_time=time, diverged=None)
 

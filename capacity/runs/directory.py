@@ -5,49 +5,43 @@ from __future__ import annotations
 import json
 import os
 import time
+from collections.abc import Iterable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import yaml
-from safetensors.torch import load_file, save
+from safetensors.torch import save
 from torch import Tensor
 
 from capacity import config
+from capacity.checks import path_of
 from capacity.config import Recipe
+from capacity.runs.files import (
+    is_temporary,
+    read_json,
+    read_rows,
+    read_tensors,
+    to_json,
+    write_atomically,
+)
+from capacity.runs.journal import Journal
+from capacity.runs.lock import DirectoryLock
+from capacity.runs.reading import changed_fields, check_result
+
+_FILES = (
+    "recipe.yaml",
+    "env.json",
+    "status.json",
+    "metrics.jsonl",
+    "metrics.parquet",
+    "result.json",
+    "spectra.safetensors",
+    "report.html",
+)
+_FOLDERS = ("checkpoints", "journal")
 
 UNFINISHED = ("running", "interrupted", "failed")
-
-
-def write_atomically(path: Path, content: bytes) -> None:
-    """Write a file so that a reader sees the old one or the new one, never a part.
-
-    Args:
-        path: The file.
-        content: Its bytes.
-    """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with temporary.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-def to_json(record: object) -> bytes:
-    """Write JSON the way every file of a run has it.
-
-    Args:
-        record: Plain types without NaN or infinity.
-
-    Returns:
-        UTF-8 bytes.
-    """
-    return (json.dumps(record, indent=1, allow_nan=False, ensure_ascii=False) + "\n").encode()
 
 
 class RunDirectory:
@@ -59,6 +53,7 @@ class RunDirectory:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self._lock = DirectoryLock(path)
         self._seconds: dict[str, float] = {}
         self._started = ""
 
@@ -75,7 +70,7 @@ class RunDirectory:
         Raises:
             ValueError: If there is no run.
         """
-        path = Path(path)
+        path = path_of("run", path)
         if not (path / "recipe.yaml").is_file():
             raise ValueError(
                 f"run = {str(path)!r} is not a run directory (it has no recipe.yaml); pass the "
@@ -84,76 +79,150 @@ class RunDirectory:
         return cls(path)
 
     def claim(self, recipe: Recipe) -> bool:
-        """Take the directory for a recipe, before any work starts.
+        """Take the directory for a recipe, before any work starts; `release` gives it back.
+
+        One that holds another recipe or foreign files, is in use by another process or cannot be
+        written is a ValueError.
 
         Args:
             recipe: What will run.
 
         Returns:
-            Whether the directory already holds this recipe's finished run.
-
-        Raises:
-            ValueError: If it holds another recipe or foreign files, or cannot be written.
+            Whether the directory already holds this recipe's run, finished and reported; it is not
+            taken then.
         """
+        try:
+            if self._holds(recipe):
+                return True
+            self.path.mkdir(parents=True, exist_ok=True)
+            self._lock.acquire()
+        except OSError as error:
+            raise self._unwritable(error) from None
+        try:
+            # Once more, now that nobody else can change it.
+            if self._holds(recipe):
+                self._lock.release()
+                return True
+            self._check_names()
+            self._sweep()
+            if not (self.path / "recipe.yaml").is_file():
+                write_atomically(self.path / "recipe.yaml", recipe.to_yaml().encode())
+        except OSError as error:
+            self._lock.release()
+            raise self._unwritable(error) from None
+        except BaseException:
+            self._lock.release()
+            raise
+        return False
+
+    def release(self) -> None:
+        """Let other processes have the directory."""
+        self._lock.release()
+
+    def journal(self, recipe: Recipe) -> Journal:
+        """Open the records of what is done.
+
+        Args:
+            recipe: The recipe of the run.
+
+        Returns:
+            The journal, empty for a new run.
+        """
+        return Journal(self.path / "journal", recipe)
+
+    def _holds(self, recipe: Recipe) -> bool:
+        """Say whether this recipe's finished run is here, and refuse what is not this recipe's."""
         shown = str(self.path)
         if self.path.exists() and not self.path.is_dir():
             raise ValueError(f"out = {shown!r} is a file; name a directory")
-        saved = self.path / "recipe.yaml"
-        if saved.is_file():
-            try:
-                before = self.recipe()
-            except ValueError as error:
+        if not (self.path / "recipe.yaml").is_file():
+            if self.path.is_dir() and any(map(_foreign, self.path.iterdir())):
                 raise ValueError(
-                    f"out = {shown!r} holds a recipe that cannot be read ({error}); name another"
-                ) from None
-            if before != recipe:
-                raise ValueError(
-                    f"out = {shown!r} holds a run of another recipe ({_difference(before, recipe)})"
-                    "; name another directory, or delete this one"
+                    f"out = {shown!r} holds files that are no run; name a new or empty directory"
                 )
-            if (
-                self.status().get("state") not in UNFINISHED
-                and (self.path / "result.json").exists()
-            ):
-                return True
-        elif self.path.is_dir() and any(self.path.iterdir()):
-            raise ValueError(
-                f"out = {shown!r} holds files that are no run; name a new or empty directory"
-            )
+            return False
         try:
-            self.path.mkdir(parents=True, exist_ok=True)
-            write_atomically(saved, recipe.to_yaml().encode())
-            (self.path / "metrics.jsonl").write_bytes(b"")
-        except OSError as error:
+            before = self.recipe()
+        except ValueError as error:
             raise ValueError(
-                f"out = {shown!r} cannot be written ({error.strerror}); name another directory"
+                f"out = {shown!r} holds a recipe that cannot be read ({error}); name another"
             ) from None
-        return False
+        if before != recipe:
+            raise ValueError(
+                f"out = {shown!r} holds a run of another recipe ({changed_fields(before, recipe)})"
+                "; name another directory, or delete this one"
+            )
+        return self.complete
+
+    @property
+    def complete(self) -> bool:
+        """Whether nothing is left to do: the run is finished, and its report was made."""
+        return self.finished and not (self.path / "journal").is_dir()
+
+    @property
+    def finished(self) -> bool:
+        """Whether everything of the run is measured; its report may be missing."""
+        ended = self.status().get("state", "running") not in UNFINISHED
+        return ended and (self.path / "result.json").is_file()
+
+    @property
+    def busy(self) -> bool:
+        """Whether a living process works on the run."""
+        return self._lock.taken()
+
+    def _check_names(self) -> None:
+        """Refuse a directory where a run writes a file, and the other way round."""
+        for name in _FILES:
+            if (self.path / name).is_dir():
+                raise IsADirectoryError(0, f"{name} is a directory there, and no file")
+        for name in _FOLDERS:
+            if (self.path / name).is_file():
+                raise NotADirectoryError(0, f"{name} is a file there, and no directory")
+
+    def _unwritable(self, error: OSError) -> ValueError:
+        return ValueError(
+            f"out = {str(self.path)!r} cannot be written ({error.strerror}); name another directory"
+        )
+
+    def _sweep(self) -> None:
+        """Remove what a killed process left half-written."""
+        for folder in (self.path, self.path / "checkpoints", self.path / "journal"):
+            for path in folder.iterdir() if folder.is_dir() else ():
+                if is_temporary(path.name):
+                    path.unlink(missing_ok=True)
 
     def recipe(self) -> Recipe:
         """Read the recipe.
 
         Returns:
-            The resolved recipe of the run.
-
-        Raises:
-            ValueError: If it cannot be read.
+            The resolved recipe of the run. One that cannot be read is a ValueError.
         """
+        return config.build(self._fields(), source="recipe.yaml")
+
+    def _fields(self) -> dict[str, Any]:
         try:
             fields = yaml.safe_load((self.path / "recipe.yaml").read_text(encoding="utf-8"))
         except (OSError, yaml.YAMLError, UnicodeDecodeError) as error:
-            raise ValueError(f"recipe.yaml: {' '.join(str(error).split())}") from None
+            said = " ".join(str(error).split())
+            raise ValueError(f"recipe.yaml: not readable as YAML: {said}") from None
         if not isinstance(fields, dict):
-            raise ValueError("recipe.yaml: not a mapping of fields")
-        return config.build(fields, source="recipe.yaml")
+            raise ValueError("recipe.yaml is not a mapping of fields")
+        return fields
 
     def status(self) -> dict[str, Any]:
         """Read the status.
 
         Returns:
             The content of status.json; empty when there is none.
+
+        Raises:
+            ValueError: If it cannot be read.
         """
-        return self._read("status.json")
+        path, remedy = self.path / "status.json", "delete it; it holds no result"
+        record = read_json(path, remedy)
+        if not isinstance(record.get("seconds", {}), dict):
+            raise ValueError(f"{path}: seconds is not an object; {remedy}")
+        return record
 
     def result(self) -> dict[str, Any]:
         """Read the summary.
@@ -161,22 +230,49 @@ class RunDirectory:
         Returns:
             The content of result.json; empty when there is none yet.
         """
-        return self._read("result.json")
+        path = self.path / "result.json"
+        remedy = f"delete it, and `capacity run --resume {self.path}` writes it anew"
+        record = read_json(path, remedy)
+        check_result(record, path, remedy)
+        return record
+
+    def command(self) -> dict[str, str]:
+        """Read the command that began the run, for a run that goes on.
+
+        Returns:
+            As env.json has it; empty for a new run, or where it cannot be read.
+        """
+        try:
+            said = read_json(self.path / "env.json").get("command")
+        except ValueError:
+            return {}
+        return {"command": said} if isinstance(said, str) else {}
 
     def metrics(self) -> list[dict[str, Any]]:
         """Read the rows written while training.
 
         Returns:
-            One dictionary per task and epoch. A last line cut short by a kill is left out.
+            One dictionary per task and epoch (see `read_rows`).
         """
-        path = self.path / "metrics.jsonl"
-        rows = []
-        for line in path.read_text(encoding="utf-8").splitlines() if path.is_file() else []:
-            try:
-                rows.append(json.loads(line))
-            except json.JSONDecodeError:
-                break
-        return rows
+        return read_rows(self.path / "metrics.jsonl")
+
+    def check(self) -> None:
+        """Read every file that a report shows.
+
+        Raises:
+            ValueError: If one is damaged, by its name, or the result is missing beside the rows.
+        """
+        try:
+            self._fields()
+        except ValueError as error:
+            raise ValueError(f"run = {str(self.path)!r}: {error}") from None
+        read_json(self.path / "env.json", "delete it; it holds no result")
+        self.status()
+        if self.metrics() and not self.result():
+            raise ValueError(
+                f"{self.path / 'result.json'}: missing beside the rows of metrics.jsonl; `capacity "
+                f"run --resume {self.path}` writes it anew"
+            )
 
     def theta(self, name: str) -> Tensor:
         """Read a checkpoint.
@@ -187,7 +283,7 @@ class RunDirectory:
         Returns:
             Parameters (R, P) on the CPU.
         """
-        return load_file(self.path / "checkpoints" / f"{name}.safetensors")["theta"]
+        return read_tensors(self.path / "checkpoints" / f"{name}.safetensors")["theta"]
 
     def set_status(self, state: str, message: str = "") -> None:
         """Say where the run stands.
@@ -197,7 +293,10 @@ class RunDirectory:
             message: A sentence for people.
         """
         now = datetime.now(UTC).isoformat(timespec="seconds")
-        self._started = self._started or now
+        if not self._started:
+            earlier = self.status()
+            self._started = str(earlier.get("started") or now)
+            self._seconds = {**earlier.get("seconds", {}), **self._seconds}
         record = {
             "state": state,
             "message": message,
@@ -237,6 +336,15 @@ class RunDirectory:
         plain = {key: tensor.detach().cpu().contiguous() for key, tensor in tensors.items()}
         write_atomically(self.path / name, save(plain))
 
+    def write_metrics(self, rows: Iterable[dict[str, Any]]) -> None:
+        """Begin metrics.jsonl anew.
+
+        Args:
+            rows: The rows that are known to belong there.
+        """
+        lines = [json.dumps(row, allow_nan=False) + "\n" for row in rows]
+        write_atomically(self.path / "metrics.jsonl", "".join(lines).encode())
+
     def append_metrics(self, row: dict[str, Any]) -> None:
         """Append one row to metrics.jsonl.
 
@@ -256,19 +364,9 @@ class RunDirectory:
         part = self.path / ".metrics.parquet.tmp"
         with duckdb.connect() as connection:
             connection.read_json(str(rows), format="newline_delimited").write_parquet(str(part))
+        with part.open("rb+") as file:
+            os.fsync(file.fileno())
         os.replace(part, self.path / "metrics.parquet")
-
-    def _read(self, name: str) -> dict[str, Any]:
-        path = self.path / name
-        if not path.is_file():
-            return {}
-        try:
-            record = json.loads(path.read_text(encoding="utf-8"))
-        except (json.JSONDecodeError, UnicodeDecodeError) as error:
-            raise ValueError(f"{path}: not readable as JSON ({error})") from None
-        if not isinstance(record, dict):
-            raise ValueError(f"{path}: not a JSON object")
-        return record
 
 
 class _Timer:
@@ -283,17 +381,6 @@ class _Timer:
         self._seconds[self._stage] = self._seconds.get(self._stage, 0.0) + spent
 
 
-def _difference(before: Recipe, now: Recipe) -> str:
-    """Name the first field in which two recipes differ."""
-
-    def flat(prefix: str, fields: dict[str, Any]) -> dict[str, Any]:
-        out: dict[str, Any] = {}
-        for key, value in fields.items():
-            out |= (
-                flat(f"{prefix}{key}.", value) if isinstance(value, dict) else {prefix + key: value}
-            )
-        return out
-
-    old, new = flat("", before.model_dump()), flat("", now.model_dump())
-    name = next(key for key in old if old[key] != new[key])
-    return f"{name} was {old[name]!r}, is {new[name]!r}"
+def _foreign(path: Path) -> bool:
+    """Tell other people's files from what a run killed at its start leaves behind."""
+    return path.name != DirectoryLock.NAME and not is_temporary(path.name)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+import shlex
 import sys
 from importlib.metadata import version
 from typing import Any
@@ -40,8 +41,19 @@ def describe(device: torch.device) -> dict[str, Any]:
         "device_name": name,
         "threads": torch.get_num_threads(),
         "cpus": os.cpu_count(),
-        "command": " ".join([os.path.basename(sys.argv[0] or "python"), *sys.argv[1:]]),
+        "command": command_line(),
     }
+
+
+def command_line() -> str:
+    """Write down the command of this process.
+
+    Returns:
+        The command as a shell would take it.
+    """
+    program = os.path.basename(sys.argv[0] or "python")
+    # `python -m capacity.cli` is the command that is installed as `capacity`.
+    return shlex.join(["capacity" if program == "cli.py" else program, *sys.argv[1:]])
 
 
 def _cpu_name() -> str:

@@ -5,46 +5,38 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
 from capacity import interruption
-from capacity.compatibility.transition import CapacityRecord, assess
 from capacity.config import Recipe
 from capacity.dynamics.batches import DataOrder
 from capacity.dynamics.evaluate import Score, evaluate
-from capacity.dynamics.flat import FlatModel
-from capacity.dynamics.seeds import stream, stream_seed
+from capacity.dynamics.seeds import stream
 from capacity.dynamics.strategies.contribution import Contribution
 from capacity.dynamics.strategies.registry import Mitigation
-from capacity.dynamics.strategies.step import StrategyStep
 from capacity.dynamics.strategies.terms import Source
-from capacity.dynamics.train import train
-from capacity.dynamics.updates import from_training
-from capacity.estimate import from_samples
-from capacity.forecasting.forecast import forecast_replicas
-from capacity.forecasting.predictors.record import Setting
-from capacity.forecasting.predictors.registry import predict
+from capacity.dynamics.train import Divergence
 from capacity.runs.directory import RunDirectory
-from capacity.runs.judge import Along, judge_transition
+from capacity.runs.epochs import check_head, epoch_row, networks, path_row
+from capacity.runs.journal import Entry
+from capacity.runs.judge import Along
+from capacity.runs.lesson import Lesson, NotRepeatedError, moments
 from capacity.runs.observe import PhaseTransport, composed_spectrum
 from capacity.runs.progress import Progress
+from capacity.runs.repeatable import check_same, threads_of
+from capacity.runs.replay import path_needed, rows_so_far
 from capacity.runs.result import Measurements
+from capacity.runs.transition import capacity_of_transition, forecast_transition
 from capacity.tasks.task import TaskSequence
-from capacity.thermo.path import PathObserver
-from capacity.transport.jacobian import TrainingJacobian
-from capacity.transport.trajectory import LostTrajectory
-
-CONTROLS = ("new_task_loss", "path_bound")
-"""Simpler predictors that every run shows beside its forecasts; they cost one gradient."""
 
 
 class Execution:
     """Carries one run through its tasks and keeps `result.json` current.
 
     Every random stream is named after what it is for, so a measurement that is switched off
-    changes no other number.
+    changes no other number. Every stage that is done is in the journal; a run that was cut off goes
+    through the same stages again and takes what is there from the journal.
     """
 
     def __init__(
@@ -55,17 +47,20 @@ class Execution:
         directory: RunDirectory,
         device: torch.device,
         progress: Progress,
+        *,
+        checkpoint_minutes: float = 5.0,
     ) -> None:
         self._recipe, self._directory, self._progress = recipe, directory, progress
         self._tasks = sequence.to(device)
-        seeds = [stream_seed(recipe.seed, "init", r) for r in range(recipe.replicas)]
-        models = [FlatModel(new_model(seed)) for seed in seeds]
+        models = networks(recipe, new_model)
         self._model = models[0].to(device)
         self._theta = torch.stack([model.initial() for model in models]).to(device)
-        _check_head(self._model, self._theta[0], self._tasks)
+        check_head(self._model, self._theta[0], self._tasks)
         self._mitigation = Mitigation(
             recipe.training.strategy, self._model, Source(recipe.seed, ("strategy",))
         )
+        for options in recipe.measure.strategies:
+            Mitigation(options, self._model)  # one that cannot work with the network dies here
         self._plan = Contribution(training=recipe.training)
         self._zero: list[Score] = []
         self._found = Measurements(
@@ -75,21 +70,40 @@ class Execution:
         self._displacement = 0.0
         self._along = Along(self._theta, 0, 0)
         self._spent = 0.0
+        self._journal = directory.journal(recipe)
+        self._every = checkpoint_minutes
+        self._trajectories: dict[int, PhaseTransport] = {}
+        self._spectra: dict[str, Tensor] = {}
+        self._new = False
+
+    def prepare(self) -> int:
+        """Look at what is done already, before anything is written.
+
+        A damaged record, another run's, or a machine that would not go on bit for bit is a
+        ValueError.
+
+        Returns:
+            How many stages there are.
+        """
+        self._journal.check()
+        check_same(self._journal, self._theta.device)
+        return len(self._journal)
 
     def run(self) -> str:
-        """Do everything.
+        """Do everything that is not done yet.
 
         Returns:
             The final state: finished or diverged.
 
         Raises:
             KeyboardInterrupt: If it was interrupted; what was measured is in `result.json`.
+            NotRepeatedError: If a training that has to be taken again leads elsewhere now.
         """
-        state = "running"
+        state, self._new = "failed", not self._journal
         try:
-            with interruption.deferred():
+            with interruption.deferred(), threads_of(self._journal, self._theta.device):
                 state = self._carry_out()
-        except KeyboardInterrupt:
+        except (KeyboardInterrupt, NotRepeatedError):
             state = "interrupted"
             self._found.states = [
                 "interrupted" if s == "training" else s for s in self._found.states
@@ -97,236 +111,272 @@ class Execution:
             raise
         finally:
             self._progress.close()
-            if state != "running":
-                self._directory.write_json("result.json", self._found.result(state))
-                self._directory.compact_metrics()
+            self._end(state)
         return state
 
+    def _end(self, state: str) -> None:
+        """Write down how the run ended, and leave what was measured before as it is."""
+        ended = state in {"finished", "diverged"}
+        try:
+            if ended or self._new:
+                self._directory.write_json("result.json", self._found.result(state))
+                self._directory.compact_metrics()
+            elif before := self._directory.result():
+                # It ended before it had caught up with what was measured.
+                self._directory.write_json("result.json", before | {"status": state})
+        except OSError:
+            # Else the full disk, say, is what ended the run: that error is on its way.
+            if ended:
+                raise
+
     def _carry_out(self) -> str:
+        count = len(self._tasks)
+        self._directory.write_metrics(rows_so_far(self._journal, count))
+        self._save()
         self._directory.write_tensors("checkpoints/initial.safetensors", {"theta": self._theta})
         self._zero = self._evaluate_all()
-        for i in range(len(self._tasks)):
+        for i in range(count):
             self._before(i)
             self._learn(i)
             if i in self._found.diverged:
                 self._compose(i)
                 return "diverged"
             self._after(i)
-            self._directory.write_json("result.json", self._found.result("running"))
-        self._compose(len(self._tasks))
+        self._compose(count)
         return "finished"
+
+    def _save(self) -> None:
+        """Write down what is known so far; a run that is catching up has nothing to add."""
+        if self._new:
+            self._directory.write_json("result.json", self._found.result("running"))
+            self._directory.set_status("running")
+
+    def _stage(
+        self,
+        name: str,
+        label: str,
+        timer: str,
+        measure: Callable[[], tuple[Any, dict[str, Tensor]]],
+    ) -> Entry:
+        """Measure one stage, unless that was done before."""
+        kept = self._journal.get(name)
+        if kept is None:
+            if label:
+                self._progress.start(label, 1)
+            with self._directory.timed(timer):
+                record, tensors = measure()
+            kept = self._journal.put(name, record, tensors)
+            self._new = True
+        return kept
 
     def _compose(self, count: int) -> None:
         """Resolve J_t over the learned tasks."""
         measure = self._recipe.measure
         if not (measure.transport and measure.composed_spectrum and count):
             return
-        self._progress.start(f"spectrum over {count} tasks", 1)
-        with self._directory.timed("transport"):
-            self._found.composed = composed_spectrum(
-                [self._found.transports[i] for i in range(count)],
-                measure,
-                stream(self._recipe.seed, "composed", device=self._theta.device),
-            )
+
+        def measured() -> tuple[Any, dict[str, Tensor]]:
+            paths = [self._trajectories[i].trajectory for i in range(count)]
+            source = stream(self._recipe.seed, "composed", device=self._theta.device)
+            return composed_spectrum(paths, measure, source), {}
+
+        label = f"spectrum over {count} tasks"
+        self._found.composed = self._stage("composed", label, "transport", measured).record
 
     def _before(self, i: int) -> None:
         """Forecast what learning task i will do, and measure the room that is left for it."""
         if i == 0:
             return
-        recipe, task = self._recipe, self._tasks[i]
-        old = self._tasks.tasks[:i]
-        self._plan = self._mitigation.plan(task, recipe.training)
+        self._plan = self._mitigation.plan(self._tasks[i], self._recipe.training)
         self._found.planned[i] = self._plan.training
-        if recipe.measure.forecast:
-            self._progress.start(f"task {i + 1}/{len(self._tasks)} forecast", 1)
-            with self._directory.timed("forecast"):
-                self._found.forecasts[i] = forecast_replicas(
-                    self._model,
-                    self._theta,
-                    old,
-                    task,
-                    self._plan.training,
-                    self._order(i, "forecast"),
-                    self._plan,
-                )
-                setting = Setting(
-                    model=self._model,
-                    theta=self._theta,
-                    old=old,
-                    new=task,
-                    training=self._plan.training,
-                )
-                self._found.controls[i] = {
-                    name: said[0].loss_increase.to_dict()
-                    for name, said in predict(setting, CONTROLS).items()
-                }
-        self._progress.start(f"task {i + 1}/{len(self._tasks)} capacity", 1)
-        with self._directory.timed("capacity"):
-            try:
-                self._found.capacities[i] = self._assess(i)
-            except (FloatingPointError, LostTrajectory, torch.linalg.LinAlgError) as error:
-                self._found.capacities[i] = None
-                said = f"Capacity and dimension could not be measured: {error}"
-                self._found.notes[i] = f"{self._found.notes.get(i, '')} {said}".strip()
-                self._progress.line(f"task {i + 1}: {self._found.notes[i]}")
+        label = f"task {i + 1}/{len(self._tasks)}"
+        if self._recipe.measure.forecast:
+            self._found.forecasts[i] = self._stage(
+                f"task{i}.forecast", f"{label} forecast", "forecast", lambda: self._forecast(i)
+            ).record
+        kept = self._stage(
+            f"task{i}.capacity", f"{label} capacity", "capacity", lambda: self._capacity(i)
+        ).record
+        self._found.capacities[i] = kept["measured"]
+        if kept["note"]:
+            self._found.notes[i] = kept["note"]
+        self._save()
 
-    def _assess(self, i: int) -> CapacityRecord:
-        recipe, device = self._recipe, self._theta.device
-        phases = [
-            self._found.transports[k].trajectory for k in range(i) if recipe.measure.transport
-        ]
+    def _forecast(self, i: int) -> tuple[Any, dict[str, Tensor]]:
         old, new = self._tasks.tasks[:i], self._tasks[i]
-        record = assess(
+        order = self._order(i, "forecast")
+        return forecast_transition(
+            self._model, self._theta, old, new, self._plan, order, self._recipe
+        ), {}
+
+    def _capacity(self, i: int) -> tuple[Any, dict[str, Tensor]]:
+        record = capacity_of_transition(
             self._model,
             self._theta[0],
-            old,
-            new,
-            TrainingJacobian(phases) if phases else None,
-            recipe.measure,
+            self._tasks.tasks[:i],
+            self._tasks[i],
+            self._plan,
+            recipe=self._recipe,
+            phases=[self._trajectories[k].trajectory for k in range(i) if k in self._trajectories],
             displacement=self._displacement,
-            generator=stream(recipe.seed, "capacity", i, device=device),
-        )
-        if not recipe.measure.verdicts:
-            return record
-        return judge_transition(
-            self._model,
-            self._theta[0],
-            old,
-            new,
-            self._plan.training,
-            record,
+            generator=stream(self._recipe.seed, "capacity", i, device=self._theta.device),
             along=self._along,
             time=self._spent,
-            strategy="" if self._plan.plain else recipe.training.strategy.name,
-            seed=recipe.seed,
         )
+        if record["note"]:
+            self._progress.line(f"task {i + 1}: {record['note']}")
+        return record, {}
 
     def _learn(self, i: int) -> None:
         """Train every replica on task i, watched."""
-        recipe, task = self._recipe, self._tasks[i]
-        label = f"task {i + 1}/{len(self._tasks)} train"
-        training = self._plan.training
-        self._progress.start(label, training.epochs)
-        self._found.states[i] = "training"
-        order = self._order(i, "order")
-        update = from_training(training, seed=order.seed, path=order.path)
-        strategy = None
-        if not self._plan.plain:
-            strategy = StrategyStep(self._model, task, self._plan, recipe.replicas)
-        path = PathObserver()
-        observers: list[Any] = [path, *self._mitigation.observers()]
-        if recipe.measure.transport:
-            self._found.transports[i] = PhaseTransport(
-                self._model,
-                task,
-                update,
-                recipe.measure,
-                stream(recipe.seed, "tangents", i, device=self._theta.device),
-                strategy,
+        task = self._tasks[i]
+        watchers = dict(zip(("strategy",), self._mitigation.observers(), strict=False))
+        lesson = Lesson(
+            i,
+            self._model,
+            task,
+            self._plan,
+            self._order(i, "order"),
+            self._theta,
+            recipe=self._recipe,
+            journal=self._journal,
+            watchers=watchers,
+            checkpoint_minutes=self._every,
+        )
+        if lesson.transport is not None:
+            self._trajectories[i] = lesson.transport
+        kept = self._journal.get(f"task{i}.learned")
+        if kept is None:
+            self._found.states[i] = "training"
+            kept = self._train(i, lesson)
+            self._new = True
+        else:
+            again = kept.record["diverged"] is None and path_needed(
+                self._journal, i, len(self._tasks), self._recipe.measure
             )
-            observers.append(self._found.transports[i])
-        start, first = self._theta, self._steps
-        before = evaluate(self._model, start, task, task.train)
-        time = self._time
-        rates = training.learning_rates(len(task.train))
-        self._write_epoch(i, 0, first, time, rates[0], before, self._latest())
-        last = i + 1 == len(self._tasks)
-        self._along = Along(start, training.epochs, 0 if last else recipe.measure.closure_points)
-
-        def on_epoch(epoch: int, steps: int, learned: float, theta: Tensor) -> None:
-            train_score = evaluate(self._model, theta, task, task.train)
-            tests = [evaluate(self._model, theta, t, t.test) for t in self._tasks.tasks]
-            rate = rates[steps - 1]
-            self._write_epoch(i, epoch, first + steps, time + learned, rate, train_score, tests)
-            self._along.epoch(epoch, learned, theta)
-            self._progress.advance(f"loss {float(train_score.loss.mean()):.3f}")
-
-        with self._directory.timed("train"):
-            phase = train(
-                self._model,
-                start,
-                task,
-                training,
-                order,
-                observers=observers,
-                on_epoch=on_epoch,
-                update=update,
-                strategy=strategy,
-            )
-        self._theta = phase.theta
-        self._steps, self._spent = first + phase.steps, phase.learning_time
-        self._time = time + phase.learning_time
-        if phase.diverged is not None:
+            if again and lesson.transport is not None:
+                self._progress.start(f"task {i + 1}/{len(self._tasks)} train again", 1)
+            lesson.recall(kept, retrace=again)
+        lesson.forget("inside")
+        device, record = self._theta.device, kept.record
+        self._theta = kept.tensors["theta"].to(device)
+        self._steps += record["steps"]
+        self._time += record["learning_time"]
+        self._spent = record["learning_time"]
+        self._along = Along(self._theta, 0, 0)
+        self._along.moments = moments(kept, device)
+        if (lost := record["diverged"]) is not None:
             self._found.states[i] = "diverged"
-            self._found.diverged[i] = phase.diverged
-            lost = ", ".join(map(str, phase.diverged.replicas))
+            self._found.diverged[i] = Divergence(lost["step"], tuple(lost["replicas"]))
             self._progress.line(
-                f"task {i + 1}/{len(self._tasks)} ({task.name}) diverged at step "
-                f"{phase.diverged.step}: replica {lost} is "
+                f"task {i + 1}/{len(self._tasks)} ({task.name}) diverged at step {lost['step']}: "
+                f"replica {', '.join(map(str, lost['replicas']))} is "
                 "no longer finite; a smaller training.lr usually helps"
             )
             return
-        # Only a finished phase has a cost; a diverged one would mix finite and lost replicas.
-        after = evaluate(self._model, self._theta, task, task.train)
-        full = training.batch_size >= len(task.train) and strategy is None
-        self._found.costs[i] = path.cost(
-            before.loss,
-            after.loss,
-            plain=update.plain and strategy is None,  # or the loss is another than the task's
-            full=full,
-            noisy=recipe.training.temperature is not None,
-        )
-        moved = (self._theta - start).double().square().sum(-1).mean()
-        self._displacement = float(moved.sqrt())
+        self._found.costs[i] = record["cost"]
+        self._displacement = record["displacement"]
         with self._directory.timed("strategy"):
             self._mitigation.learned(task, self._theta)
 
+    def _train(self, i: int, lesson: Lesson) -> Entry:
+        """Train, and write down what came of it."""
+        recipe, task, training = self._recipe, self._tasks[i], self._plan.training
+        start, first, time = self._theta, self._steps, self._time
+        rates = training.learning_rates(len(task.train))
+        before = evaluate(self._model, start, task, task.train)
+        done = lesson.epochs_done
+        label = f"task {i + 1}/{len(self._tasks)} train"
+        self._progress.start(label, training.epochs - (done or 0))
+        alone = lesson.strategy is None  # or the loss is another than the task's
+        kind = {
+            "plain": lesson.update.plain and alone,
+            "full": training.batch_size >= len(task.train) and alone,
+            "noisy": recipe.training.temperature is not None,
+        }
+        layout = self._model.layout
+        if done is None:
+            row = epoch_row(
+                i, 0, first, time, rates[0], before, self._found.scores[-1] if i else self._zero
+            )
+            row |= path_row(None, layout, None, before.loss, before.loss, **kind)
+            self._write_row(lesson, row)
+        last = i + 1 == len(self._tasks)
+        along = Along(start, training.epochs, 0 if last else recipe.measure.closure_points)
+
+        def on_epoch(epoch: int, steps: int, learned: float, theta: Tensor) -> None:
+            fit = evaluate(self._model, theta, task, task.train)
+            tests = [evaluate(self._model, theta, t, t.test) for t in self._tasks.tasks]
+            rate, now = rates[steps - 1], time + learned
+            row = epoch_row(i, epoch, first + steps, now, rate, fit, tests)
+            row |= path_row(lesson.path, layout, theta, before.loss, fit.loss, **kind)
+            self._write_row(lesson, row)
+            along.epoch(epoch, learned, theta)
+            self._progress.advance(f"loss {float(fit.loss.mean()):.3f}")
+
+        with self._directory.timed("train"):
+            phase = lesson.learn(along, on_epoch)
+        record: dict[str, Any] = {
+            "steps": phase.steps,
+            "learning_time": phase.learning_time,
+            "diverged": None,
+            "cost": None,
+            "displacement": None,
+            "along": [moment for moment, _ in along.moments],
+            "rows": lesson.rows,
+        }
+        tensors = {"theta": phase.theta}
+        if phase.diverged is not None:
+            # Only a finished phase has a cost; a diverged one would mix finite and lost replicas.
+            lost = phase.diverged
+            record["diverged"] = {"step": lost.step, "replicas": list(lost.replicas)}
+            record["along"] = []
+        else:
+            after = evaluate(self._model, phase.theta, task, task.train)
+            record["cost"] = lesson.path.cost(before.loss, after.loss, **kind).to_dict()
+            moved = (phase.theta - start).double().square().sum(-1).mean()
+            record["displacement"] = float(moved.sqrt())
+            tensors |= {f"along.{k}": theta for k, (_, theta) in enumerate(along.moments)}
+            tensors |= lesson.watched()
+            lesson.put_away()
+        return self._journal.put(f"task{i}.learned", record, tensors)
+
     def _after(self, i: int) -> None:
         """Measure what learning task i did."""
-        with self._directory.timed("measure"):
-            self._found.scores.append(self._evaluate_all())
+
+        def scored() -> tuple[Any, dict[str, Tensor]]:
+            made = self._evaluate_all()
+            return {}, {
+                "accuracy": torch.stack([score.accuracy for score in made]),
+                "loss": torch.stack([score.loss for score in made]),
+            }
+
+        device = self._theta.device
+        kept = self._stage(f"task{i}.scores", "", "measure", scored).tensors
+        pairs = zip(kept["accuracy"].to(device), kept["loss"].to(device), strict=True)
+        self._found.scores.append([Score(*pair) for pair in pairs])
         self._found.states[i] = "learned"
         name = f"checkpoints/task{i}.safetensors"
-        self._directory.write_tensors(name, {"theta": self._theta})
-        if i in self._found.transports:
-            self._progress.start(f"task {i + 1}/{len(self._tasks)} spectrum", 1)
-            with self._directory.timed("transport"):
-                self._found.transports[i].finish(
-                    stream(self._recipe.seed, "spectrum", i, device=self._theta.device)
-                )
-            tensors = {
-                f"task{k}.{key}": tensor
-                for k, transport in self._found.transports.items()
-                for key, tensor in transport.tensors().items()
-            }
-            self._directory.write_tensors("spectra.safetensors", tensors)
-        self._progress.line(self._said(i))
-
-    def _said(self, i: int) -> str:
-        task, latest = self._tasks[i], self._found.scores[-1]
-        text = f"task {i + 1}/{len(self._tasks)} ({task.name}) learned: "
-        kind = "accuracy" if task.classifies else "loss"
-        text += f"{kind} {float(getattr(latest[i], kind).mean()):.3f}"
-        if i:
-            measured = self._measured(i)
-            mean = np.mean([cell["value"] for cell in measured if cell["value"] is not None])
-            text += f"; forgot {mean:.3f} of {kind} on {i} earlier"
-            if i in self._found.forecasts:
-                cells = [
-                    f.accuracy_drop if t.classifies else f.loss_increase
-                    for f, t in zip(self._found.forecasts[i].old, self._tasks.tasks, strict=False)
-                ]
-                values = [cell.value for cell in cells if cell.value is not None]
-                if values:
-                    text += f" (forecast {np.mean(values):.3f})"
-        return text
-
-    def _measured(self, i: int) -> list[dict[str, Any]]:
-        kind = "accuracy_drop" if self._tasks[i].classifies else "loss_increase"
-        return [self._found.forgotten(i, j)[kind] for j in range(i)]
-
-    def _latest(self) -> list[Score]:
-        return self._found.scores[-1] if self._found.scores else self._zero
+        if self._new or not (self._directory.path / name).is_file():
+            self._directory.write_tensors(name, {"theta": self._theta})
+        if i in self._trajectories:
+            label = f"task {i + 1}/{len(self._tasks)} spectrum"
+            source = stream(self._recipe.seed, "spectrum", i, device=device)
+            spectrum = self._stage(
+                f"task{i}.spectrum",
+                label,
+                "transport",
+                lambda: self._trajectories[i].finish(source),
+            )
+            self._found.transports[i] = spectrum.record
+            self._spectra |= {f"task{i}.{key}": part for key, part in spectrum.tensors.items()}
+            if self._new:
+                self._directory.write_tensors("spectra.safetensors", self._spectra)
+            self._journal.drop(f"task{i}.tracker")
+        self._save()
+        if self._new:
+            label = f"task {i + 1}/{len(self._tasks)} ({self._tasks[i].name})"
+            self._progress.line(f"{label} {self._found.spoken(i)}")
 
     def _evaluate_all(self) -> list[Score]:
         return [evaluate(self._model, self._theta, t, t.test) for t in self._tasks.tasks]
@@ -341,33 +391,6 @@ class Execution:
             path=(purpose, i),
         )
 
-    def _write_epoch(
-        self, i: int, epoch: int, step: int, time: float, lr: float, fit: Score, tests: list[Score]
-    ) -> None:
-        row: dict[str, Any] = {"task": i, "epoch": epoch, "step": step, "learning_time": time}
-        row |= {"lr": lr, **_mean_and_error("train_loss", [fit.loss], single=True)}
-        row |= _mean_and_error("test_accuracy", [s.accuracy for s in tests])
-        row |= _mean_and_error("test_loss", [s.loss for s in tests])
+    def _write_row(self, lesson: Lesson, row: dict[str, Any]) -> None:
+        lesson.rows.append(row)
         self._directory.append_metrics(row)
-
-
-def _mean_and_error(name: str, values: list[Tensor], *, single: bool = False) -> dict[str, Any]:
-    made = [from_samples(v.tolist()) for v in values]
-    mean, error = [e.value for e in made], [e.stderr for e in made]
-    if single:
-        return {name: mean[0], f"{name}_stderr": error[0]}
-    return {name: mean, f"{name}_stderr": error}
-
-
-def _check_head(model: FlatModel, theta: Tensor, tasks: TaskSequence) -> None:
-    """Run one sample through the network, so that a misfit dies before any work."""
-    x = tasks[0].train.x[:1]
-    try:
-        with torch.no_grad():
-            width = model.outputs(theta, x).shape[-1]
-    except RuntimeError as error:
-        raise ValueError(
-            f"model does not take inputs of shape {tuple(x.shape[1:])} and dtype {x.dtype}: {error}"
-        ) from error
-    for task in tasks.tasks:
-        task.check_outputs(width)

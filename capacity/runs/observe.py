@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -15,9 +17,9 @@ from capacity.dynamics.updates import UpdateMap
 from capacity.estimate import Estimate, from_error, not_defined
 from capacity.tasks.task import Task
 from capacity.transport.jacobian import TrainingJacobian
+from capacity.transport.phase_tracker import PhaseTracker
 from capacity.transport.spectrum import spectrum
-from capacity.transport.spectrum_record import Spectrum, lost_spectrum
-from capacity.transport.tracker import PhaseTracker
+from capacity.transport.spectrum_record import lost_spectrum
 from capacity.transport.trajectory import LostTrajectory, Trajectory
 
 
@@ -45,7 +47,7 @@ class PhaseTransport:
             data=(task.train.x, task.train.y) if strategy is None else strategy.data_of(0),
             layout=model.layout,
         )
-        self._spectrum: Spectrum | None = None
+        self._retraced = 0
 
     def observe(self, step: Step) -> None:
         """Follow replica 0 through one step.
@@ -55,75 +57,90 @@ class PhaseTransport:
         """
         state = tuple(part[0] for part in step.before)
         index = None if step.index is None else step.index[0]
-        self._tracker.step(state, step.x[0], step.y[0], step.lr, index=index)
+        follow = self._tracker.retrace if step.count <= self._retraced else self._tracker.step
+        follow(state, step.x[0], step.y[0], step.lr, index=index)
+
+    def state(self) -> dict[str, Tensor]:
+        """Give what `restore` needs to go on from here, but for the trajectory.
+
+        Returns:
+            Tensors by name; they grow with the tangents, not with the steps times P.
+        """
+        return self._tracker.state() | {"steps": torch.tensor(len(self._tracker.trajectory))}
+
+    def restore(self, kept: dict[str, Tensor]) -> None:
+        """Go on where `state` was taken, once the steps up to there were seen again.
+
+        Args:
+            kept: What `state` gave.
+        """
+        self._retraced = int(kept["steps"])
+        self._tracker.restore({name: part for name, part in kept.items() if name != "steps"})
+
+    def retrace_all(self) -> None:
+        """See the steps for the trajectory alone: everything else was measured before."""
+        self._retraced = sys.maxsize
 
     @property
     def trajectory(self) -> Trajectory:
         """The recorded steps."""
         return self._tracker.trajectory
 
-    @property
-    def log_volume(self) -> Estimate:
-        """log|det J| of the phase."""
-        return self._tracker.log_volume()
-
-    @property
-    def finished(self) -> bool:
-        """Whether the spectrum was resolved; a run can be interrupted before."""
-        return self._spectrum is not None
-
-    def finish(self, generator: torch.Generator) -> None:
+    def finish(self, generator: torch.Generator) -> tuple[dict[str, Any], dict[str, Tensor]]:
         """Resolve the spectrum.
 
         Args:
             generator: Source of the starting block.
+
+        Returns:
+            The phase's log-volume, tangents and spectrum in plain JSON types; and what goes into
+            `spectra.safetensors`: singular values, residuals and per-step log-volumes, float64.
         """
-        self._tracker.log_volume()  # here, where its time is counted; the tracker keeps it
+        log_volume = self._tracker.log_volume()
         try:
-            self._spectrum = self._tracker.spectrum(
+            found = self._tracker.spectrum(
                 top=self._measure.top_values,
                 sweeps=self._measure.sweeps,
                 moved_sweeps=self._measure.moved_sweeps,
                 generator=generator,
             )
         except (FloatingPointError, LostTrajectory) as error:
-            self._spectrum = lost_spectrum(str(error))
-
-    def tensors(self) -> dict[str, Tensor]:
-        """Give what goes into `spectra.safetensors`.
-
-        Returns:
-            Singular values, residuals and per-step log-volumes, float64.
-        """
-        assert self._spectrum is not None
-        values = self._spectrum.singular_values
-        return {
+            found = lost_spectrum(str(error))
+        record = {
+            "log_volume": log_volume.to_dict(),
+            "tangents": self._measure.tangents,
+            "spectrum": found.to_dict(),
+        }
+        values = found.singular_values
+        return record, {
             "singular_values": torch.tensor([s.value for s in values], dtype=torch.float64),
             "residuals": torch.tensor([s.residual for s in values], dtype=torch.float64),
             "log_volume_steps": self._tracker.log_volume_steps(),
         }
 
-    def to_dict(self, total: Estimate) -> dict[str, Any]:
-        """Return plain JSON types, as the result schema has them.
 
-        Args:
-            total: log|det| composed over the tasks so far.
+def transport_entry(records: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Write down J_t of a task, as the result schema has it.
 
-        Returns:
-            The `.transport` entry of a phase.
-        """
-        assert self._spectrum is not None
-        return {
-            "log_volume": self.log_volume.to_dict(),
-            "log_volume_total": total.to_dict(),
-            **self._spectrum.to_dict(),
-            "tangents": self._measure.tangents,
-        }
+    Args:
+        records: What `finish` gave for the tasks up to this one, in order, at least one.
+
+    Returns:
+        The `.transport` entry of a phase.
+    """
+    latest = records[-1]
+    total = composed_log_volume([Estimate.from_dict(record["log_volume"]) for record in records])
+    return {
+        "log_volume": latest["log_volume"],
+        "log_volume_total": total.to_dict(),
+        **latest["spectrum"],
+        "tangents": latest["tangents"],
+    }
 
 
 def composed_spectrum(
-    phases: list[PhaseTransport], measure: Measure, generator: torch.Generator
-) -> Spectrum:
+    phases: Sequence[Trajectory], measure: Measure, generator: torch.Generator
+) -> dict[str, Any]:
     """Resolve the spectrum of J_t over all tasks, which no product of theirs would show.
 
     Args:
@@ -132,11 +149,11 @@ def composed_spectrum(
         generator: Source of the starting block.
 
     Returns:
-        The spectrum.
+        The spectrum in plain JSON types.
     """
-    jacobian = TrainingJacobian([phase.trajectory for phase in phases])
+    jacobian = TrainingJacobian(phases)
     try:
-        return spectrum(
+        found = spectrum(
             jacobian,
             top=min(measure.top_values, jacobian.size),
             bottom=min(3, jacobian.size),
@@ -145,19 +162,19 @@ def composed_spectrum(
             generator=generator,
         )
     except (FloatingPointError, LostTrajectory) as error:
-        return lost_spectrum(str(error))
+        found = lost_spectrum(str(error))
+    return found.to_dict()
 
 
-def composed_log_volume(phases: list[PhaseTransport]) -> Estimate:
+def composed_log_volume(parts: Sequence[Estimate]) -> Estimate:
     """Add log|det J| over phases: determinants multiply, and probes are independent.
 
     Args:
-        phases: The phases in order.
+        parts: Those of the phases in order.
 
     Returns:
         The sum; `not_defined` if one phase is.
     """
-    parts = [phase.log_volume for phase in phases]
     if any(part.value is None for part in parts):
         return not_defined("The log-volume of at least one task is not defined.")
     value = sum(part.value or 0.0 for part in parts)

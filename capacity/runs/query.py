@@ -1,8 +1,9 @@
-"""Many runs as tables: `runs`, `tasks`, `transitions` and `metrics`, asked in SQL (DuckDB)."""
+"""Many runs as tables, asked in SQL (DuckDB); the rows of runs that ended come from Parquet."""
 
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,15 +12,16 @@ from capacity.comparison.compare import paths_of
 from capacity.comparison.differences import flat
 from capacity.comparison.gather import read_checked, run_directories
 from capacity.report.view import RunView, pick
+from capacity.runs.directory import UNFINISHED
 from capacity.runs.rows import Rows
 
-TABLES = ("runs", "tasks", "transitions", "metrics")
+TABLES = ("runs", "tasks", "transitions", "strategies", "metrics")
 
 Row = dict[str, Any]
 
 
 class RunTables:
-    """Many runs as four tables, kept in memory.
+    """Many runs as five tables, kept in memory.
 
     Every number of an estimate has its standard error beside it, as `accuracy` and
     `accuracy_stderr`, and where it matters its status. Tasks count from 0, accuracies lie in
@@ -32,6 +34,8 @@ class RunTables:
         tasks: one row per run and task: its last accuracy and loss, forgetting, inefficiency.
         transitions: one row per run, new task and old task: forecast and measured, and what was
             measured before the new task.
+        strategies: one row per run, new task and strategy that was forecast for comparison: its
+            rank (from 1), what it was forecast to reach, and its mean drop over the old tasks.
         metrics: the rows of metrics.jsonl, one per run, task in training, epoch and tested task.
 
     Attributes:
@@ -44,20 +48,27 @@ class RunTables:
         self.paths = list(paths)
         self._connection = duckdb.connect()
         rows: dict[str, list[Row]] = {name: [] for name in TABLES}
+        views: list[RunView] = []
         for k, path in enumerate(self.paths):
             view = read_checked(path)
             rows["runs"].append(_run(k, path, view))
             rows["tasks"] += _tasks(k, view)
             rows["transitions"] += _transitions(k, view)
-            rows["metrics"] += _metrics(k, view)
+            if not _compacted(path, view):
+                rows["metrics"] += _metrics(k, view)
+            rows["strategies"] += _strategies(k, view)
+            views.append(view)
         for name, columns in _COLUMNS.items():
             self._fill(name, columns, rows[name])
+        for k, (path, view) in enumerate(zip(self.paths, views, strict=True)):
+            if _compacted(path, view):
+                self._read_metrics(k, path / "metrics.parquet")
 
     def query(self, sql: str) -> Rows:
         """Ask the tables.
 
         Args:
-            sql: A SELECT over `runs`, `tasks`, `transitions` and `metrics`.
+            sql: A SELECT over the tables.
 
         Returns:
             The rows: `.rows` are tuples, iterating gives dictionaries, `.to_pandas()` and
@@ -99,6 +110,33 @@ class RunTables:
         """One row per run, task in training, epoch and tested task."""
         return self.query("FROM metrics")
 
+    @property
+    def strategies(self) -> Rows:
+        """One row per run, new task and strategy that was compared."""
+        return self.query("FROM strategies")
+
+    def _read_metrics(self, k: int, path: Path) -> None:
+        """Take the rows of a run that ended from its Parquet file, which DuckDB reads itself."""
+        import duckdb
+
+        lists = ("test_accuracy", "test_accuracy_stderr", "test_loss", "test_loss_stderr")
+        single = [c for c in _COLUMNS["metrics"] if c not in {"run", "tested", *lists}]
+        asked = [f'"{c}"::{_COLUMNS["metrics"][c]} AS "{c}"' for c in single]
+        # Lists that are unnested side by side go row by row.
+        asked += [f"unnest({c}::DOUBLE[]) AS {c}" for c in lists]
+        asked += ["?::INTEGER AS run", "unnest(range(len(test_loss)))::INTEGER AS tested"]
+        try:
+            self._connection.execute(
+                f"INSERT INTO metrics BY NAME SELECT {', '.join(asked)} FROM read_parquet(?)",
+                [k, str(path)],
+            )
+        except duckdb.Error as error:
+            said = " ".join(str(error).split())
+            raise ValueError(
+                f"{path}: not readable as the rows of a run ({said}); delete it, and the rows are "
+                "read from metrics.jsonl"
+            ) from None
+
     def _fill(self, name: str, columns: Mapping[str, str], rows: Sequence[Row]) -> None:
         """Make one table; the columns are declared, so that an empty one has them, too."""
         declared = ", ".join(f'"{column}" {kind}' for column, kind in columns.items())
@@ -135,7 +173,7 @@ def query(sql: str, *runs: object) -> Rows:
     """Ask many runs one question; `load_runs` for more than one.
 
     Args:
-        sql: A SELECT over the tables `runs`, `tasks`, `transitions` and `metrics`.
+        sql: A SELECT over the tables of `RunTables`.
         *runs: Paths of run directories, folders of run directories, `Run`s, or lists of these.
 
     Returns:
@@ -172,6 +210,13 @@ _BEFORE = {
     "capacity_directions": ("capacity", "directions"),
     "dimension_stable_rank": ("dimension", "stable_rank"),
     "dimension_intrinsic": ("dimension", "intrinsic"),
+    "cost_ratio": ("cost_ratio",),
+}
+_REACHED = {
+    "average_accuracy": ("average_accuracy",),
+    "average_loss": ("average_loss",),
+    "new_accuracy": ("new", "accuracy"),
+    "new_loss": ("new", "loss"),
     "cost_ratio": ("cost_ratio",),
 }
 _COLUMNS: dict[str, dict[str, str]] = {
@@ -219,6 +264,15 @@ _COLUMNS: dict[str, dict[str, str]] = {
         },
         **{c: k for name in _BEFORE for c, k in _triple(name).items()},
         "verdict": "VARCHAR",
+    },
+    "strategies": {
+        "run": "INTEGER",
+        "task": "INTEGER",
+        "rank": "INTEGER",
+        "strategy": "VARCHAR",
+        "mean_accuracy_drop": "DOUBLE",
+        "mean_loss_increase": "DOUBLE",
+        **{c: k for name in _REACHED for c, k in _triple(name).items()},
     },
     "metrics": {
         "run": "INTEGER",
@@ -302,6 +356,25 @@ def _transitions(k: int, view: RunView) -> Iterable[Row]:
                 for side in ("forecast", "measured"):
                     row |= _cells(f"{target}_{side}", old[side], target)
             yield row | before
+
+
+def _strategies(k: int, view: RunView) -> Iterable[Row]:
+    for transition in view.transitions:
+        for place, entry in enumerate(transition.get("by_strategy") or [], start=1):
+            row: Row = {"run": k, "task": transition["task"], "rank": place}
+            row["strategy"] = entry["name"]
+            for target in ("accuracy_drop", "loss_increase"):
+                values = [cell["forecast"][target]["value"] for cell in entry["old"]]
+                known = [value for value in values if value is not None]
+                row[f"mean_{target}"] = math.fsum(known) / len(known) if known else None
+            for name, where in _REACHED.items():
+                row |= _cells(name, entry, *where)
+            yield row
+
+
+def _compacted(path: Path, view: RunView) -> bool:
+    """Whether the rows of a run are all in its Parquet file."""
+    return view.state not in UNFINISHED and (path / "metrics.parquet").is_file()
 
 
 def _metrics(k: int, view: RunView) -> Iterable[Row]:

@@ -7,20 +7,17 @@ from typing import Any
 
 import numpy as np
 
-from capacity.compatibility.transition import CapacityRecord
 from capacity.config import Recipe, Training
 from capacity.dynamics.evaluate import Score
 from capacity.dynamics.flat import FlatModel
 from capacity.dynamics.train import Divergence
 from capacity.estimate import Status, from_samples
-from capacity.forecasting.forecast import NO_ACCURACY, Forecast, change
+from capacity.forecasting.forecast import NO_ACCURACY, change
 from capacity.runs import summary
-from capacity.runs.observe import PhaseTransport, composed_log_volume
+from capacity.runs.observe import transport_entry
+from capacity.runs.reading import SCHEMA, SCHEMA_VERSION
 from capacity.tasks.task import TaskSequence
-from capacity.thermo.path import PathCost
-from capacity.transport.spectrum_record import Spectrum
 
-SCHEMA_VERSION = 1
 NO_CAPACITY = dict.fromkeys((
     "capacity",
     "dimension",
@@ -33,7 +30,7 @@ NO_CAPACITY = dict.fromkeys((
 
 @dataclass
 class Measurements:
-    """Everything a run has measured so far, by task.
+    """Everything a run has measured so far, by task, in plain JSON types but for the scores.
 
     Attributes:
         recipe: The recipe.
@@ -41,13 +38,12 @@ class Measurements:
         tasks: The tasks.
         states: State of every task, as the schema names them (or `training`).
         scores: Per learned task, the scores on every task.
-        forecasts: What was forecast before a task.
-        controls: The simpler predictors' values before a task.
+        forecasts: What was forecast before a task, as `transition.forecast_transition` gives it.
         capacities: Capacity and dimension before a task; None where they could not be measured.
         notes: Why something of a transition is missing.
         planned: Plan of every task that is not the recipe's: a strategy may change it.
         costs: What learning a task cost.
-        transports: J_t of a task.
+        transports: J_t of a task, as `PhaseTransport.finish` gives it.
         composed: The spectrum of J_t over all learned tasks, if it was asked for.
         diverged: Where a task stopped being finite.
     """
@@ -57,14 +53,13 @@ class Measurements:
     tasks: TaskSequence
     states: list[str]
     scores: list[list[Score]] = field(default_factory=list)
-    forecasts: dict[int, Forecast] = field(default_factory=dict)
-    controls: dict[int, dict[str, Any]] = field(default_factory=dict)
-    capacities: dict[int, CapacityRecord | None] = field(default_factory=dict)
+    forecasts: dict[int, dict[str, Any]] = field(default_factory=dict)
+    capacities: dict[int, dict[str, Any] | None] = field(default_factory=dict)
     notes: dict[int, str] = field(default_factory=dict)
     planned: dict[int, Training] = field(default_factory=dict)
-    costs: dict[int, PathCost] = field(default_factory=dict)
-    transports: dict[int, PhaseTransport] = field(default_factory=dict)
-    composed: Spectrum | None = None
+    costs: dict[int, dict[str, Any]] = field(default_factory=dict)
+    transports: dict[int, dict[str, Any]] = field(default_factory=dict)
+    composed: dict[str, Any] | None = None
     diverged: dict[int, Divergence] = field(default_factory=dict)
 
     def forgotten(self, i: int, j: int) -> dict[str, Any]:
@@ -80,6 +75,27 @@ class Measurements:
         before, after = self.scores[i - 1][j], self.scores[i][j]
         made = change(self.tasks[j], before, after, status=Status.OK, predict=False)
         return made.to_dict()
+
+    def spoken(self, i: int) -> str:
+        """Say what learning task i came to.
+
+        Args:
+            i: The latest task.
+
+        Returns:
+            A line for people.
+        """
+        task, latest = self.tasks[i], self.scores[-1]
+        kind = "accuracy" if task.classifies else "loss"
+        text = f"learned: {kind} {float(getattr(latest[i], kind).mean()):.3f}"
+        if i:
+            change_of = "accuracy_drop" if task.classifies else "loss_increase"
+            mean = _mean([self.forgotten(i, j)[change_of] for j in range(i)])
+            text += f"; forgot {mean:.3f} of {kind} on {i} earlier"
+            if i in self.forecasts:
+                mean = _mean([cell[change_of] for cell in self.forecasts[i]["old"]])
+                text += f" (forecast {mean:.3f})"
+        return text
 
     def result(self, status: str) -> dict[str, Any]:
         """Summarise everything that was measured so far.
@@ -100,7 +116,7 @@ class Measurements:
         )
         transitions = [self._transition(i) for i in range(1, n) if i in self.capacities]
         return {
-            "schema": "capacity/result",
+            "schema": SCHEMA,
             "schema_version": SCHEMA_VERSION,
             "name": self.recipe.name,
             "status": status,
@@ -124,7 +140,7 @@ class Measurements:
             "phases": [self._phase(i) for i in range(n)],
             "composed": None
             if self.composed is None
-            else {"tasks": len(self.scores), **self.composed.to_dict()},
+            else {"tasks": len(self.scores), **self.composed},
             "scores": summary.scores(transitions),
         }
 
@@ -148,10 +164,7 @@ class Measurements:
         learned, assessed = i < len(self.scores), self.capacities[i]
         new: dict[str, Any] = {"forecast": None, "measured": None}
         if made is not None:
-            new["forecast"] = {
-                "accuracy": made.new_accuracy.to_dict(),
-                "loss": made.new_loss.to_dict(),
-            }
+            new["forecast"] = made["new"]
         if learned:
             reached = self.scores[i][i]
             accuracy = from_samples(reached.accuracy.tolist())
@@ -164,25 +177,31 @@ class Measurements:
             "old": [
                 {
                     "task": j,
-                    "forecast": None if made is None else made.old[j].to_dict(),
+                    "forecast": None if made is None else made["old"][j],
                     "measured": self.forgotten(i, j) if learned else None,
                 }
                 for j in range(i)
             ],
             "new": new,
-            "cost_ratio": None if made is None else made.cost_ratio.to_dict(),
-            "controls": self.controls.get(i),
+            "cost_ratio": None if made is None else made["cost_ratio"],
+            "controls": None if made is None else made["controls"],
+            "by_strategy": [] if made is None else made["by_strategy"],
             "note": self.notes.get(i, ""),
-            **(NO_CAPACITY if assessed is None else assessed.to_dict()),
+            **(NO_CAPACITY if assessed is None else assessed),
         }
 
     def _phase(self, i: int) -> dict[str, Any] | None:
         if self.states[i] != "learned":
             return None
-        transport = self.transports.get(i)
+        measured = i in self.transports
         return {
-            "transport": None
-            if transport is None or not transport.finished
-            else transport.to_dict(composed_log_volume([self.transports[k] for k in range(i + 1)])),
-            "thermo": self.costs[i].to_dict(),
+            "transport": transport_entry([self.transports[k] for k in range(i + 1)])
+            if measured
+            else None,
+            "thermo": self.costs[i],
         }
+
+
+def _mean(cells: list[dict[str, Any]]) -> float:
+    values = [cell["value"] for cell in cells if cell["value"] is not None]
+    return float(np.mean(values)) if values else float("nan")

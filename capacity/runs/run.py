@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import hashlib
+import inspect
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
-from datetime import datetime
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from capacity import config
-from capacity.checks import positive_int, resolve_device
+from capacity.checks import nonnegative_float, path_of, positive_int, resolve_device
 from capacity.config import Measure, Model, Recipe, TaskStream, Training
 from capacity.dynamics.models import build_model
 from capacity.estimate import Estimate
@@ -23,7 +23,15 @@ from capacity.notebook import estimate_row, table
 from capacity.runs.directory import RunDirectory
 from capacity.runs.environment import describe
 from capacity.runs.execute import Execution
+from capacity.runs.files import read_tensors
+from capacity.runs.lesson import NotRepeatedError
 from capacity.runs.progress import Progress
+from capacity.runs.unfinished import (
+    fresh_directory,
+    how_to_resume,
+    left_unfinished,
+    shell_call,
+)
 from capacity.tasks.build import build_tasks
 from capacity.tasks.streams import as_sequence
 from capacity.tasks.task import LossFunction, TaskSequence
@@ -50,18 +58,19 @@ class Run:
 
     @property
     def status(self) -> str:
-        """finished, diverged, interrupted or running."""
+        """finished, diverged, interrupted, failed or running."""
         return str(self.result.get("status", "running"))
 
     @property
     def forecasts(self) -> list[dict[str, Any]]:
-        """What was forecast: a record per new task, with an entry per old task."""
+        """What was forecast: a record per new task, with entries per old task and per strategy."""
         return [
             {
                 "task": t["task"],
                 "old": [{"task": cell["task"], **cell["forecast"]} for cell in t["old"]],
                 "new": t["new"]["forecast"],
                 "cost_ratio": t["cost_ratio"],
+                "by_strategy": t.get("by_strategy", []),
             }
             for t in self.result.get("transitions", [])
             if t["new"]["forecast"] is not None
@@ -83,8 +92,7 @@ class Run:
     @property
     def spectra(self) -> dict[str, Tensor]:
         """Singular values, residuals and log-volumes of J_t per task, by name."""
-        path = self.path / "spectra.safetensors"
-        return load_file(path) if path.is_file() else {}
+        return read_tensors(self.path / "spectra.safetensors")
 
     def report(self, output: str | Path | None = None) -> Path:
         """Write the report anew.
@@ -94,10 +102,22 @@ class Run:
 
         Returns:
             Path of the report.
+
+        Raises:
+            ValueError: If a file of the run is damaged, or the report cannot be written.
         """
         from capacity.report import render  # altair takes a second to import
 
-        return render(self.path, None if output is None else Path(output))
+        target = self.path / "report.html" if output is None else Path(output)
+        if target.is_dir():
+            raise ValueError(f"output = {str(target)!r} is a directory; name an .html file")
+        RunDirectory.open(self.path).check()
+        try:
+            return render(self.path, target)
+        except OSError as error:
+            raise ValueError(
+                f"output = {str(target)!r} cannot be written ({error.strerror}); name another file"
+            ) from None
 
     def _repr_html_(self) -> str:
         final = self.result.get("final") or {}
@@ -134,6 +154,7 @@ def run(
     out: str | Path | None = None,
     device: str | torch.device = "auto",
     quiet: bool = False,
+    checkpoint_minutes: float = 5.0,
 ) -> Run:
     """Learn a sequence of tasks; forecast, measure and report.
 
@@ -156,9 +177,12 @@ def run(
         seed: Overrides the recipe's seed.
         name: Overrides the recipe's name.
         out: The run directory; None makes a new one under `runs/`. A directory that already holds
-            this recipe's finished run is returned as it is.
+            this recipe's finished run is returned as it is; one that was cut off, even by a kill,
+            goes on and ends with the same result, bit for bit.
         device: auto, cpu, cuda or cuda:N.
         quiet: Show no progress.
+        checkpoint_minutes: How often a training is kept between the ends of tasks; 0 after every
+            step.
 
     Returns:
         The run, whose status may be `diverged`.
@@ -169,6 +193,7 @@ def run(
         >>> made.result["final"]["forgetting_last"]["value"]  # doctest: +SKIP
     """
     where = resolve_device(device)
+    minutes = nonnegative_float("checkpoint_minutes", checkpoint_minutes)
     recipe, sequence = _resolve(tasks, model, loss)
     changes: dict[str, Any] = {
         "training": training,
@@ -187,38 +212,101 @@ def run(
         sequence = build_tasks(recipe.tasks)
 
     new_model = _model_factory(recipe, model, sequence)
-    directory = RunDirectory(Path(out) if out is not None else _fresh_directory(recipe.name))
     progress = Progress(quiet=quiet)
     if "custom" in {recipe.tasks.dataset, recipe.model.kind}:
         recipe = _with_fingerprint(recipe, sequence, new_model)
+    earlier = None if out is not None else left_unfinished(recipe)
+    directory = RunDirectory(fresh_directory(recipe.name) if out is None else path_of("out", out))
     # Everything that can be wrong with the request is wrong before the directory is touched.
-    execution = Execution(recipe, sequence, new_model, directory, where, progress)
+    execution = Execution(
+        recipe, sequence, new_model, directory, where, progress, checkpoint_minutes=minutes
+    )
+    made = Run(directory.path)
     if directory.claim(recipe):
         progress.line(f"{directory.path} already holds this run, finished; nothing to do")
-        return Run(directory.path)
-    directory.write_json("env.json", describe(where))
-    directory.set_status("running")
-    progress.line(f"{recipe.name}: {len(sequence)} tasks on {where}, writing to {directory.path}")
-    _carry_out(execution, directory, progress)
-    made = Run(directory.path)
-    with directory.timed("report"):
-        report = made.report()
-    progress.line(f"report: {report}")
+        return made
+    try:
+        if not directory.finished:  # else only its report is missing
+            done = execution.prepare()
+            directory.write_json("env.json", describe(where) | directory.command())
+            directory.set_status("running")
+            doing = f"going on after {done} stages in" if done else "writing to"
+            progress.line(
+                f"{recipe.name}: {len(sequence)} tasks on {where}, {doing} {directory.path}"
+            )
+            if earlier is not None:
+                said = how_to_resume(recipe, earlier)
+                progress.line(f"an earlier run of this recipe was cut off; {said} with it")
+            _carry_out(execution, recipe, directory, progress)
+        progress.line(f"report: {made.report()}")
+        directory.journal(recipe).clear()
+    finally:
+        directory.release()
     return made
 
 
-def _carry_out(execution: Execution, directory: RunDirectory, progress: Progress) -> None:
+def resume(
+    path: str | Path,
+    *,
+    device: str | torch.device = "auto",
+    quiet: bool = False,
+    checkpoint_minutes: float = 5.0,
+) -> Run:
+    """Go on with a run that was cut off: by Ctrl-C, an error, a kill or a power cut.
+
+    The run ends with the same `result.json`, bit for bit, as one that was never cut off, on the
+    same kind of machine. `run(..., out=path)` does the same, for tasks or models of your own, too.
+
+    Args:
+        path: The run directory.
+        device: auto, cpu, cuda or cuda:N.
+        quiet: Show no progress.
+        checkpoint_minutes: As in `run`.
+
+    Returns:
+        The run; one that was finished is returned as it is.
+
+    Raises:
+        ValueError: If there is no run, its tasks or its model only Python has, its records are
+            damaged, or another process works on it.
+
+    Example:
+        >>> import capacity
+        >>> made = capacity.resume("runs/split-digits-20260801-120000")  # doctest: +SKIP
+    """
+    recipe = RunDirectory.open(path).recipe()
+    if "custom" in {recipe.tasks.dataset, recipe.model.kind}:
+        raise ValueError(
+            f"run = {str(path)!r} has tasks or a model that only Python has; call capacity.run as "
+            "before, with out= this directory"
+        )
+    return run(recipe, out=path, device=device, quiet=quiet, checkpoint_minutes=checkpoint_minutes)
+
+
+def _carry_out(
+    execution: Execution, recipe: Recipe, directory: RunDirectory, progress: Progress
+) -> None:
     try:
         state = execution.run()
     except KeyboardInterrupt:
         directory.set_status("interrupted", "Stopped by the user; what was measured is kept.")
-        progress.line(f"interrupted; `capacity report {directory.path}` shows what was measured")
+        progress.line(
+            f"interrupted; `{shell_call('capacity', 'report', directory.path)}` shows what was "
+            f"measured, {how_to_resume(recipe, directory.path)}"
+        )
+        raise
+    except NotRepeatedError as error:
+        directory.set_status("interrupted", str(error))
         raise
     except Exception as error:
         said = f"{type(error).__name__}: {error}"
-        directory.set_status("failed", said)
+        with suppress(OSError):  # a full disk may be what ended the run
+            directory.set_status("failed", said)
         # Not the user's mistake, which would have died at the door as a ValueError.
-        raise RunFailedError(f"{said} ({directory.path} keeps what was measured)") from error
+        raise RunFailedError(
+            f"{said} ({directory.path} keeps what was measured; "
+            f"{how_to_resume(recipe, directory.path)})"
+        ) from error
     directory.set_status(state)
 
 
@@ -255,7 +343,7 @@ def _model_factory(
         return lambda seed: build_model(recipe.model, tasks.input_shape, tasks.n_outputs, seed)
     if isinstance(model, nn.Module):
         return lambda _: model
-    if not callable(model):
+    if not callable(model) or not _takes_nothing(model):
         raise ValueError(
             f"model is a {type(model).__name__}; pass a torch.nn.Module, or a function without "
             "arguments that builds one"
@@ -264,9 +352,22 @@ def _model_factory(
     def build(seed: int) -> nn.Module:
         with torch.random.fork_rng():
             torch.manual_seed(seed)
-            return model()
+            made = model()
+        if not isinstance(made, nn.Module):
+            raise ValueError(f"model builds a {type(made).__name__}; build a torch.nn.Module")
+        return made
 
     return build
+
+
+def _takes_nothing(function: Callable[..., object]) -> bool:
+    try:
+        inspect.signature(function).bind()
+    except TypeError:
+        return False
+    except ValueError:  # one of C's, which does not say
+        return True
+    return True
 
 
 def _with_fingerprint(
@@ -284,14 +385,3 @@ def _with_fingerprint(
         digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
     section = recipe.tasks.model_copy(update={"fingerprint": digest.hexdigest()[:16]})
     return recipe.model_copy(update={"tasks": section})
-
-
-def _fresh_directory(name: str) -> Path:
-    """Name a directory that does not exist yet."""
-    safe = "".join(c if c.isalnum() or c in "-_." else "-" for c in name)
-    stem = f"{safe}-{datetime.now():%Y%m%d-%H%M%S}"
-    path, n = Path("runs") / stem, 1
-    while path.exists():
-        n += 1
-        path = Path("runs") / f"{stem}-{n}"
-    return path

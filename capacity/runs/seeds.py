@@ -6,23 +6,25 @@ import os
 import signal
 import subprocess
 import sys
-import tempfile
 import threading
 import time
 from collections import deque
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 from capacity import config
-from capacity.checks import one_of, positive_int
-from capacity.comparison.differences import flat, frozen, spoken
+from capacity.checks import nonnegative_float, one_of, positive_int
 from capacity.config import Recipe
 from capacity.notebook import InNotebook
-from capacity.runs.directory import UNFINISHED, RunDirectory
+from capacity.runs.directory import RunDirectory
+from capacity.runs.environment import command_line
 from capacity.runs.run import Run
+from capacity.runs.seeds_folder import SeedsFolder, check_seeds
 from capacity.runs.seeds_progress import SeedsProgress
+from capacity.runs.unfinished import FOLDER, safe_name, shell_call
 
 _POLL = 0.2
 _GRACE = 60.0
@@ -49,55 +51,6 @@ class SeedRuns(InNotebook):
         return [seed for seed, run in self.runs.items() if run.status == "diverged"]
 
 
-def parse_seeds(text: str) -> list[int]:
-    """Read a list of seeds.
-
-    Args:
-        text: As `0-9`, `3`, or `0,2,5-7`.
-
-    Returns:
-        The seeds in the order given.
-
-    Raises:
-        ValueError: If it is not understood, or names a seed twice.
-    """
-    seeds: list[int] = []
-    for part in text.split(","):
-        first, dash, last = part.strip().partition("-")
-        if not (first.isdecimal() and (last.isdecimal() or not dash)):
-            raise ValueError(
-                f"seeds = {text!r} is not understood at {part.strip()!r}; write 0-9 or 0,2,5-7"
-            )
-        low, high = int(first), int(last or first)
-        if high < low:
-            raise ValueError(f"seeds = {text!r}: the range {part.strip()!r} runs backwards")
-        seeds += range(low, high + 1)
-    return check_seeds(seeds)
-
-
-def check_seeds(seeds: Iterable[int]) -> list[int]:
-    """Check a list of seeds.
-
-    Args:
-        seeds: Seeds.
-
-    Returns:
-        The list.
-
-    Raises:
-        ValueError: If it is empty, names a seed twice, or holds anything but whole numbers.
-    """
-    if isinstance(seeds, str) or not isinstance(seeds, Iterable):
-        raise ValueError(f"seeds = {seeds!r} is no list; pass range(10), [0, 2, 5], or the like")
-    listed = [positive_int("seeds", seed, minimum=0) for seed in seeds]
-    if not listed:
-        raise ValueError("seeds is empty; pass at least one")
-    twice = next((seed for k, seed in enumerate(listed) if seed in listed[:k]), None)
-    if twice is not None:
-        raise ValueError(f"seeds names {twice} twice; name every seed once")
-    return listed
-
-
 @dataclass
 class _Job:
     """One seed at work."""
@@ -118,12 +71,13 @@ def run_seeds(
     out: str | Path | None = None,
     device: str = "auto",
     quiet: bool = False,
+    checkpoint_minutes: float = 5.0,
 ) -> SeedRuns:
     """Run a recipe with many seeds, each in a process of its own.
 
-    Seeds that are finished already are not run again, so the same call goes on where an earlier one
-    stopped. A seed that fails is reported and does not end the others. A KeyboardInterrupt stops
-    all of them and leaves readable run directories.
+    Seeds that are finished already are not run again, and one that was cut off goes on: the same
+    call goes on where an earlier one stopped. A seed that fails is reported and does not end the
+    others. A KeyboardInterrupt stops all of them and leaves readable run directories.
 
     Args:
         recipe: A recipe's name, the path of a recipe, or a `Recipe`. Tasks or models that only
@@ -134,11 +88,13 @@ def run_seeds(
         out: The folder, with one run directory `seed-N` per seed; None takes `runs/NAME-seeds`.
         device: auto, cpu, cuda or cuda:N, for all.
         quiet: Show no progress.
+        checkpoint_minutes: As in `run`.
 
     Returns:
         The runs and the failures; `capacity.compare(made.path)` sets them side by side.
 
     Raises:
+        KeyboardInterrupt: If it was interrupted.
         ValueError: If the recipe, the seeds or the folder will not do; nothing has run then.
 
     Example:
@@ -147,6 +103,7 @@ def run_seeds(
         >>> print(capacity.compare(made.path))  # doctest: +SKIP
     """
     listed, jobs = check_seeds(seeds), positive_int("jobs", jobs)
+    minutes = nonnegative_float("checkpoint_minutes", checkpoint_minutes)
     one_of("device", str(device).split(":")[0], ["auto", "cpu", "cuda"])
     base = recipe if isinstance(recipe, Recipe) else config.load(recipe)
     if "custom" in {base.tasks.dataset, base.model.kind}:
@@ -154,21 +111,24 @@ def run_seeds(
             "recipe has tasks or a model that only Python has, and these cannot go to another "
             "process; loop over capacity.run(..., seed=seed)"
         )
-    folder = Path(out) if out is not None else Path("runs") / f"{_safe(base.name)}-seeds"
-    directories = {seed: RunDirectory(folder / f"seed-{seed}") for seed in listed}
-    done = _finished(folder, directories, base)
-    folder.mkdir(parents=True, exist_ok=True)
+    path = Path(out) if out is not None else FOLDER / f"{safe_name(base.name)}-seeds"
+    folder = SeedsFolder(path)
+    done = folder.begin(base, listed)
     steps = base.tasks.experiences * (base.training.epochs + 1)
     progress = SeedsProgress(len(listed), steps, quiet=quiet)
     if done:
-        progress.line(f"{folder}: {_count(done)} finished already, not run again")
-    queue = _Queue(base, directories, min(jobs, len(listed)), str(device), progress)
+        progress.line(f"{path}: {_count(done)} finished already, not run again")
+    options = ["--device", str(device), "--checkpoint-minutes", str(minutes)]
+    queue = _Queue(base, folder, min(jobs, len(listed)), options, progress)
     try:
         queue.carry_out([seed for seed in listed if seed not in done], finished=len(done))
+    except KeyboardInterrupt:
+        progress.line(f"`{shell_call('capacity', 'run', '--resume', path)}` goes on")
+        raise
     finally:
         progress.close()
-    runs = {s: Run(d.path) for s, d in directories.items() if s not in queue.failed}
-    made = SeedRuns(path=folder, runs=runs, failed=dict(sorted(queue.failed.items())))
+    runs = {seed: Run(folder.directory(seed).path) for seed in listed if seed not in queue.failed}
+    made = SeedRuns(path=path, runs=runs, failed=dict(sorted(queue.failed.items())))
     progress.line(_closing(made))
     return made
 
@@ -179,13 +139,13 @@ class _Queue:
     def __init__(
         self,
         recipe: Recipe,
-        directories: dict[int, RunDirectory],
+        folder: SeedsFolder,
         jobs: int,
-        device: str,
+        options: list[str],
         progress: SeedsProgress,
     ) -> None:
-        self._recipe, self._directories, self._progress = recipe, directories, progress
-        self._device, self._slots = device, jobs
+        self._recipe, self._folder, self._progress = recipe, folder, progress
+        self._options, self._slots = options, jobs
         self._busy: list[_Job] = []
         self._ended = 0
         self.failed: dict[int, str] = {}
@@ -199,24 +159,32 @@ class _Queue:
         """
         waiting, self._ended = deque(seeds), finished
         self._progress.ended(finished)
-        with tempfile.TemporaryDirectory(prefix="capacity-seeds-") as folder:
-            recipe = Path(folder) / "recipe.yaml"
-            recipe.write_text(self._recipe.to_yaml(), encoding="utf-8")
-            try:
-                while waiting or self._busy:
-                    while waiting and len(self._busy) < self._slots:
-                        self._start(waiting.popleft(), recipe)
-                    time.sleep(_POLL)
-                    self._look()
-            except BaseException:
-                self._stop()
-                raise
+        try:
+            while waiting or self._busy:
+                while waiting and len(self._busy) < self._slots:
+                    self._start(waiting.popleft())
+                time.sleep(_POLL)
+                self._look()
+        except BaseException:
+            self._stop()
+            raise
 
-    def _start(self, seed: int, recipe: Path) -> None:
-        directory = self._directories[seed]
+    def _start(self, seed: int) -> None:
+        directory = self._folder.directory(seed)
         slot = min(set(range(self._slots)) - {job.slot for job in self._busy})
-        command = [sys.executable, "-m", "capacity.cli", "run", str(recipe), f"seed={seed}"]
-        command += ["--out", str(directory.path), "--device", self._device]
+        try:
+            # The recipe and the user's command are written here; the process finds them, as any
+            # that goes on does.
+            directory.claim(self._recipe.model_copy(update={"seed": seed}))
+            if not directory.command():
+                directory.write_json("env.json", {"command": command_line()})
+        except (ValueError, OSError) as error:
+            self._over(seed, slot, directory, str(error), failed=True)
+            return
+        finally:
+            directory.release()
+        command = [sys.executable, "-m", "capacity.cli", "run", "--resume", str(directory.path)]
+        command += self._options
         threads = max((os.cpu_count() or 1) // self._slots, 1)
         process = subprocess.Popen(
             command,
@@ -248,15 +216,21 @@ class _Queue:
                 continue
             job.reader.join()
             self._busy.remove(job)
-            self._ended += 1
-            state = job.directory.status().get("state")
-            if state in {"finished", "diverged"}:
-                said = state
-            else:
-                said = self.failed[job.seed] = _reason(job, code)
-                _mark(job.directory, "failed", said)
-            self._progress.finished(job.seed, job.slot, said)
-            self._progress.ended(self._ended)
+            status = _status(job.directory)
+            failed = not (status and job.directory.complete)
+            said = _reason(job, code, status) if failed else str(status["state"])
+            self._over(job.seed, job.slot, job.directory, said, failed=failed)
+
+    def _over(
+        self, seed: int, slot: int, directory: RunDirectory, said: str, *, failed: bool
+    ) -> None:
+        """Write down how a seed ended, and say it."""
+        if failed:
+            self.failed[seed] = said
+            _mark(directory, "failed", said)
+        self._ended += 1
+        self._progress.finished(seed, slot, said)
+        self._progress.ended(self._ended)
 
     def _stop(self) -> None:
         """End what runs: gently first, then not."""
@@ -295,51 +269,30 @@ def _rows(directory: RunDirectory) -> int:
         return 0
 
 
-def _reason(job: _Job, code: int) -> str:
+def _reason(job: _Job, code: int, status: dict[str, Any]) -> str:
     """Say why a process ended without a result, from its last line."""
     if code < 0:
         return f"its process was ended by {signal.Signals(-code).name}"
-    state = job.directory.status()
-    if state.get("state") == "failed" and state.get("message"):
-        return str(state["message"])
+    if status.get("state") == "failed" and status.get("message"):
+        return str(status["message"])
     last = job.lines[-1] if job.lines else "it said nothing"
     return f"exit code {code}: {last.removeprefix('capacity: ')}"
 
 
+def _status(directory: RunDirectory) -> dict[str, Any]:
+    """Read the status; empty where it is damaged, which the process itself has said."""
+    try:
+        return directory.status()
+    except ValueError:
+        return {}
+
+
 def _mark(directory: RunDirectory, state: str, message: str) -> None:
     """Write down the end of a process that could not do it itself."""
-    begun = (directory.path / "recipe.yaml").is_file()
-    if begun and directory.status().get("state", "running") == "running":
-        directory.set_status(state, message)
-
-
-def _finished(folder: Path, directories: dict[int, RunDirectory], base: Recipe) -> list[int]:
-    """Find the seeds that need no run, and refuse a folder of another recipe."""
-    if folder.exists() and not folder.is_dir():
-        raise ValueError(f"out = {str(folder)!r} is a file; name a folder")
-    if (folder / "recipe.yaml").is_file():
-        raise ValueError(
-            f"out = {str(folder)!r} is itself a run; name a folder that holds a run per seed"
-        )
-    done = []
-    for seed, directory in directories.items():
-        path = directory.path
-        if not (path / "recipe.yaml").is_file():
-            if path.is_dir() and any(path.iterdir()):
-                raise ValueError(f"{str(path)!r} holds files that are no run; name another out")
-            continue
-        wanted = flat(base.model_copy(update={"seed": seed}).model_dump(mode="json"))
-        there = flat(directory.recipe().model_dump(mode="json"))
-        for name in {**wanted, **there}:
-            old, new = there.get(name), wanted.get(name)
-            if frozen(old) != frozen(new):
-                raise ValueError(
-                    f"{str(path)!r} holds a run of another recipe ({name} was {spoken(old)}, is "
-                    f"{spoken(new)}); name another out"
-                )
-        if directory.status().get("state") not in UNFINISHED and (path / "result.json").is_file():
-            done.append(seed)
-    return done
+    begun = (directory.path / "recipe.yaml").is_file() and not directory.busy
+    if begun and _status(directory).get("state", "running") == "running":
+        with suppress(OSError, ValueError):  # what will not be written is what ended it
+            directory.set_status(state, message)
 
 
 def _count(seeds: Sequence[int]) -> str:
@@ -353,7 +306,3 @@ def _closing(made: SeedRuns) -> str:
     lines += [f"failed: seed {seed}: {reason}" for seed, reason in made.failed.items()]
     lines.append(f"next: capacity compare {made.path}")
     return "\n".join(lines)
-
-
-def _safe(name: str) -> str:
-    return "".join(c if c.isalnum() or c in "-_." else "-" for c in name)

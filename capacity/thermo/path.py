@@ -92,6 +92,11 @@ class PathObserver:
         self._time += step.lr
         self._end = step.after[0]
 
+    @property
+    def start(self) -> Tensor | None:
+        """Where every replica (R, P) began, in float64; None before the first step was seen."""
+        return self._start
+
     def state(self) -> dict[str, Tensor]:
         """Give what `restore` needs to go on from here.
 

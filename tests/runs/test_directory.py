@@ -6,7 +6,8 @@ import duckdb
 import pytest
 
 from capacity.config import Recipe
-from capacity.runs.directory import RunDirectory, write_atomically
+from capacity.runs.directory import RunDirectory
+from capacity.runs.files import write_atomically
 
 
 def test_claim_a_new_directory(tmp_path):
@@ -35,12 +36,14 @@ def test_a_file_is_no_directory(tmp_path):
         RunDirectory(tmp_path / "out").claim(Recipe(name="x"))
 
 
-def test_a_finished_run_is_recognised_and_an_interrupted_one_starts_anew(tmp_path):
+def test_a_finished_run_is_recognised_and_an_interrupted_one_goes_on(tmp_path):
     directory = RunDirectory(tmp_path / "run")
     directory.claim(Recipe(name="x"))
     directory.set_status("interrupted")
     directory.write_json("result.json", {})
+    directory.release()
     assert directory.claim(Recipe(name="x")) is False
+    directory.release()
     directory.set_status("finished")
     assert directory.claim(Recipe(name="x")) is True
 

@@ -8,6 +8,7 @@ import sys
 import pytest
 
 import capacity
+from capacity import config
 from capacity.runs.query import TABLES
 from report.fabricated_run import accuracy, write
 from report.fabricated_runs import seeded, two_variants
@@ -81,9 +82,42 @@ def test_metrics_hold_every_row_once_per_tested_task(tables, runs):
     assert row.rows == [(0.95,)]
 
 
+@pytest.fixture(scope="module", params=[1, 2], ids=["one replica", "two replicas"])
+def measured(request, tmp_path_factory):
+    light = ["tasks.samples=32", "training.epochs=2", "measure.transport=false"]
+    light += ["measure.verdicts=false", "measure.strategies=[naive, lwf]"]
+    recipe = config.load("tiny-digits", [*light, f"replicas={request.param}"])
+    return capacity.run(recipe, out=tmp_path_factory.mktemp("query") / "run", quiet=True)
+
+
+def test_rows_from_parquet_are_those_of_the_log(measured):
+    asked = "SELECT * FROM metrics ORDER BY task, epoch, tested"
+    from_parquet = capacity.query(asked, measured)
+    assert len(from_parquet) == 2 * 3 * 2
+    kept = measured.path / "metrics.parquet"
+    aside = kept.rename(measured.path / "aside")
+    assert capacity.query(asked, measured) == from_parquet
+    kept.write_bytes(b"PAR1")
+    with pytest.raises(ValueError, match=r"metrics\.parquet: not readable .* delete it"):
+        capacity.query(asked, measured)
+    aside.rename(kept)
+
+
+def test_strategies_hold_the_ranking(measured):
+    found = capacity.query("FROM strategies ORDER BY rank", measured)
+    ranked = measured.result["transitions"][0]["by_strategy"]
+    assert found.column("strategy") == [entry["name"] for entry in ranked]
+    assert found.column("rank") == [1, 2]
+    for row, entry in zip(found, ranked, strict=True):
+        assert row["average_accuracy"] == entry["average_accuracy"]["value"]
+        assert row["new_loss_status"] == entry["new"]["loss"]["status"]
+        drop = entry["old"][0]["forecast"]["accuracy_drop"]["value"]
+        assert row["mean_accuracy_drop"] == drop
+
+
 def test_a_run_with_nothing_measured_has_empty_tables_with_all_columns(tmp_path):
     tables = capacity.load_runs(write(tmp_path / "a", "stopped_early"))
-    for name in ("tasks", "transitions", "metrics"):
+    for name in ("tasks", "transitions", "strategies", "metrics"):
         found = getattr(tables, name)
         assert found.rows == []
         assert "run" in found.columns

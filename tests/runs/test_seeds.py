@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import io
+import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -16,7 +18,9 @@ import capacity
 from capacity import config
 from capacity.cli import main
 from capacity.runs.directory import RunDirectory
-from capacity.runs.seeds import parse_seeds, run_seeds
+from capacity.runs.environment import command_line
+from capacity.runs.seeds import run_seeds
+from capacity.runs.seeds_folder import SeedsFolder, parse_seeds
 from capacity.runs.seeds_progress import SeedsProgress
 
 # One task has no transition to measure: what is tested here is who runs when.
@@ -50,6 +54,13 @@ def test_a_seed_gives_what_the_run_alone_gives(made, tmp_path, monkeypatch):
     alone = capacity.run(recipe(), seed=1, out=tmp_path / "alone", quiet=True)
     assert alone.result == made.runs[1].result
     assert made.runs[0].result["accuracy"] != made.runs[1].result["accuracy"]
+
+
+def test_the_command_of_a_seed_is_the_users(made):
+    commands = [
+        json.loads((run.path / "env.json").read_text())["command"] for run in made.runs.values()
+    ]
+    assert commands == [command_line()] * 2
 
 
 def test_finished_seeds_are_not_run_again(made, capsys):
@@ -135,6 +146,52 @@ def test_mistakes_on_the_command_line_are_one_line(words, capsys):
     assert capsys.readouterr().err.count("\n") == 1
 
 
+def test_resume_goes_on_with_the_seeds_that_are_not_finished(made, tmp_path, capsys):
+    folder = shutil.copytree(made.path, tmp_path / "out")
+    before = (folder / "seed-0" / "status.json").read_bytes()
+    words = ["run", "--resume", str(folder), "--jobs", "2", "--quiet"]
+    assert main([*words, "training.lr=0.25"]) == 2
+    assert "training.lr was 0.5, is 0.25" in capsys.readouterr().err
+    assert main(words) == 1, "a directory still stands where seed 2 wants to write a file"
+    (folder / "seed-2" / "metrics.jsonl").rmdir()
+    assert main(words) == 0
+    assert (folder / "seed-0" / "status.json").read_bytes() == before
+    assert capacity.open_run(folder / "seed-2").status == "finished"
+    assert SeedsFolder(folder).asked() == [0, 1, 2]
+
+
+def test_seeds_that_were_not_begun_are_remembered(monkeypatch, tmp_path):
+    def stop(_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("capacity.runs.seeds._Queue._look", stop)
+    monkeypatch.setattr(sys, "executable", "/bin/true")
+    with pytest.raises(KeyboardInterrupt):
+        run_seeds(recipe(), range(4), out=tmp_path / "out", quiet=True)
+    assert (tmp_path / "out" / "seed-0").is_dir()
+    assert not (tmp_path / "out" / "seed-1").exists()
+    assert SeedsFolder(tmp_path / "out").asked() == [0, 1, 2, 3]
+
+
+@pytest.mark.parametrize("content", ["[]", '{"seeds": [0]}', "{", '{"schema": "capacity/seeds"}'])
+def test_a_damaged_list_of_seeds_is_named(content, tmp_path, capsys):
+    (tmp_path / "seeds.json").write_text(content)
+    assert main(["run", "--resume", str(tmp_path)]) == 2
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1
+    assert "seeds.json: " in said
+
+
+def test_a_seed_that_another_process_works_on_is_left_to_it(tmp_path):
+    directory = RunDirectory(tmp_path / "out" / "seed-1")
+    directory.claim(recipe().model_copy(update={"seed": 1}))
+    directory.set_status("running")
+    made = run_seeds(recipe(), [1], out=tmp_path / "out", quiet=True)
+    assert "is in use by process" in made.failed[1]
+    assert directory.status()["state"] == "running"
+    directory.release()
+
+
 def test_a_log_gets_plain_lines_with_the_seed_in_front():
     log = io.StringIO()
     progress = SeedsProgress(2, 10, stream=log)
@@ -204,11 +261,19 @@ def test_a_process_that_dies_is_reported_by_its_signal_or_last_line(tmp_path, mo
     for name, body, message in (
         ("killed", "kill -9 $$", "ended by SIGKILL"),
         ("lost", "echo first >&2; echo last words >&2; exit 3", "exit code 3: last words"),
+        ("asked", "echo $@ >&2; exit 3", "--device cpu --checkpoint-minutes 0.5"),
     ):
         script = tmp_path / name
         script.write_text(f"#!/bin/sh\n{body}\n")
         script.chmod(0o755)
         monkeypatch.setattr(sys, "executable", str(script))
-        made = run_seeds(recipe(), [4], out=tmp_path / f"{name}-out", quiet=True)
+        made = run_seeds(
+            recipe(),
+            [4],
+            out=tmp_path / f"{name}-out",
+            device="cpu",
+            quiet=True,
+            checkpoint_minutes=0.5,
+        )
         assert made.runs == {}
         assert message in made.failed[4]

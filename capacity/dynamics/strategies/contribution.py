@@ -11,7 +11,7 @@ from capacity.config import Training
 from capacity.dynamics.flat import FlatModel
 from capacity.dynamics.strategies.replay import Replay
 from capacity.dynamics.strategies.terms import Private, Source
-from capacity.dynamics.train import Observer
+from capacity.dynamics.train import Observer, Watcher
 from capacity.tasks.task import Task
 
 
@@ -118,7 +118,7 @@ class Strategy(Protocol):
     def name(self) -> str:
         """Its name in a recipe."""
 
-    def watch(self, state: Any) -> Observer | None:
+    def watch(self, state: Any) -> Watcher | None:
         """Say what must see the steps of the next task, the first included.
 
         Args:

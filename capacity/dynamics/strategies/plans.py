@@ -14,13 +14,13 @@ from capacity.config import Training
 from capacity.dynamics.flat import FlatModel
 from capacity.dynamics.strategies.contribution import Contribution
 from capacity.dynamics.strategies.terms import Source
-from capacity.dynamics.train import Observer
+from capacity.dynamics.train import Observer, Watcher
 from capacity.tasks.task import Task
 
 
 @dataclass(frozen=True, kw_only=True)
 class _Plan:
-    def watch(self, state: Any) -> Observer | None:
+    def watch(self, state: Any) -> Watcher | None:
         """Nothing needs to see the steps."""
         del state
         return None

@@ -13,7 +13,7 @@ from capacity.config import Training
 from capacity.dynamics.flat import FlatModel
 from capacity.dynamics.strategies.contribution import Contribution
 from capacity.dynamics.strategies.terms import Private, Source
-from capacity.dynamics.train import Observer
+from capacity.dynamics.train import Observer, Watcher
 from capacity.interruption import check
 from capacity.tasks.task import Task
 
@@ -100,7 +100,7 @@ class OGD:
     samples: int = 20
     name: str = "ogd"
 
-    def watch(self, state: Any) -> Observer | None:
+    def watch(self, state: Any) -> Watcher | None:
         """Nothing needs to see the steps."""
         del state
         return None

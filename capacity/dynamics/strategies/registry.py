@@ -21,7 +21,7 @@ from capacity.dynamics.strategies.regularisers import EWC, L2, MAS, SI
 from capacity.dynamics.strategies.rehearsal import AGEM, DarkReplay, ExperienceReplay, Joint
 from capacity.dynamics.strategies.step import StrategyStep
 from capacity.dynamics.strategies.terms import HERE, Source
-from capacity.dynamics.train import Observer, Phase, train
+from capacity.dynamics.train import Phase, Watcher, train
 from capacity.tasks.task import Task
 
 STRATEGIES: dict[str, Callable[..., Strategy]] = {
@@ -76,7 +76,7 @@ class Mitigation:
         self._model, self._source = model, source
         self._state: Any = None
         self._old: tuple[Task, ...] = ()
-        self._watched: Observer | None = None
+        self._watched: Watcher | None = None
         if isinstance(self.strategy, Freeze):
             self.strategy.trainable(model)
         if isinstance(self.strategy, GPM):
@@ -98,7 +98,7 @@ class Mitigation:
             self._model, self._old, new, training, self._state, self._source
         )
 
-    def observers(self) -> list[Observer]:
+    def observers(self) -> list[Watcher]:
         """Open what must see the steps of the next task.
 
         Returns:

@@ -18,7 +18,7 @@ from capacity.dynamics.strategies.contribution import Contribution
 from capacity.dynamics.strategies.importance import IMPORTANCES, output_sensitivity
 from capacity.dynamics.strategies.penalties import GaussNewton, Quadratic
 from capacity.dynamics.strategies.terms import Source
-from capacity.dynamics.train import Observer, Step
+from capacity.dynamics.train import Observer, Step, Watcher
 from capacity.tasks.task import Task
 
 
@@ -26,7 +26,7 @@ from capacity.tasks.task import Task
 class _Regulariser:
     strength: float = 1.0
 
-    def watch(self, state: Any) -> Observer | None:
+    def watch(self, state: Any) -> Watcher | None:
         """Nothing needs to see the steps."""
         del state
         return None
@@ -180,6 +180,25 @@ class PathIntegral:
             self.drop, self.start = part, before
         else:
             self.drop += part
+
+    def state(self) -> dict[str, Tensor]:
+        """Give what `restore` needs to go on from here.
+
+        Returns:
+            The sums and the start; nothing before the first step.
+        """
+        if self.drop is None or self.start is None:
+            return {}
+        return {"drop": self.drop, "start": self.start}
+
+    def restore(self, kept: dict[str, Tensor]) -> None:
+        """Go on where `state` was taken.
+
+        Args:
+            kept: What `state` gave.
+        """
+        if kept:
+            self.drop, self.start = kept["drop"], kept["start"]
 
 
 @dataclass(frozen=True, kw_only=True)

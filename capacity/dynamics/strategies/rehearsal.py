@@ -15,7 +15,7 @@ from capacity.dynamics.strategies import memory as memories
 from capacity.dynamics.strategies import replay
 from capacity.dynamics.strategies.contribution import Contribution
 from capacity.dynamics.strategies.terms import Source
-from capacity.dynamics.train import Observer
+from capacity.dynamics.train import Observer, Watcher
 from capacity.tasks.task import Task
 
 
@@ -25,7 +25,7 @@ class _Rehearsal:
     memory_batch: int = 64
     selection: str = "balanced"
 
-    def watch(self, state: Any) -> Observer | None:
+    def watch(self, state: Any) -> Watcher | None:
         """Nothing needs to see the steps."""
         del state
         return None
@@ -199,7 +199,7 @@ class Joint:
 
     name: str = "joint"
 
-    def watch(self, state: Any) -> Observer | None:
+    def watch(self, state: Any) -> Watcher | None:
         """Nothing needs to see the steps."""
         del state
         return None

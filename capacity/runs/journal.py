@@ -1,0 +1,222 @@
+"""What a run has finished so far, kept so that it can go on after a kill as if nothing had been.
+
+Every stage that was measured is a record: plain JSON, and tensors beside it where later stages need
+them. The JSON file is written last, whole or not at all, and names its tensors by their digest, so
+a record is there in full or not at all. What a stage hands on is what can be read back, whether it
+was measured just now or before the kill; the two cannot differ.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load, save
+from torch import Tensor
+
+from capacity.config import Recipe
+from capacity.runs.files import read_json, to_json, write_atomically
+
+_SCHEMA = "capacity/journal"
+_VERSION = 1
+
+BEGIN = "begin"
+"""Where a run notes how it computes, before its first stage; it counts as none."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Entry:
+    """One stage that is done.
+
+    Attributes:
+        record: What it measured, plain JSON types.
+        tensors: What later stages need of it, on the CPU.
+    """
+
+    record: Any
+    tensors: dict[str, Tensor] = field(default_factory=dict)
+
+    def part(self, prefix: str, device: torch.device) -> dict[str, Tensor]:
+        """Take the tensors whose names begin with a prefix and a dot.
+
+        Args:
+            prefix: The prefix.
+            device: Where they are wanted.
+
+        Returns:
+            The tensors by the rest of their names.
+        """
+        start = f"{prefix}."
+        return {
+            name.removeprefix(start): tensor.to(device)
+            for name, tensor in self.tensors.items()
+            if name.startswith(start)
+        }
+
+
+class Journal:
+    """The records of one run, by the names of their stages.
+
+    A record that is damaged, or of another run, is a ValueError when it is read.
+
+    Args:
+        folder: Where they lie.
+        recipe: The recipe of the run; a record of another one is refused.
+    """
+
+    def __init__(self, folder: Path, recipe: Recipe) -> None:
+        self._folder = folder
+        self._recipe = hashlib.sha256(recipe.to_yaml().encode()).hexdigest()
+
+    def __contains__(self, stage: str) -> bool:
+        return self._path(stage).is_file()
+
+    def __len__(self) -> int:
+        return len([stage for stage in self._stages() if stage != BEGIN])
+
+    def check(self) -> None:
+        """Read every record, so that a damaged one is a ValueError before any work."""
+        for stage in self._stages():
+            self.get(stage)
+
+    def record(self, stage: str) -> Any:
+        """Read a stage's record without its tensors.
+
+        Args:
+            stage: Its name.
+
+        Returns:
+            The record; None where the stage is not done.
+        """
+        return None if stage not in self else self._read(stage)["record"]
+
+    def get(self, stage: str) -> Entry | None:
+        """Read a stage that was done before.
+
+        Args:
+            stage: Its name.
+
+        Returns:
+            The entry; None where the stage is not done.
+
+        Raises:
+            ValueError: If a file of it is damaged, or of another run.
+        """
+        if stage not in self:
+            return None
+        content = self._read(stage)
+        digest = content.get("tensors")
+        if digest is None:
+            return Entry(record=content["record"])
+        path = self._tensors(stage, digest)
+        try:
+            data = path.read_bytes()
+        except OSError as error:
+            raise ValueError(
+                _damaged(path, error.strerror or str(error), self._path(stage))
+            ) from None
+        if hashlib.sha256(data).hexdigest() != digest:
+            raise ValueError(
+                _damaged(path, "its digest is not the recorded one", self._path(stage))
+            )
+        try:
+            # Copies: what is read stands wherever the file has it, and arithmetic on tensors that
+            # are not aligned may round otherwise.
+            tensors = {name: tensor.clone() for name, tensor in load(data).items()}
+        except SafetensorError as error:
+            raise ValueError(_damaged(path, str(error), self._path(stage))) from None
+        return Entry(record=content["record"], tensors=tensors)
+
+    def put(self, stage: str, record: object, tensors: dict[str, Tensor] | None = None) -> Entry:
+        """Write down that a stage is done.
+
+        Args:
+            stage: Its name.
+            record: Plain types without NaN or infinity.
+            tensors: What later stages need of it.
+
+        Returns:
+            The entry as `get` would give it.
+        """
+        # Clones: safetensors refuses tensors that share memory.
+        plain = {
+            name: tensor.detach().to("cpu", copy=True).contiguous()
+            for name, tensor in (tensors or {}).items()
+        }
+        digest = None
+        if plain:
+            data = save(plain)
+            digest = hashlib.sha256(data).hexdigest()
+            write_atomically(self._tensors(stage, digest), data)
+        content = {
+            "schema": _SCHEMA,
+            "schema_version": _VERSION,
+            "recipe": self._recipe,
+            "stage": stage,
+            "tensors": digest,
+            "record": record,
+        }
+        written = to_json(content)
+        write_atomically(self._path(stage), written)
+        self._forget_tensors(stage, digest)
+        return Entry(record=json.loads(written)["record"], tensors=plain)
+
+    def drop(self, stage: str) -> None:
+        """Forget a stage that nothing needs any more.
+
+        Args:
+            stage: Its name.
+        """
+        self._path(stage).unlink(missing_ok=True)
+        self._forget_tensors(stage, None)
+
+    def clear(self) -> None:
+        """Forget everything: the run is over, and its other files hold all of it."""
+        if self._folder.is_dir():
+            for path in sorted(self._folder.iterdir()):
+                path.unlink(missing_ok=True)
+            self._folder.rmdir()
+
+    def _stages(self) -> list[str]:
+        return sorted(p.stem for p in self._folder.glob("*.json") if not p.name.startswith("."))
+
+    def _path(self, stage: str) -> Path:
+        return self._folder / f"{stage}.json"
+
+    def _tensors(self, stage: str, digest: str) -> Path:
+        return self._folder / f"{stage}.{digest[:16]}.safetensors"
+
+    def _forget_tensors(self, stage: str, kept: str | None) -> None:
+        keep = None if kept is None else self._tensors(stage, kept)
+        for path in self._folder.glob(f"{stage}.*.safetensors"):
+            if path != keep:
+                path.unlink(missing_ok=True)
+
+    def _read(self, stage: str) -> dict[str, Any]:
+        path = self._path(stage)
+        content = read_json(path, "delete it, and its stage is done anew")
+        if content.get("schema") != _SCHEMA or "record" not in content:
+            raise ValueError(_damaged(path, "it is no record of a stage", path))
+        if content.get("schema_version") != _VERSION:
+            raise ValueError(
+                f"{path}: written by another version of capacity (schema_version = "
+                f"{content.get('schema_version')!r}, here {_VERSION}); go on with that one, or "
+                "delete the folder to begin anew"
+            )
+        if content.get("recipe") != self._recipe or content.get("stage") != stage:
+            raise ValueError(
+                f"{path}: belongs to a run of another recipe; delete it, and its stage is done anew"
+            )
+        return content
+
+
+def _damaged(path: Path, why: str, record: Path) -> str:
+    return (
+        f"{path}: damaged ({' '.join(why.split())}); delete {record.name}, and its stage is done "
+        "anew"
+    )

@@ -1,0 +1,163 @@
+"""What is measured before a task is learned: its forecast, and the room that is left for it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from capacity.compatibility.transition import assess
+from capacity.config import Recipe
+from capacity.dynamics.batches import DataOrder
+from capacity.dynamics.flat import FlatModel
+from capacity.dynamics.strategies.contribution import Contribution
+from capacity.dynamics.strategies.terms import Source
+from capacity.forecasting.forecast import Forecast, forecast_replicas, rank
+from capacity.forecasting.mitigated import contribution_of
+from capacity.forecasting.predictors.record import Setting
+from capacity.forecasting.predictors.registry import predict
+from capacity.runs.judge import Along, judge_transition
+from capacity.tasks.task import Task
+from capacity.transport.jacobian import TrainingJacobian
+from capacity.transport.trajectory import LostTrajectory, Trajectory
+
+CONTROLS = ("new_task_loss", "path_bound")
+"""Simpler predictors that every run shows beside its forecasts; they cost one gradient."""
+
+
+def forecast_transition(
+    model: FlatModel,
+    theta: Tensor,
+    old: tuple[Task, ...],
+    new: Task,
+    plan: Contribution,
+    order: DataOrder,
+    recipe: Recipe,
+) -> dict[str, Any]:
+    """Forecast what learning a task will do, as planned and under the strategies to compare.
+
+    Args:
+        model: The network.
+        theta: Parameters of the replicas before it (R, P).
+        old: The tasks learned so far.
+        new: The task to come.
+        plan: Its training, with what a strategy adds.
+        order: Data order of the simulated training.
+        recipe: Which strategies are compared.
+
+    Returns:
+        `new`, `old`, `cost_ratio`, `controls` and `by_strategy` in plain JSON types.
+    """
+    made = forecast_replicas(model, theta, old, new, plan.training, order, plan)
+    setting = Setting(model=model, theta=theta, old=old, new=new, training=plan.training)
+    return {
+        **_said(made),
+        "old": [cell.to_dict() for cell in made.old],
+        "controls": {
+            name: said[0].loss_increase.to_dict()
+            for name, said in predict(setting, CONTROLS).items()
+        },
+        "by_strategy": _by_strategy(model, theta, old, new, order, recipe),
+    }
+
+
+def _by_strategy(
+    model: FlatModel,
+    theta: Tensor,
+    old: tuple[Task, ...],
+    new: Task,
+    order: DataOrder,
+    recipe: Recipe,
+) -> list[dict[str, Any]]:
+    """Forecast the task under every strategy to compare; the best first."""
+    # Each remembers the old tasks from the networks as they are, as if it were taken up now, and
+    # sees the same data order as the others.
+    source = Source(recipe.seed, ("forecast", "strategy"))
+    made: dict[str, Forecast] = {}
+    for options in recipe.measure.strategies:
+        training = recipe.training.model_copy(update={"strategy": options})
+        plan = contribution_of(options, model, theta, old, new, training, source)
+        made[options.label] = forecast_replicas(model, theta, old, new, training, order, plan)
+    return [
+        {
+            "name": name,
+            **_said(said),
+            "old": [{"task": j, "forecast": cell.to_dict()} for j, cell in enumerate(said.old)],
+            "average_accuracy": said.average_accuracy.to_dict(),
+            "average_loss": said.average_loss.to_dict(),
+        }
+        for name, said in rank(made).items()
+    ]
+
+
+def _said(made: Forecast) -> dict[str, Any]:
+    return {
+        "new": {"accuracy": made.new_accuracy.to_dict(), "loss": made.new_loss.to_dict()},
+        "cost_ratio": made.cost_ratio.to_dict(),
+    }
+
+
+def capacity_of_transition(
+    model: FlatModel,
+    theta: Tensor,
+    old: tuple[Task, ...],
+    new: Task,
+    plan: Contribution,
+    *,
+    recipe: Recipe,
+    phases: Sequence[Trajectory],
+    displacement: float,
+    generator: torch.Generator,
+    along: Along,
+    time: float,
+) -> dict[str, Any]:
+    """Measure capacity and dimension before a task, and judge by them.
+
+    Args:
+        model: The network.
+        theta: Its parameters before the task (P,).
+        old: The tasks learned so far.
+        new: The task to come.
+        plan: Its training, with what a strategy adds.
+        recipe: What to measure, at which effort.
+        phases: Trajectories of the old tasks; none takes J_t = 1.
+        displacement: Mean displacement of the training before.
+        generator: Source of the probes.
+        along: The training before, at moments of it.
+        time: Learning time of that training.
+
+    Returns:
+        `measured`, the entries of a transition or None, and `note`, why it is None.
+    """
+    if not recipe.measure.capacity:
+        return {"measured": None, "note": ""}
+    try:
+        record = assess(
+            model,
+            theta,
+            old,
+            new,
+            TrainingJacobian(phases) if phases else None,
+            recipe.measure,
+            displacement=displacement,
+            generator=generator,
+        )
+        if recipe.measure.verdicts:
+            record = judge_transition(
+                model,
+                theta,
+                old,
+                new,
+                plan.training,
+                record,
+                along=along,
+                time=time,
+                strategy="" if plan.plain else recipe.training.strategy.name,
+                seed=recipe.seed,
+            )
+    except (FloatingPointError, LostTrajectory, torch.linalg.LinAlgError) as error:
+        note = f"Capacity and dimension could not be measured: {error}"
+        return {"measured": None, "note": note}
+    return {"measured": record.to_dict(), "note": ""}
