@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from capacity.estimate import Estimate
@@ -241,7 +240,7 @@ def thermodynamics(run: object) -> Figure:
         left.set_yscale("log")
         left.set_ylabel("inefficiency, \u00d7 the speed limit")
         task_ticks(left, view, tasks)
-        legend(left)
+        legend(left, columns=3)
     else:
         nothing(left, "no cost was closed")
     volumes = _per_task(view, tasks, "transport", "log_volume")
@@ -259,13 +258,3 @@ def thermodynamics(run: object) -> Figure:
 def _per_task(view: RunView, tasks: list[int], section: str, name: str) -> dict[int, Estimate]:
     found = {i: pick(view.phases[i], section, name) for i in tasks}
     return {i: e for i, e in found.items() if e is not None and e.value is not None}
-
-
-FIGURES: dict[str, Callable[[object], Figure]] = {
-    "accuracy_matrix": accuracy_matrix,
-    "forecast_against_measured": forecast_against_measured,
-    "spectrum": spectrum,
-    "capacity_against_dimension": capacity_against_dimension,
-    "thermodynamics": thermodynamics,
-}
-"""Every figure by its name."""

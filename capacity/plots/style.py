@@ -157,13 +157,15 @@ def task_colors(count: int) -> list[str]:
     return [to_hex(ramp(i / (count - 1))) for i in range(count)]
 
 
-def legend(axes: Axes) -> None:
+def legend(axes: Axes, columns: int = 0) -> None:
     """Put the key above the axes, where it hides nothing.
 
     Args:
         axes: Whose key.
+        columns: Entries side by side; 0 takes as many as the figure's width has room for.
     """
-    axes.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=3, columnspacing=1.2)
+    room = columns or max(round(3 * axes.figure.get_figwidth() / COLUMN), 2)  # type: ignore[union-attr]
+    axes.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=room, columnspacing=1.2)
 
 
 def task_ticks(axes: Axes, view: RunView, tasks: list[int]) -> None:

@@ -7,14 +7,14 @@ Keys (legends) are HTML beside the chart: they wrap on a narrow screen and take 
 from __future__ import annotations
 
 import json
-import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import altair as alt
 import vl_convert
 
+from capacity.report.pictures import compact
 from capacity.report.tables import Table
 
 WIDE, HALF, NARROW = 940, 450, 340
@@ -59,8 +59,8 @@ _GLOBALS = "window.vegaEmbed = vegaEmbed;"
 HOVER = "hover"
 """Name of a layer that only answers the pointer."""
 
-_GEOMETRY = re.compile(r'\b(?:d|transform|x|y|x1|x2|y1|y2|width|height)="[^"]*"')
-_TAIL = re.compile(r"(\d\.\d\d)\d+")
+_WORTH = 8
+"""Rows from which on packing them pays."""
 
 
 @dataclass(frozen=True)
@@ -93,6 +93,7 @@ class Figure:
         keys: The key.
         table: The data.
         half: Whether it takes half of the column.
+        csv: Column heads of the download by field of the data; empty takes every field as it is.
     """
 
     id: str
@@ -103,6 +104,15 @@ class Figure:
     table: Table
     keys: Sequence[Key] = field(default=())
     half: bool = False
+    csv: Mapping[str, str] = field(default_factory=dict)
+
+    def script(self) -> dict[str, Any]:
+        """Give what the page's script needs to draw the figure and to hand out its data.
+
+        Returns:
+            Specification and heads of the download.
+        """
+        return {"spec": _packed(self.spec), "csv": dict(self.csv)}
 
     def svg(self, *, narrow: bool) -> str:
         """Draw the figure without a browser.
@@ -117,14 +127,30 @@ class Figure:
         # What only answers the pointer has no place in a picture.
         layers = [part for part in self.spec["layer"] if part.get("name") != HOVER]
         drawn = str(vl_convert.vegalite_to_svg({**self.spec, "layer": layers, "width": width}))
-        drawn = _GEOMETRY.sub(lambda found: _TAIL.sub(r"\1", found[0]), drawn)
-        name = f"{self.id}-{'narrow' if narrow else 'wide'}"
-        # Every picture counts its clip paths from 0; in one page they must not meet.
-        # They also count on from picture to picture, but the same run gives the same page.
-        for k, old in enumerate(dict.fromkeys(re.findall(r'\bid="([\w-]+)"', drawn))):
-            drawn = drawn.replace(f'id="{old}"', f'id="{name}-{k}"')
-            drawn = drawn.replace(f"url(#{old})", f"url(#{name}-{k})")
-        return drawn.replace("<svg ", '<svg aria-hidden="true" focusable="false" ', 1)
+        return compact(drawn, f"{self.id}-{'narrow' if narrow else 'wide'}")
+
+
+def _packed(part: Any) -> Any:
+    """Write rows as columns, and texts that repeat once: most bytes of a long run are its rows."""
+    if isinstance(part, dict):
+        return {key: _packed(value) for key, value in part.items()}
+    if not isinstance(part, list):
+        return part
+    if len(part) < _WORTH or not all(isinstance(row, dict) for row in part):
+        return [_packed(value) for value in part]
+    names = list(part[0])
+    if any(list(row) != names for row in part):
+        return part
+    columns = {}
+    for name in names:
+        column = [row[name] for row in part]
+        words = list(dict.fromkeys(v for v in column if isinstance(v, str)))
+        if words and 2 * len(words) < len(column) and all(isinstance(v, str) for v in column):
+            place = {word: k for k, word in enumerate(words)}
+            columns[name] = {"words": words, "at": [place[value] for value in column]}
+        else:
+            columns[name] = {"plain": column}
+    return {"packed": columns}
 
 
 def task_color(i: int) -> str:
@@ -220,10 +246,27 @@ def spec(chart: alt.Chart | alt.LayerChart, *, height: int) -> dict[str, Any]:
         made: dict[str, Any] = chart.properties(height=height).to_dict()
     # The version in $schema is Altair's; the library that draws comes from vl-convert.
     made.pop("$schema", None)
+    _share_data(made)
     made["config"] = CONFIG
     made["autosize"] = {"type": "fit-x", "contains": "padding"}
     made["padding"] = {"left": 2, "right": 8, "top": 8, "bottom": 2}
     return made
+
+
+def _share_data(made: dict[str, Any]) -> None:
+    """Give layers that draw the same rows one copy of them."""
+    named: dict[str, str] = {}
+    found: dict[str, Any] = {}
+    for layer in made.get("layer", []):
+        values = (layer.get("data") or {}).get("values")
+        if values is None:
+            continue
+        key = json.dumps(values, sort_keys=True)
+        name = named.setdefault(key, f"rows{len(named)}")
+        found[name] = values
+        layer["data"] = {"name": name}
+    if found:
+        made["datasets"] = found
 
 
 def log_ticks(low: float, high: float) -> list[float]:

@@ -79,13 +79,26 @@ def closure_figure(view: RunView) -> Figure | None:
         caption=f"At some moments of each training the next task is judged: {name} if it were "
         f"learned from there. The room is closed where the curve {side} the dashed threshold. "
         "Bars: 90 % intervals, the known error of the form included.",
-        alt=f"Line chart of {name} against learning time, one line per next task.",
+        alt=f"Line chart of {name} against learning time, one line per next task: "
+        + "; ".join(
+            f"{view.label(t['task'])} "
+            + {True: "closes", False: "stays open", None: "undecided"}[c["closes"]]
+            for t, c in curves[:8]
+        )
+        + ".",
         spec=spec(chart, height=230),
         keys=[
             *(key for key in task_keys(labels) if key.label in present),
             Key("threshold", MUTED, "dash"),
         ],
         table=_closure_table(view, found, form),
+        csv={
+            "task": "next task",
+            "time": "learning time",
+            "value": title,
+            "low": "90 % interval from",
+            "high": "to",
+        },
     )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from capacity.estimate import Estimate, Status
 
@@ -38,6 +38,8 @@ class Cell:
         note: The note of the estimate, for the footnotes and the hover title.
         numeric: Whether the entry is right-aligned with tabular digits.
         header: Whether the entry names its row.
+        light: `good`, `warn`, `bad` or `off` for a light before the words; empty for none.
+        small: A second line in small print, as an interval.
     """
 
     text: str
@@ -45,6 +47,8 @@ class Cell:
     note: str = ""
     numeric: bool = True
     header: bool = False
+    light: str = ""
+    small: str = ""
 
 
 def text_cell(text: str, *, note: str = "") -> Cell:
@@ -105,6 +109,8 @@ def with_error(value: float, stderr: float) -> str:
         As `96.4 ± 0.3`; one or two digits of the error are kept.
     """
     # Equal values whose mean is rounded have an error of the last bits: nobody reads those digits.
+    if max(abs(value), stderr) <= _ROUNDING:
+        return "0 ± 0"
     if stderr <= _ROUNDING * abs(value):
         return f"{number(value)} ± 0"
     top = max(abs(value), stderr)
@@ -221,6 +227,21 @@ def cell(
         return Cell(missing or MISSING, numeric=not missing)
     text = say(estimate, scale=scale, interval=interval, bounds=bounds)
     return Cell(text, status=STATUS_WORDS[estimate.status], note=estimate.note)
+
+
+def stacked(entry: Cell) -> Cell:
+    """Put an entry's interval below its value, where columns are many.
+
+    Args:
+        entry: As `cell` makes it.
+
+    Returns:
+        The same on two lines; as it is where it has no interval.
+    """
+    value, opened, rest = entry.text.partition(" (")
+    if not opened:
+        return entry
+    return replace(entry, text=value, small=rest.removesuffix(")"))
 
 
 def plural(count: int, noun: str) -> str:

@@ -10,7 +10,6 @@ import altair as alt
 from capacity.report.charts import (
     HOVER,
     INK,
-    MUTED,
     RULE,
     Figure,
     data,
@@ -18,17 +17,18 @@ from capacity.report.charts import (
     focus,
     log_ticks,
     spec,
-    task_color,
     task_keys,
     task_scale,
 )
-from capacity.report.format import Cell, header_cell, number, with_error
+from capacity.report.format import MISSING, Cell, header_cell, number, with_error
+from capacity.report.sequence import boundary_marks, step_axis, thin
 from capacity.report.tables import Table
 from capacity.report.view import Record, RunView
 
 _CURVE_POINTS = 6000
 _TABLE_ROWS = 160
 _PRINTED_CELLS = 16
+_BAND = {"low": "minus one standard error", "high": "plus one"}
 
 
 def matrix_figure(view: RunView) -> Figure | None:
@@ -61,6 +61,7 @@ def matrix_figure(view: RunView) -> Figure | None:
                 "shade": None if value is None else 0.04 + 0.96 * max(value, 0.0) / top,
                 "text": "" if value is None else _short(value * scale),
                 "said": f"{said} {unit}".strip() if value is not None else said,
+                "value": None if value is None else value * scale,
                 "own": i == j,
             })
     cell = 34 if n <= 10 else max(10, 400 // n)
@@ -77,7 +78,7 @@ def matrix_figure(view: RunView) -> Figure | None:
         alt.Tooltip("said:N", title=kind),
     ]
     base = alt.Chart(data(rows)).encode(x=x, y=y, tooltip=tooltip)
-    corners = {"cornerRadius": 3}
+    corners = {"cornerRadius": 3 if n <= 10 else 0}
     opacity = alt.Opacity("shade:Q", scale=alt.Scale(domain=[0, 1], range=[0, 1]), legend=None)
     reached, missed = "datum.shade != null", "datum.shade == null"
     layers = [
@@ -117,13 +118,16 @@ def matrix_figure(view: RunView) -> Figure | None:
         f"is forgotten later {held} below it. To the right of the diagonal stands what the network "
         "does on tasks that it has not seen yet."
         + (" Dashed cells were not reached." if None in [r["shade"] for r in rows] else ""),
-        alt=f"Matrix of test {kind}: one row per learned task, one column per tested task.",
+        alt=f"Matrix of test {kind}, one row per learned task, one column per tested task: "
+        f"{_mean_of(rows, own=True)}{unit} on average on a task just learned, "
+        f"{_mean_of(rows, own=False)}{unit} on all tasks at the end.",
         spec=spec(chart, height=cell * n),
         table=Table(
             caption=f"Test {kind}{', %,' if view.classifies else ''} mean{spread}",
             columns=columns,
             rows=cells,
         ),
+        csv={"after": "after learning", "tested": "tested on", "value": f"{kind} {unit}".strip()},
     )
 
 
@@ -157,7 +161,7 @@ def curve_figure(view: RunView) -> Figure | None:
     scale_y = alt.Scale(domain=[0, 100]) if view.classifies else alt.Scale(zero=False, nice=True)
     y_title = "test accuracy, %" if view.classifies else "test loss"
     color = alt.Color("task:N", scale=task_scale(labels), legend=None)
-    base = alt.Chart(data(points)).encode(x=_steps(view), color=color)
+    base = alt.Chart(data(points)).encode(x=step_axis(view), color=color)
     tooltip = [
         alt.Tooltip("task:N", title="tested on"),
         alt.Tooltip("step:Q"),
@@ -166,7 +170,7 @@ def curve_figure(view: RunView) -> Figure | None:
     ]
     y = alt.Y("value:Q", title=y_title, scale=scale_y, axis=alt.Axis(tickCount=5))
     chart = alt.layer(
-        *_boundaries(view),
+        *boundary_marks(view),
         base.mark_area(tooltip=None).encode(
             y=alt.Y("low:Q", title=y_title),
             y2="high:Q",
@@ -197,7 +201,9 @@ def curve_figure(view: RunView) -> Figure | None:
         "own number; what it loses in later spans is forgetting."
         + (" Bands: ± one standard error over replicas." if view.replicas > 1 else "")
         + " Choose a task in the key to see it alone.",
-        alt=f"Line chart of test {kind} per task against training step.",
+        alt=f"Line chart of test {kind} per task against training step; at the end "
+        + ", ".join(f"{task} {said}" for task, said in list(_last(points).items())[:8])
+        + ".",
         spec=spec(chart, height=300),
         keys=task_keys(labels),
         table=Table(
@@ -206,6 +212,7 @@ def curve_figure(view: RunView) -> Figure | None:
             rows=cells,
             remark=_thinned(view.rows, shown),
         ),
+        csv={"task": "tested on", "step": "step", "epoch": "epoch", "value": y_title, **_BAND},
     )
 
 
@@ -249,9 +256,9 @@ def train_figure(view: RunView) -> Figure | None:
         if log
         else alt.Axis(format="~g", tickCount=4)
     )
-    base = alt.Chart(data(points)).encode(x=_steps(view))
+    base = alt.Chart(data(points)).encode(x=step_axis(view))
     chart = alt.layer(
-        *_boundaries(view),
+        *boundary_marks(view),
         base.mark_area(opacity=0.18, stroke=None).encode(
             y=alt.Y("low:Q", scale=scale, title="training loss", axis=axis), y2="high:Q", fill=fill
         ),
@@ -270,7 +277,9 @@ def train_figure(view: RunView) -> Figure | None:
         caption="Loss on the training data of the task being learned. It jumps where a task "
         "begins: that is how badly the network fits the new task before its first step."
         + (" The axis is logarithmic." if log else ""),
-        alt="Line chart of the training loss against training step.",
+        alt="Line chart of the training loss against training step; at the end of each task "
+        + ", ".join(f"{task} {said}" for task, said in list(_last(points).items())[:8])
+        + ".",
         spec=spec(chart, height=170),
         table=Table(
             caption="Training loss per epoch",
@@ -287,87 +296,26 @@ def train_figure(view: RunView) -> Figure | None:
             ],
             remark=_thinned(view.rows, shown),
         ),
+        csv={"task": "task", "step": "step", "epoch": "epoch", "value": "training loss", **_BAND},
     )
 
 
-def thin(rows: Sequence[Record], most: int) -> list[Record]:
-    """Leave rows out evenly, but never the first or the last one of a task.
+def _mean_of(rows: Sequence[Record], *, own: bool) -> str:
+    """Average the diagonal, or the last row that was reached."""
+    known = [row for row in rows if row["value"] is not None]
+    last = known[-1]["after"]
+    values = [row["value"] for row in known if (row["own"] if own else row["after"] == last)]
+    return number(sum(values) / len(values)) if values else MISSING
 
-    Args:
-        rows: Rows in order, each with its task.
-        most: About how many to keep.
 
-    Returns:
-        The rows that are kept.
-    """
-    stride = -(-len(rows) // max(most, 1))
-    ends = {
-        k
-        for k in range(len(rows))
-        if k in {0, len(rows) - 1}
-        or rows[k]["task"] != rows[k - 1]["task"]
-        or rows[k]["task"] != rows[k + 1]["task"]
-    }
-    return [row for k, row in enumerate(rows) if k % stride == 0 or k in ends]
+def _last(points: Sequence[Record]) -> dict[str, str]:
+    return {str(point["task"]): str(point["said"]) for point in points}
 
 
 def _thinned(rows: Sequence[Record], shown: Sequence[Record]) -> str:
     if len(shown) == len(rows):
         return ""
     return f"{len(shown)} of {len(rows)} rows; all are in metrics.jsonl."
-
-
-def boundaries(view: RunView) -> list[tuple[int, int]]:
-    """Find where each task begins.
-
-    Args:
-        view: The run.
-
-    Returns:
-        Task and first step, in order.
-    """
-    starts: dict[int, int] = {}
-    for row in view.rows:
-        starts.setdefault(int(row["task"]), int(row["step"]))
-    return sorted(starts.items())
-
-
-def _boundaries(view: RunView) -> list[Any]:
-    """Mark where tasks begin, with their numbers on top."""
-    starts = boundaries(view)
-    end = max((int(row["step"]) for row in view.rows), default=1)
-    stops = [step for _, step in starts[1:]] + [end]
-    middles = [
-        {"step": (start + stop) / 2, "number": str(task + 1), "color": task_color(task)}
-        for (task, start), stop in zip(starts, stops, strict=True)
-    ]
-    rules = [{"step": step} for _, step in starts[1:]]
-    layers = [
-        alt
-        .Chart(data(rules))
-        .mark_rule(stroke=MUTED, strokeDash=[2, 3], opacity=0.6)
-        .encode(x="step:Q")
-    ]
-    if len(starts) <= 24:
-        labels = alt.Chart(data(middles)).mark_text(
-            fontSize=12, fontWeight="bold", baseline="bottom"
-        )
-        layers.append(
-            labels.encode(
-                x="step:Q",
-                y=alt.value(-3),
-                text="number:N",
-                color=alt.Color("color:N", scale=None, legend=None),
-            )
-        )
-    return layers
-
-
-def _steps(view: RunView) -> Any:
-    end = max((int(row["step"]) for row in view.rows), default=1)
-    axis = alt.Axis(tickCount=6, format="~s" if end >= 10_000 else "d")
-    scale = alt.Scale(domain=[0, end], nice=False)
-    return alt.X("step:Q", title="training step", scale=scale, axis=axis)
 
 
 def _point(row: Record, value: float, stderr: float | None) -> dict[str, Any]:

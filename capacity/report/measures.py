@@ -9,7 +9,6 @@ import altair as alt
 
 from capacity.estimate import Estimate
 from capacity.report.charts import (
-    FORECAST,
     HOVER,
     MEASURED,
     MUTED,
@@ -24,7 +23,7 @@ from capacity.report.charts import (
     task_scale,
 )
 from capacity.report.format import Cell, cell, header_cell, number, text_cell
-from capacity.report.learning import boundaries
+from capacity.report.sequence import boundaries
 from capacity.report.tables import Table
 from capacity.report.view import RunView, pick
 
@@ -105,7 +104,8 @@ def spectrum_figure(view: RunView) -> Figure | None:
             if missed
             else "All values shown are resolved to a thousandth."
         ),
-        alt="Largest singular values of J against their rank, one series per task.",
+        alt="Largest singular values of J against their rank, one series per task; the largest is "
+        f"{number(highest)}.",
         spec=spec(chart, height=280),
         keys=[
             *(key for key in task_keys(labels, "dot") if key.label in present),
@@ -125,6 +125,14 @@ def spectrum_figure(view: RunView) -> Figure | None:
                 for row in rows
             ],
         ),
+        csv={
+            "task": "task",
+            "rank": "rank",
+            "value": "singular value",
+            "low": "from",
+            "high": "to",
+            "resolved": "resolved",
+        },
     )
 
 
@@ -157,6 +165,7 @@ def transport_table(view: RunView) -> Table | None:
     if not rows:
         return None
     return Table(
+        id="table-transport",
         caption="The training Jacobian of every task (replica 0)",
         columns=(
             "Task",
@@ -238,7 +247,8 @@ def volume_figure(view: RunView) -> Figure | None:
         title="Volume of parameter space along the sequence",
         caption="How much a small cloud of initial parameters has been squeezed: the steeper the "
         "fall, the faster training forgets where it started. The table above has its error.",
-        alt="Line chart of the cumulative log-determinant of J against training step.",
+        alt="Line chart of the cumulative log-determinant of J against training step; at the end "
+        f"{rows[-1]['said']} nats.",
         spec=spec(chart, height=200),
         keys=[key for key in task_keys(labels) if key.label in present],
         table=Table(
@@ -249,6 +259,7 @@ def volume_figure(view: RunView) -> Figure | None:
                 for label in present
             ],
         ),
+        csv={"task": "task", "step": "step", "value": "cumulative log|det J|, nats"},
     )
 
 
@@ -280,7 +291,7 @@ def thermo_figure(view: RunView) -> Figure | None:
     if not rows:
         return None
     order = [view.label(i) for i in range(len(view.tasks))]
-    kinds, colors, shapes = list(paths), [MEASURED, FORECAST], ["circle", "diamond"]
+    kinds, colors, shapes = list(paths), ["var(--third)", MEASURED], ["circle", "diamond"]
     highest = max(row["high"] for row in rows)
     lowest = min(row["low"] for row in rows)
     domain = [min(0.8, 0.9 * lowest), 1.15 * highest]
@@ -316,7 +327,9 @@ def thermo_figure(view: RunView) -> Figure | None:
         caption="At the dashed line at 1 the network goes straight to where it ends, at constant "
         "speed. By loss drop: T \u0394L over the squared displacement. Of the path: the same with "
         "the action of the actual steps, minibatch noise included; no path can be below 1.",
-        alt="Dot plot of the inefficiency per task against the speed limit at 1.",
+        alt="Dot plot of the inefficiency per task against the speed limit at 1: "
+        + "; ".join(f"{row['task']} {row['kind']} {row['said']}" for row in rows[:8])
+        + ".",
         spec=spec(chart, height=max(34 * len({row["task"] for row in rows}), 60)),
         keys=[
             *(
@@ -327,6 +340,7 @@ def thermo_figure(view: RunView) -> Figure | None:
             Key("speed limit", MUTED, "dash"),
         ],
         table=table,
+        csv={"task": "task", "kind": "inefficiency", "value": "value", "low": "from", "high": "to"},
     )
 
 
@@ -360,6 +374,7 @@ def thermo_table(view: RunView) -> Table | None:
     if not rows:
         return None
     return Table(
+        id="table-thermo",
         caption="Cost of learning every task, mean ± standard error over replicas",
         columns=(
             "Task",

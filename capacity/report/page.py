@@ -8,15 +8,21 @@ from collections.abc import Iterable
 from pathlib import Path
 
 import yaml
-from safetensors.numpy import load_file
 
 from capacity.report import (
+    along,
     closing,
+    foreseen,
+    forgetting,
     learning,
+    lights,
     measures,
     parts,
     prediction,
+    predictors,
     room,
+    spectra,
+    strategies,
     tables,
     words,
 )
@@ -25,7 +31,8 @@ from capacity.report.reproduce import python_call, runs_from_recipe
 from capacity.report.shell import page
 from capacity.report.shell import symbols as symbols
 from capacity.report.view import RunView
-from capacity.runs.directory import RunDirectory, write_atomically
+from capacity.runs.directory import RunDirectory
+from capacity.runs.files import read_tensors, write_atomically
 
 
 def render(run_dir: Path, output: Path | None = None) -> Path:
@@ -67,7 +74,7 @@ def read(run_dir: Path) -> RunView:
     except (yaml.YAMLError, json.JSONDecodeError) as error:
         raise ValueError(f"{run_dir}: recipe.yaml or env.json is not readable ({error})") from None
     volumes: dict[int, list[float]] = {}
-    for name, values in (load_file(spectra) if spectra.is_file() else {}).items():
+    for name, values in read_tensors(spectra).items():
         match = re.fullmatch(r"task(\d+)\.log_volume_steps", name)
         if match:
             volumes[int(match[1])] = values.tolist()
@@ -104,16 +111,22 @@ def to_html(view: RunView) -> str:
         warning=words.state_sentence(view),
         headline=words.headline(view),
         facts=words.facts(view),
-        sentences=[words.transition_sentence(view, t) for t in view.transitions],
+        sentences=[
+            (f"transition-{int(t['task']) + 1}", words.transition_sentence(view, t))
+            for t in view.transitions
+        ],
+        light_table=lights.light_table(view) if view.transitions else None,
+        strategies=foreseen.strategies_sentence(view),
         literal=words.literal_sentence(view),
         scored=words.score_sentence(view),
         forecast_table=tables.forecast_table(view) if view.transitions else None,
         room_table=tables.room_table(view) if view.transitions else None,
         score_table=tables.score_table(view) if scored_pairs else None,
-        forgetting=tables.forgetting_tables(view),
+        forgetting=forgetting.forgetting_tables(view),
         transport_table=measures.transport_table(view),
         parts_sentence=parts.parts_sentence(view),
         parts_table=parts.parts_table(view),
+        rank_table=parts.rank_table(view),
         thermo_table=measures.thermo_table(view),
         groups=groups,
         eps_rows=tables.eps_table(view),
@@ -140,11 +153,25 @@ def figures(view: RunView) -> dict[str, list[Figure]]:
     made: dict[str, Iterable[Figure | None]] = {
         "verdict": [prediction.drop_figure(view)],
         "accuracy": [learning.matrix_figure(view)],
-        "curves": [learning.curve_figure(view), learning.train_figure(view)],
+        "curves": [
+            learning.curve_figure(view),
+            forgetting.forgetting_figure(view),
+            learning.train_figure(view),
+        ],
         "scatter": [prediction.scatter_figure(view, target) for target in targets],
-        "transport": [measures.spectrum_figure(view), measures.volume_figure(view)],
+        "predictors": [predictors.predictor_figure(view)],
+        "parts": [spectra.composed_figure(view)],
+        "transport": [
+            measures.spectrum_figure(view),
+            measures.volume_figure(view),
+        ],
         "capacity": [prediction.capacity_figure(view)],
         "closure": [closing.closure_figure(view)],
-        "thermo": [measures.thermo_figure(view)],
+        "thermo": [
+            measures.thermo_figure(view),
+            along.cost_figure(view),
+            along.inefficiency_figure(view),
+        ],
+        "strategies": [strategies.strategy_figure(view)],
     }
     return {name: [f for f in group if f is not None] for name, group in made.items()}

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from capacity.estimate import Estimate, Status
-from capacity.report.format import MISSING, Cell, cell, header_cell, number, plural
+from capacity.report.format import MISSING, Cell, cell, header_cell, number, plural, stacked
 from capacity.report.tables import Table
 from capacity.report.view import Record, RunView, pick
 
@@ -65,6 +65,7 @@ def parts_table(view: RunView) -> Table | None:
     parts = rows[0][1]["parts"]
     high, low = f"{parts['chaotic_above']:g}", f"{parts['stable_below']:g}"
     return Table(
+        id="table-parts",
         caption="Parts of the spectrum: how many singular values lie where (replica 0)",
         columns=(
             "Task",
@@ -73,10 +74,6 @@ def parts_table(view: RunView) -> Table | None:
             f"Singular values::shrunk, \u03c3 \u2264 {low}",
             f"Rank of J \u2212 1, \u03c3 > {rows[0][1]['moved_above']:g}",
             "Cosine \u27e8u, v\u27e9 in the bulk",
-            "Effective rank",
-            "Stable rank",
-            "Smallest \u03c3 found",
-            "Sweeps, and missing",
         ),
         rows=[
             (
@@ -84,6 +81,39 @@ def parts_table(view: RunView) -> Table | None:
                 *(_counted(pick(transport, "parts", part)) for part in _NAMES),
                 _at_least(pick(transport, "moved")),
                 _cosine(pick(transport, "alignment")),
+            )
+            for name, transport in rows
+        ],
+        remark="Counts with their 90 % intervals, which hold the spread over random probes and "
+        "what the sweeps leave open beside a threshold.",
+    )
+
+
+def rank_table(view: RunView) -> Table | None:
+    """List the ranks, the smallest value found and what the spectrum took, per task.
+
+    Args:
+        view: The run.
+
+    Returns:
+        The table; None where nothing was counted.
+    """
+    rows = _rows(view)
+    if not rows:
+        return None
+    return Table(
+        id="table-ranks",
+        caption="Ranks of J, and what resolving it took (replica 0)",
+        columns=(
+            "Task",
+            "Effective rank",
+            "Stable rank",
+            "Smallest \u03c3 found",
+            "Sweeps::done, and missing",
+        ),
+        rows=[
+            (
+                header_cell(name),
                 cell(pick(transport, "effective_rank")),
                 cell(pick(transport, "stable_rank")),
                 _smallest(transport),
@@ -91,10 +121,8 @@ def parts_table(view: RunView) -> Table | None:
             )
             for name, transport in rows
         ],
-        remark="Counts with their 90 % intervals, which hold the spread over random probes and "
-        "what the sweeps leave open beside a threshold. Effective rank: exp of the entropy of "
-        "\u03c3² / \u03a3\u03c3²; stable rank: |J|_F² / \u03c3\u2081². A smallest value that is "
-        "not resolved is an upper bound.",
+        remark="Effective rank: exp of the entropy of \u03c3² / \u03a3\u03c3²; stable rank: "
+        "|J|_F² / \u03c3\u2081². A smallest value that is not resolved is an upper bound.",
     )
 
 
@@ -125,7 +153,7 @@ def _about(found: Estimate | None) -> str:
 
 def _counted(found: Estimate | None) -> Cell:
     """Show a count with its interval, which says what its note says."""
-    return cell(None if found is None else _rounded(found), interval=True)
+    return stacked(cell(None if found is None else _rounded(found), interval=True))
 
 
 def _rounded(found: Estimate) -> Estimate:

@@ -21,7 +21,7 @@ from capacity.report.charts import (
     task_keys,
     task_scale,
 )
-from capacity.report.format import Bounds, clip, say
+from capacity.report.format import Bounds, clip, number, plural, say
 from capacity.report.tables import drop_target, forecast_table, pair_table, room_table
 from capacity.report.view import RunView, forecast_mean, measured_mean, pick
 
@@ -29,6 +29,10 @@ _KINDS = {
     "forecast": Key("forecast, with interval", FORECAST, "band"),
     "measured": Key("measured", MEASURED, "dot"),
 }
+
+_ALT_TASKS = 6
+_ENDS = {"low": "90 % interval from", "high": "to"}
+_SIDES = (("value", ""), ("low", ", 90 % interval from"), ("high", ", to"))
 
 
 def drop_figure(view: RunView) -> Figure | None:
@@ -86,10 +90,16 @@ def drop_figure(view: RunView) -> Figure | None:
         caption="One line per new task; a dot on the tick is a forecast that came true. The bar is "
         "the forecast's 90 % interval, which does not know the error of the linearisation; the "
         "line through the dot is the 90 % interval of the measured mean.",
-        alt=f"Forecast and measured {title}, one line per new task.",
+        alt=f"Dot plot of {title}: "
+        + "; ".join(
+            f"{task} " + ", ".join(f"{r['kind']} {r['said']}" for r in rows if r["task"] == task)
+            for task in order[:_ALT_TASKS]
+        )
+        + ("; and so on." if len(order) > _ALT_TASKS else "."),
         spec=spec(chart, height=max(34 * len(order), 60)),
         keys=[key for kind, key in _KINDS.items() if any(row["kind"] == kind for row in rows)],
         table=forecast_table(view),
+        csv={"task": "new task", "kind": "what", "value": title, **_ENDS},
     )
 
 
@@ -159,11 +169,14 @@ def scatter_figure(view: RunView, target: str) -> Figure | None:
         title=f"{word[0].upper()}{word[1:]}, every pair",
         caption="One mark per pair of a new and an old task, coloured by the new one; on the "
         "dashed diagonal the forecast is exact. Bars: 90 % intervals, cut at the frame.",
-        alt=f"Scatter of measured against forecast {word}.",
+        alt=f"Scatter of measured against forecast {word} over {plural(len(rows), 'pair')}; "
+        f"on average they are {number(_apart(rows))} apart.",
         spec=spec(chart, height=290),
         keys=[key for key in task_keys(labels, "dot") if key.label in present],
         table=pair_table(view, target),
         half=True,
+        csv={"new": "new task", "old": "old task"}
+        | {f"{s[0]}_{key}": f"{s}{head}" for s in ("forecast", "measured") for key, head in _SIDES},
     )
 
 
@@ -236,7 +249,13 @@ def capacity_figure(view: RunView) -> Figure | None:
         "is of the order of the number of parameters (dashed), whatever the tasks are, while m_B "
         "is bounded by what the data asks for."
         + (" Values at or below 0 (a negative trace) are in the table only." if below else ""),
-        alt="Dot plot of R_A and m_B per new task on a logarithmic axis.",
+        alt="Dot plot per new task on a logarithmic axis: "
+        + "; ".join(
+            f"{kind} {_span([row['value'] for row in rows if row['kind'] == kind])}"
+            for kind in kinds
+            if any(row["kind"] == kind for row in rows)
+        )
+        + f"; P is {number(round(parameters), 6)}.",
         spec=spec(chart, height=max(34 * len(order), 60)),
         keys=[
             *(
@@ -248,6 +267,7 @@ def capacity_figure(view: RunView) -> Figure | None:
             Key("P, all parameters", MUTED, "dash"),
         ],
         table=room_table(view),
+        csv={"task": "new task", "kind": "what", "value": "directions", **_ENDS},
     )
 
 
@@ -261,6 +281,15 @@ def _point(found: Estimate, scale: float, bounds: Bounds) -> dict[str, Any]:
         "high": high,
         "said": say(found, scale=scale, interval=True, bounds=bounds),
     }
+
+
+def _apart(rows: list[dict[str, Any]]) -> float:
+    return float(sum(abs(row["f_value"] - row["m_value"]) for row in rows) / len(rows))
+
+
+def _span(values: list[float]) -> str:
+    low, high = number(min(values)), number(max(values))
+    return low if low == high else f"{low} to {high}"
 
 
 def _domain(values: list[float], ends: list[float], *, zero: bool) -> list[float]:

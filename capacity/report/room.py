@@ -108,6 +108,7 @@ def verdict_table(view: RunView) -> Table | None:
         return None
     measured = "; ".join(f"{form.replace('_', ' ')}: {form_unit(view, form)[0]}" for form in FORMS)
     return Table(
+        id="table-criterion",
         caption="Will the new task make the network forget? Every form of the criterion",
         columns=(
             "New task",
@@ -157,6 +158,7 @@ def preserving_table(view: RunView) -> Table | None:
     if not rows:
         return None
     return Table(
+        id="table-preserving",
         caption="The preserving space: how it was chosen, and how well it is known (replica 0)",
         columns=(
             "New task",
@@ -202,6 +204,7 @@ def sensitivity_table(view: RunView) -> Table | None:
     if not rows:
         return None
     return Table(
+        id="table-sensitivity",
         caption="What R_A hangs on: the tolerance a and the scale \u03b5",
         columns=(
             "New task",
@@ -243,6 +246,7 @@ def plasticity_table(view: RunView) -> Table | None:
     if not rows:
         return None
     return Table(
+        id="table-plasticity",
         caption="Room and plasticity along the sequence (replica 0)",
         columns=(
             "New task",

@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from capacity.estimate import Estimate
 from capacity.report.format import (
@@ -35,12 +34,14 @@ class Table:
         columns: Head of every column; `::` parts it into a group and a name.
         rows: Entries, one tuple per row.
         remark: A sentence below it.
+        id: Anchor in the page; empty for none.
     """
 
     caption: str
     columns: Sequence[str]
     rows: Sequence[Sequence[Cell]]
     remark: str = ""
+    id: str = ""
 
     @property
     def notes(self) -> list[tuple[str, str]]:
@@ -163,6 +164,7 @@ def forecast_table(view: RunView) -> Table:
             cell(pick(transition, "cost_ratio"), missing=off),
         ))
     return Table(
+        id="table-forecast",
         caption="Forecast before training, and what was measured after it",
         columns=(
             "New task",
@@ -211,6 +213,7 @@ def room_table(view: RunView) -> Table:
         if transition.get("note")
     ]
     return Table(
+        id="table-room",
         caption="Room left by the earlier tasks, need of the new one, and cost of learning it",
         columns=(
             "New task",
@@ -247,12 +250,13 @@ def _demand(found: Estimate | None, demand: str) -> Cell:
     return Cell(demand, note=entry.note, numeric=False) if demand else entry
 
 
-_CONTROL_NAMES = {
+CONTROL_NAMES = {
     "new_task_loss": "new task's loss beforehand",
     "path_bound": "sum of learning rates × |g_B|",
     "dimension_stable_rank": "m_B (stable rank) alone",
     "capacity_directions": "R_A (directions) alone",
 }
+"""Simpler predictors in words, by their names in the result."""
 
 
 def score_table(view: RunView) -> Table:
@@ -281,11 +285,12 @@ def score_table(view: RunView) -> Table:
         ]
     rows: list[Sequence[Cell]] = [forecast]
     for name, score in (scores.get("controls") or {}).items():
-        row = [header_cell(_CONTROL_NAMES.get(name, name.replace("_", " ")))]
+        row = [header_cell(CONTROL_NAMES.get(name, name.replace("_", " ")))]
         for target, _, _ in targets:
             row += [_correlation(pick(score, target)), Cell(MISSING), Cell(MISSING)]
         rows.append(row)
     return Table(
+        id="table-scores",
         caption=f"How well each predictor ranks {plural(scores.get('pairs', 0), 'pair')} of a new "
         "and an old task",
         columns=columns,
@@ -329,44 +334,6 @@ def pair_table(view: RunView, target: str) -> Table:
     )
 
 
-def forgetting_tables(view: RunView) -> list[Table]:
-    """List both forgettings after every task.
-
-    Args:
-        view: The run.
-
-    Returns:
-        One table per definition; none while nothing could be forgotten.
-    """
-    kind, scale = ("accuracy", 100.0) if view.classifies else ("loss", 1.0)
-    unit = "points of accuracy" if view.classifies else "loss"
-    best = "highest accuracy" if view.classifies else "lowest loss"
-    found: dict[str, Any] = (view.result.get("forgetting") or {}).get(kind) or {}
-    explained = {
-        "last": "against just after the task was learned",
-        "max": f"against the {best} so far",
-    }
-    made = []
-    for version, against in explained.items():
-        cells = found.get(version) or []
-        rows = [
-            (
-                header_cell(view.label(i)),
-                *(cell(pick({"e": e}, "e"), scale=scale) for e in row[:-1]),
-            )
-            for i, row in enumerate(cells)
-            if any(e is not None for e in row)
-        ]
-        if rows:
-            table = Table(
-                caption=f"forgetting_{version}, {unit}, {against}",
-                columns=("After learning", *(view.label(j) for j in range(len(cells) - 1))),
-                rows=rows,
-            )
-            made.append(table)
-    return made
-
-
 def eps_table(view: RunView) -> Table | None:
     """List R_A at every scale, where more than one was asked for.
 
@@ -389,6 +356,7 @@ def eps_table(view: RunView) -> Table | None:
     if len(rows) <= len(view.transitions):
         return None
     return Table(
+        id="table-eps",
         caption="R_A depends on the scale \u03b5 below which a direction does not count",
         columns=("New task", "\u03b5", "R_A, nats", "R_A, directions"),
         rows=rows,

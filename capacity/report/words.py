@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from capacity.estimate import Estimate
+from capacity.report.foreseen import strategy_sentence
 from capacity.report.format import MINUS, correlation, number, plural, say, with_interval
 from capacity.report.room import decides_sentence
 from capacity.report.tables import drop_target
@@ -192,10 +193,12 @@ def transition_sentence(view: RunView, transition: Record) -> str:
         said = f"{opening} was forecast to {_change(view, forecast, earlier)}"
     if measured is None or measured.value is None:
         state = str(view.tasks[i]["status"]).replace("_", " ")
-        return f"{said}; it was not measured, because the task was {_participle(state)}."
+        lost = f"{said}; it was not measured, because the task was {_participle(state)}."
+        return lost + strategy_sentence(view, transition)
     outcome = _amount(view, measured, scale)
     word = "it cost" if view.classifies else "it rose by"
-    return f"{said}; {word} {outcome}.{_where(view, transition, target, scale)}"
+    where = _where(view, transition, target, scale)
+    return f"{said}; {word} {outcome}.{where}{strategy_sentence(view, transition)}"
 
 
 def _participle(state: str) -> str:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import sys
+import time
 from collections import defaultdict
 from types import SimpleNamespace
 
@@ -76,9 +77,12 @@ def test_wandb_writes_an_offline_run(path, tmp_path, monkeypatch):
     where = capacity.export(path, to="wandb", out=tmp_path)
     assert "offline-run" in where
     (log,) = tmp_path.rglob("run-*.wandb")
-    written = log.read_bytes()
-    for name in (b"task/inefficiency", b"test_accuracy/task_1", b"final/accuracy", b"training.lr"):
-        assert name in written
+    names = (b"task/inefficiency", b"test_accuracy/task_1", b"final/accuracy", b"training.lr")
+    # W&B's own process writes the file, and may be a moment behind.
+    deadline = time.monotonic() + 60
+    while missing := [name for name in names if name not in log.read_bytes()]:
+        assert time.monotonic() < deadline, missing
+        time.sleep(0.1)
     pictures = [picture.name for picture in tmp_path.rglob("*.png")]
     assert len(pictures) == len(capacity.plots.FIGURES)
 

@@ -90,3 +90,52 @@ def test_without_matplotlib_the_extra_is_named(runs, monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "matplotlib", None)
     with pytest.raises(ValueError, match=r"capacity\[plots\]"):
         capacity.plots.spectrum(runs["finished"])
+
+
+def test_learning_curves_are_one_line_per_task_with_the_runs_scores(runs):
+    axes = capacity.plots.learning_curves(runs["finished"]).axes[0]
+    lines = [line for line in axes.lines if str(line.get_label()).startswith("task")]
+    assert [line.get_label() for line in lines] == ["task 1", "task 2", "task 3"]
+    assert lines[0].get_ydata()[0] == pytest.approx(100 * accuracy(0, 0))
+    assert lines[2].get_ydata()[-1] == pytest.approx(100 * accuracy(2, 2))
+
+
+def test_cost_along_the_training_keeps_the_order_of_the_bounds(runs):
+    left, right = capacity.plots.cost_along(runs["finished"]).axes
+    lines = {line.get_label(): line for line in left.lines}
+    action, upper, lower = (
+        lines[name].get_ydata()[-1]
+        for name in ("$T\\,\\Sigma$, action", "$W_2^2$ at most", "$W_2^2$ at least")
+    )
+    assert action == pytest.approx(4 * 16.0)  # four units of learning time, at an action of 16
+    assert action > upper > lower
+    assert right.lines
+    # One network has no lower bound; an older run recorded nothing of this.
+    left, _ = capacity.plots.cost_along(runs["one_replica"]).axes
+    assert "$W_2^2$ at least" not in {line.get_label() for line in left.lines}
+    left, _ = capacity.plots.cost_along(runs["refusals"]).axes
+    assert "recorded no cost" in left.texts[0].get_text()
+
+
+def test_closure_curves_have_a_threshold_and_a_line_per_next_task(runs):
+    axes = capacity.plots.closure_curves(runs["finished"]).axes[0]
+    lines = {line.get_label(): line for line in axes.lines}
+    assert set(lines) == {"task 2", "task 3", "threshold"}
+    assert set(lines["threshold"].get_ydata()) == {5.0}
+
+
+def test_classes_that_are_not_resolved_are_hollow(runs, tmp_path):
+    path = write(tmp_path / "run") / "result.json"
+    result = json.loads(path.read_text())
+    result["composed"]["density"]["resolved"] = [False, True]
+    path.write_text(json.dumps(result))
+    axes = capacity.plots.composed_spectrum(path.parent).axes[0]
+    bars = [bar for bar in axes.patches if bar.get_height() > 0]
+    assert [bar.get_facecolor()[:3] == (1.0, 1.0, 1.0) for bar in bars] == [True, False]
+
+
+def test_strategies_stand_in_the_order_of_their_average(runs):
+    axes = capacity.plots.strategies_ranked(runs["finished"]).axes[0]
+    labels = [text.get_text() for text in axes.get_yticklabels()]
+    at = dict(zip(labels, axes.get_yticks(), strict=True))
+    assert at["joint (upper reference)"] > at["replay"] > at["plain training"]

@@ -96,12 +96,41 @@ def transition(i: int, replicas: int, *, measured: bool = True, classes: bool = 
             "measured": new(0.0, "ok") if measured else None,
         },
         "cost_ratio": estimate(0.4 + 0.01 * i),
+        "by_strategy": by_strategy(i, classes=classes),
         "controls": {
             "new_task_loss": estimate(2.0 + 0.1 * i, error),
             "path_bound": estimate(80.0 + i, error),
         },
         **capacity_record(i, classes=classes),
     }
+
+
+def by_strategy(i: int, *, classes: bool) -> list[Record]:
+    """Three strategies before task i, the best first; replay wins back what was lost before."""
+
+    def entry(name: str, drop: float, average: float) -> Record:
+        both = {"accuracy_drop": estimate(drop, 0.01), "loss_increase": estimate(3 * drop, 0.01)}
+        new = {"accuracy": estimate(0.9, 0.01), "loss": estimate(0.3, 0.01)}
+        return {
+            "name": name,
+            "old": [{"task": j, "forecast": both} for j in range(i)],
+            "new": new,
+            "average_accuracy": estimate(average, 0.01),
+            "average_loss": estimate(1 - average, 0.01),
+            "cost_ratio": estimate(1.5),
+        }
+
+    made = [
+        entry("joint", -0.2, 0.95),
+        entry("replay" if i == 1 else "ewc, strength = 100.0", -0.1 if i == 1 else 0.06, 0.9),
+        entry("naive", 0.14, 0.7),
+    ]
+    if not classes:
+        for one in made:
+            one["average_accuracy"] = estimate(None, None, "not_defined", "regression")
+            for old in one["old"]:
+                old["forecast"] = old["forecast"] | {"accuracy_drop": one["average_accuracy"]}
+    return made
 
 
 def phase(i: int, replicas: int) -> Record:
@@ -278,11 +307,28 @@ def _refuse(made: Record) -> None:
     second = made["transitions"][1]
     second["capacity"] = second["dimension"] = second["literal"] = None
     # As an older version of the library left it.
-    for name in ("verdicts", "closures", "plasticity"):
+    for name in ("verdicts", "closures", "plasticity", "by_strategy"):
         del second[name]
     for old in second["old"]:
         old["forecast"] = None
     second["new"]["forecast"] = None
+
+
+def path_costs(epoch: int, error: float | None) -> Record:
+    """What the path of a task has cost up to an epoch; a single network has no lower bound."""
+    values = {
+        "action": 4.0 * epoch,
+        "loss_drop": 0.4 * epoch,
+        "displacement_sq": 0.5 * epoch,
+        "w2_lower": 0.1 * epoch if error else None,
+        "inefficiency": 0.8 * epoch,
+        "inefficiency_path": 8.0 * epoch,
+    }
+    return {
+        f"{name}{end}": None if not epoch or value is None else (error if end else value)
+        for name, value in values.items()
+        for end in ("", "_stderr")
+    }
 
 
 def metrics(case: str) -> list[Record]:
@@ -306,6 +352,7 @@ def metrics(case: str) -> list[Record]:
             "test_accuracy_stderr": [error] * tasks if classes else None,
             "test_loss": [loss(i, j) for j in range(tasks)],
             "test_loss_stderr": [error] * tasks,
+            **(path_costs(epoch, error) if case != "refusals" else {}),
         }
         for i in range(reached)
         for epoch in range(5)

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import os
 import re
 import shutil
+from xml.etree import ElementTree
 
 import pytest
 
@@ -152,3 +155,82 @@ def test_hostile_text_does_not_run(visit, reports):
     page, _, heard = visit(reports["finished"])
     assert page.title() != "owned"
     assert heard == []
+
+
+def test_zoom_by_button_by_key_and_by_dragging(visit, reports):
+    page, requests, heard = visit(reports["finished"])
+    figure = page.locator("#fig-curves")
+    figure.scroll_into_view_if_needed()
+    ticks = figure.locator(".live .role-axis-label text")
+    ticks.first.wait_for()
+
+    def shown():
+        return sorted(ticks.all_text_contents())
+
+    before = shown()
+    reset = figure.get_by_role("button", name="Show everything again")
+    assert reset.is_hidden()
+    figure.get_by_role("button", name="Zoom in").click()
+    reset.wait_for()
+    near = shown()
+    assert near != before
+    page.keyboard.press("ArrowRight")
+    page.wait_for_timeout(200)
+    assert shown() != near
+    page.keyboard.press("0")
+    reset.wait_for(state="hidden")
+    assert shown() == before
+    frame = figure.locator(".live svg .background").first.bounding_box()
+    page.mouse.move(frame["x"] + 0.2 * frame["width"], frame["y"] + 0.5 * frame["height"])
+    page.mouse.down()
+    page.mouse.move(frame["x"] + 0.6 * frame["width"], frame["y"] + 0.5 * frame["height"], steps=4)
+    page.mouse.up()
+    reset.wait_for()
+    assert shown() != before
+    assert requests == [reports["finished"].as_uri()]
+    assert heard == []
+
+
+def test_a_matrix_is_drawn_larger(visit, reports):
+    page, _, _ = visit(reports["finished"])
+    figure = page.locator("#fig-matrix")
+    figure.scroll_into_view_if_needed()
+    figure.locator(".live svg").wait_for()
+    width = figure.locator(".live svg").bounding_box()["width"]
+    figure.get_by_role("button", name="Zoom in").click()
+    figure.get_by_role("button", name="Show everything again").wait_for()
+    assert figure.locator(".live svg").bounding_box()["width"] > 1.5 * width
+    assert page.evaluate("document.documentElement.scrollWidth - window.innerWidth") <= 0
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_downloads_are_whole(visit, reports, scheme, tmp_path):
+    page, _, heard = visit(reports["finished"], color_scheme=scheme, accept_downloads=True)
+    figure = page.locator("#fig-curves")
+    figure.scroll_into_view_if_needed()
+    got = {}
+    for kind in ("SVG", "CSV"):
+        with page.expect_download() as download:
+            figure.get_by_role("button", name=kind).click()
+        assert download.value.suggested_filename.endswith(f".curves.{kind.lower()}")
+        download.value.save_as(tmp_path / kind)
+        got[kind] = (tmp_path / kind).read_text(encoding="utf-8")
+    root = ElementTree.fromstring(got["SVG"])
+    assert root.tag.endswith("svg")
+    assert "var(" not in got["SVG"]  # outside of the page, its variables mean nothing
+    assert "<title>" in got["SVG"]
+    rows = list(csv.DictReader(io.StringIO(got["CSV"])))
+    assert len(rows) == 3 * 3 * 5  # tasks tested, tasks learned, epochs
+    assert {row["step"] for row in rows} >= {"0", "40", "120"}
+    assert float(rows[0]["test accuracy, %"]) == 95.0
+    assert heard == []
+
+
+def test_a_link_into_closed_data_opens_it(visit, reports):
+    page, _, _ = visit(reports["finished"])
+    inside = page.locator("#fig-matrix details")
+    inside.evaluate("d => { d.querySelector('table').id = 'probe' }")
+    assert inside.get_attribute("open") is None
+    page.evaluate("location.hash = 'probe'")
+    page.wait_for_timeout(200)
+    assert inside.get_attribute("open") is not None

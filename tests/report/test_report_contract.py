@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 from html.parser import HTMLParser
 
@@ -109,6 +110,37 @@ def test_every_figure_has_words_and_numbers_of_its_own(pages, case):
         assert "<figcaption" in figure
         assert "aria-label" in figure
         assert re.search(r"<details.*<table", figure, re.DOTALL)
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_headings_go_down_one_step_at_a_time(pages, case):
+    levels = [int(tag[1]) for tag, _ in pages[case][1].tags if re.fullmatch("h[1-6]", tag)]
+    assert levels[0] == 1
+    assert levels.count(1) == 1
+    for before, after in itertools.pairwise(levels):
+        assert after <= before + 1
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_everything_that_is_named_for_a_screen_reader_has_a_name_of_its_own(pages, case):
+    source, page = pages[case]
+    regions = [a.get("aria-label") for _, a in page.tags if a.get("role") == "region"]
+    assert all(regions)
+    assert len(regions) == len(set(regions))
+    pictures = [a.get("aria-label") for _, a in page.tags if a.get("role") == "img"]
+    assert all(len(label or "") > 60 for label in pictures)
+    assert len(pictures) == source.count("<figure ")
+    assert not re.search(r"<th[^>]*>\s*</th>", source)
+    ids = {a["id"] for _, a in page.tags if a.get("id")}
+    for _, attributes in page.tags:
+        assert (attributes.get("aria-labelledby") or "verdict-title") in ids
+
+
+@pytest.mark.parametrize("case", ["finished", "regression", "refusals"])
+def test_sections_tables_and_transitions_can_be_linked_to(pages, case):
+    ids = {a["id"] for _, a in pages[case][1].tags if a.get("id")}
+    assert {"transition-2", "transition-3", "table-lights", "table-forecast", "table-room"} <= ids
+    assert {"strategies", "thermo", "transport", "fig-matrix", "fig-parts"} <= ids
 
 
 @pytest.mark.parametrize("case", ["diverged", "interrupted", "stopped_early"])

@@ -47,3 +47,38 @@ def test_logarithmic_axes_get_positive_numbers_only(made):
 def test_layers_that_answer_the_pointer_have_something_to_say(made):
     for figure in made:
         assert any("tooltip" in layer.get("encoding", {}) for layer in figure.spec["layer"])
+
+
+def test_every_column_of_a_download_is_in_the_data(made):
+    for figure in made:
+        assert figure.csv, figure.id
+        sources = [_rows(figure.spec, layer) for layer in figure.spec["layer"]]
+        assert any(rows and figure.csv.keys() <= rows[0].keys() for rows in sources), figure.id
+
+
+def test_packed_rows_are_the_rows(made):
+    def unpacked(part):
+        if isinstance(part, list):
+            return [unpacked(value) for value in part]
+        if not isinstance(part, dict):
+            return part
+        if set(part) != {"packed"}:
+            return {key: unpacked(value) for key, value in part.items()}
+        columns = {
+            name: column.get("plain") or [column["words"][k] for k in column["at"]]
+            for name, column in part["packed"].items()
+        }
+        rows = zip(*columns.values(), strict=True)
+        return [dict(zip(columns, row, strict=True)) for row in rows]
+
+    for figure in made:
+        assert unpacked(figure.script()["spec"]) == figure.spec
+
+
+def test_axes_that_the_zoom_moves_have_one_scale_per_channel(made):
+    # The page gives every layer the same raw domain: layers with scales of their own would part.
+    for figure in made:
+        assert "resolve" not in figure.spec
+        for layer in figure.spec["layer"]:
+            for channel in ("x", "y"):
+                assert (layer.get("encoding", {}).get(channel) or {}).get("scale", {}) is not None
