@@ -15,8 +15,8 @@ NAMES = [
     "BatchStep", "Comparison", "EpistemicSpeedLimit", "Estimate", "Forecast", "GradientStep",
     "Measure", "Model", "Recipe", "Rows", "Run", "RunTables", "SeedRuns", "Split", "Status", "Task",
     "TaskSequence", "TaskStream", "Training", "TransportTracker", "compare", "compatible_capacity",
-    "epistemic_speed_limit", "export", "forecast", "load_runs", "open_run", "plots", "query", "resume",
-    "run", "run_seeds", "task_dimension", "verdict",
+    "epistemic_speed_limit", "export", "forecast", "load_runs", "open_run", "plots", "query",
+    "resume", "run", "run_seeds", "task_dimension", "verdict",
 ]  # fmt: skip
 
 

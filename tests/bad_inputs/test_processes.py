@@ -1,0 +1,55 @@
+"""What only other processes show: a disk that is full, and a directory that is in use."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+
+import pytest
+
+RUN = [sys.executable, "-m", "capacity.cli", "run", "tiny-digits", "--out"]
+FULL = """
+import resource, sys
+resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))
+from capacity.cli import main
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+def said_in_one_line(ended: subprocess.CompletedProcess[str]) -> str:
+    """Give the last line of stderr, after progress, where there must be no traceback."""
+    assert "Traceback" not in ended.stderr
+    return ended.stderr.strip().splitlines()[-1]
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="limits of a process are POSIX")
+@pytest.mark.usefixtures("kept")
+def test_a_disk_that_is_full_ends_the_run_and_leaves_others_alone(tmp_path):
+    ended = subprocess.run(
+        [sys.executable, "-c", FULL, *RUN[3:], str(tmp_path / "full")],
+        capture_output=True, text=True, timeout=300, check=False,
+    )  # fmt: skip
+    assert ended.returncode == 1
+    assert str(tmp_path / "full") in said_in_one_line(ended)
+
+
+def test_a_directory_in_use_by_another_process_is_refused(tmp_path):
+    place = tmp_path / "used"
+    first = subprocess.Popen(
+        [*RUN, str(place)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
+    try:
+        deadline = time.monotonic() + 120
+        while not (place / "status.json").exists() and time.monotonic() < deadline:
+            assert first.poll() is None
+            time.sleep(0.02)
+        second = subprocess.run(
+            [*RUN, str(place)], capture_output=True, text=True, timeout=300, check=False
+        )
+    finally:
+        first.wait(timeout=300)
+    assert second.returncode == 2
+    assert str(place) in said_in_one_line(second)
+    assert first.returncode == 0
+    assert (place / "report.html").exists()
