@@ -65,7 +65,7 @@ def _forecast(moment: Moment, strategy: Strategy | None, budget: float | None) -
         if budget is None:
             made = capacity.forecast(
                 moment.module, old=list(moment.old), new=moment.new, training=unit.training,
-                orders=_ORDERS, seed=unit.seed, device="cpu",
+                orders=_ORDERS, budget=None, seed=unit.seed, device="cpu",
             )  # fmt: skip
         else:
             flat = FlatModel(moment.module)
