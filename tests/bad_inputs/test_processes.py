@@ -48,8 +48,9 @@ def test_a_directory_in_use_by_another_process_is_refused(tmp_path):
             assert first.poll() is None
             time.sleep(0.02)
         second = subprocess.run(
-            [*RUN, str(place)], capture_output=True, text=True, timeout=300, check=False
-        )
+            [*RUN[:4], "--resume", str(place)],
+            capture_output=True, text=True, timeout=300, check=False,
+        )  # fmt: skip
         assert first.poll() is None
     finally:
         first.kill()
