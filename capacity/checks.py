@@ -81,10 +81,10 @@ def positive_float(argument: str, value: object) -> float:
     Raises:
         ValueError: If it is anything else.
     """
-    good = isinstance(value, int | float) and not isinstance(value, bool)
-    if not good or not math.isfinite(value) or value <= 0:  # type: ignore[arg-type, operator]
+    number = _finite(value)
+    if number is None or number <= 0:
         raise ValueError(f"{argument} = {value!r} must be a finite number above 0")
-    return float(value)  # type: ignore[arg-type]
+    return number
 
 
 def nonnegative_float(argument: str, value: object) -> float:
@@ -100,10 +100,15 @@ def nonnegative_float(argument: str, value: object) -> float:
     Raises:
         ValueError: If it is anything else.
     """
-    good = isinstance(value, int | float) and not isinstance(value, bool)
-    if not good or not math.isfinite(value) or value < 0:  # type: ignore[arg-type, operator]
+    number = _finite(value)
+    if number is None or number < 0:
         raise ValueError(f"{argument} = {value!r} must be a finite number, at least 0")
-    return float(value)  # type: ignore[arg-type]
+    return number
+
+
+def _finite(value: object) -> float | None:
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    return float(value) if number and math.isfinite(value) else None  # type: ignore[arg-type]
 
 
 def path_of(argument: str, value: object) -> Path:

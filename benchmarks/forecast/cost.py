@@ -12,14 +12,13 @@ torch.optim.SGD. Wall time of one thread. The forecast must take at most 5 % of 
 from __future__ import annotations
 
 import argparse
-import copy
 import platform
 import statistics
 import time
 from collections.abc import Callable
 
 import torch
-from criterion_cost import BATCH, RATE, RESULTS, SAMPLES, network, tasks
+from criterion_cost import BATCH, RATE, RESULTS, SAMPLES, bare_training, network, tasks
 from torch import nn
 
 import capacity
@@ -31,18 +30,6 @@ from capacity.dynamics.train import train
 from capacity.tasks.task import Task
 
 EPOCHS, BUDGET = 20, 0.05
-
-
-def bare_training(module: nn.Module, task: Task) -> None:
-    """Train with nothing but torch."""
-    module = copy.deepcopy(module)
-    optimizer = torch.optim.SGD(module.parameters(), lr=RATE)
-    for _ in range(EPOCHS):
-        for index in torch.randperm(SAMPLES).split(BATCH):
-            loss = nn.functional.cross_entropy(module(task.train.x[index]), task.train.y[index])
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
 
 
 def seconds(run: Callable[[], object]) -> tuple[float, object]:
@@ -80,7 +67,7 @@ def main() -> None:
                 module, old=old, new=new, training=planned, budget=BUDGET
             ),
             "training, this package": lambda: learn(theta, new, EPOCHS),
-            "training, bare torch": lambda: bare_training(module, new),
+            "training, bare torch": lambda: bare_training(module, new, EPOCHS),
         }.items():
             took, made = seconds(run)
             spent.setdefault(name, []).append(took)

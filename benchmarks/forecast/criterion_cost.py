@@ -59,11 +59,11 @@ def network() -> nn.Module:
     )
 
 
-def bare_training(module: nn.Module, task: Task) -> None:
-    """Train with nothing but torch."""
+def bare_training(module: nn.Module, task: Task, epochs: int) -> None:
+    """Train a copy with nothing but torch."""
     module = copy.deepcopy(module)
     optimizer = torch.optim.SGD(module.parameters(), lr=RATE)
-    for _ in range(EPOCHS):
+    for _ in range(epochs):
         for index in torch.randperm(SAMPLES).split(BATCH):
             loss = nn.functional.cross_entropy(module(task.train.x[index]), task.train.y[index])
             optimizer.zero_grad()
@@ -99,7 +99,7 @@ def main() -> None:
     runs = {
         "verdict": lambda: assess_transition(model, theta[0], [old], new, planned),
         "training, this package": lambda: learn(theta, new, EPOCHS),
-        "training, bare torch": lambda: bare_training(module, new),
+        "training, bare torch": lambda: bare_training(module, new, EPOCHS),
     }
     # Side by side, so that a busy machine slows all of them alike.
     for _ in range(asked.repeats):

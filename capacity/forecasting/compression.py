@@ -9,8 +9,8 @@ S; Adam and RMSprop, whose steps have the size of the rate whatever the gradient
 rates and forget their moments in the same share of the training as before.
 
 The constants below were chosen on pairs of tasks of their own, none of which is in a scored grid
-(`benchmarks/forecast/engine_check.py` has them, and how close the forecasts come there). What is
-left is bias rather than noise.
+(`benchmarks/forecast/engine_check.py` has them, and how close the forecasts come there). The method
+is this project's own; learning time as in theory, section 4.
 """
 
 from __future__ import annotations
