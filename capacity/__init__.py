@@ -26,8 +26,8 @@ if TYPE_CHECKING:
     from capacity.estimate import Estimate as Estimate
     from capacity.estimate import Status as Status
     from capacity.exporters.export import export as export
-    from capacity.forecasting.forecast import Forecast as Forecast
     from capacity.forecasting.forecast import forecast as forecast
+    from capacity.forecasting.record import Forecast as Forecast
     from capacity.runs.query import RunTables as RunTables
     from capacity.runs.query import load_runs as load_runs
     from capacity.runs.query import query as query
@@ -78,7 +78,7 @@ _HOME = {
     "Comparison": "capacity.comparison.compare",
     "RunTables": "capacity.runs.query",
     "Rows": "capacity.runs.rows",
-    "Forecast": "capacity.forecasting.forecast",
+    "Forecast": "capacity.forecasting.record",
     "EpistemicSpeedLimit": "capacity.thermo.front_door",
     "Estimate": "capacity.estimate",
     "Status": "capacity.estimate",

@@ -87,6 +87,29 @@ def positive_float(argument: str, value: object) -> float:
     return number
 
 
+def budget_given(value: object) -> float | str | None:
+    """Check a recipe's budget of a forecast.
+
+    Args:
+        value: What came.
+
+    Returns:
+        A share of the training's operations, `auto` or None.
+
+    Raises:
+        ValueError: If it is anything else.
+    """
+    if value is None or value == "auto":
+        return None if value is None else "auto"
+    number = _finite(value)
+    if number is None or number <= 0:
+        raise ValueError(
+            f"{value!r} is no share of the training's operations; give a number above 0, as 0.05, "
+            "or auto; null simulates"
+        )
+    return number
+
+
 def nonnegative_float(argument: str, value: object) -> float:
     """Check that a number is finite and not below zero.
 

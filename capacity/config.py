@@ -17,7 +17,7 @@ from typing import Annotated, Any, Literal, get_args
 import yaml
 from pydantic import BaseModel, BeforeValidator, Field, Strict, ValidationError, model_validator
 
-from capacity.checks import nearest
+from capacity.checks import budget_given, nearest
 from capacity.config_strategy import PositiveFloat, PositiveInt, Section, Strategy
 
 Fraction = Annotated[float, Field(gt=0, lt=1)]
@@ -149,6 +149,8 @@ class Measure(Section):
 
     forecast: bool = True
     """Forecast the forgetting of every earlier task before each task."""
+    forecast_budget: Annotated[float | Literal["auto"] | None, BeforeValidator(budget_given)] = None
+    """Share of the training's operations to forecast with; `auto` is 5 %; null simulates for 2."""
     strategies: Annotated[tuple[NamedStrategy, ...], Strict(False)] = ()
     """Strategies to forecast and rank before each task, as [ewc, {name: replay, memory: 20}]."""
     transport: bool = True
@@ -171,8 +173,7 @@ class Measure(Section):
     composed_spectrum: bool = False
     """Resolve the spectrum of J_t over all tasks, too, once the last is learned."""
     capacity: bool = True
-    """Measure R_A and m_B before each task, and judge by them; off, a run takes little more than
-    its training and its forecasts."""
+    """Measure R_A and m_B before each task, and judge by them: the dearest part of a run."""
     capacity_probes: Annotated[int, Field(ge=2)] = 16
     """Random probes for log det in R_A; at least 2, to know the error."""
     capacity_nodes: PositiveInt = 10
@@ -182,8 +183,7 @@ class Measure(Section):
     eps: Annotated[tuple[PositiveFloat, ...], Strict(False), Field(min_length=1)] = (0.1,)
     """Scales of R_A = 1/2 log det(1 + eps^-2 J' P_A J); the first is the headline."""
     sensitivity_eps: Annotated[tuple[PositiveFloat, ...], Strict(False)] = (0.01, 0.1, 1.0)
-    """Scales at which R_A is shown at a tenth of the tolerance, at it, and at ten times it; an
-    empty list leaves the table out."""
+    """Scales of R_A's table over tolerances (a tenth, one, ten times); [] leaves it out."""
     tolerance: PositiveFloat | None = None
     """Allowed rise of A's loss, nats; None derives it from the noise of A's own loss."""
     displacement: PositiveFloat | None = None

@@ -7,7 +7,7 @@ import torch
 
 import capacity
 from capacity.estimate import Estimate, Status, from_samples, not_defined
-from capacity.forecasting.forecast import Forecast, Forgetting
+from capacity.forecasting.record import Forecast, Forgetting
 from capacity.notebook import table
 from report.fabricated_run import HOSTILE, write
 

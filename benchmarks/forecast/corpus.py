@@ -5,7 +5,7 @@ trained, what the engine said for 5 % of the training and what training did. A l
 used only if it errs less than the physics alone on pairs of tasks, kinds of data *and*
 architectures that it has not seen; the trial is printed and kept with the corpus.
 
-    python benchmarks/forecast/corpus.py [--cache DIR] [--save]
+    python benchmarks/forecast/corpus.py [--cache DIR] [--jobs 2] [--save]
 
 needs the truth and the engine's column of `score.py --grid full --half development`.
 """
@@ -19,16 +19,27 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
+from joblib import Parallel, delayed
 from score_cells import ENGINE, collect
-from score_design import DEVELOPMENT, STRATEGIES, units
+from score_design import DEVELOPMENT, STRATEGIES, strategies, units
 from score_predict import BUDGET
 from score_truth import default_cache
+from sklearn.model_selection import GroupKFold
 
-from capacity.forecasting import calibration
-from capacity.forecasting.corrector import CANDIDATES, Trial, attempt
+from capacity.config import Strategy
+from capacity.forecasting import corpus
+from capacity.forecasting.conformal import GroupedConformal
+from capacity.forecasting.corrector import (
+    CANDIDATES,
+    KEPT,
+    Trial,
+    attempt,
+    corrected,
+    left_out,
+    residual,
+)
 
-FILE = Path(calibration.__file__).parent / "corpus.json"
-PLAN = ("optimizer", "epochs", "steps", "samples", "parameters")
+FILE = Path(corpus.__file__).with_suffix(".json")
 GROUPS = {"pair of tasks": "pair", "kind of data": "family", "architecture": "architecture"}
 
 
@@ -45,39 +56,64 @@ def rows(cells: Sequence[dict]) -> Iterator[dict[str, object]]:
         said = cell["said"].get(ENGINE)
         if said is None:
             continue
-        cases = [("naive", said, {q: cell[q] for q in calibration.QUANTITIES})]
+        cases = [("naive", said, {q: cell[q] for q in corpus.QUANTITIES})]
         for name, outcome in cell["strategy_outcomes"].items():
-            under = {q: outcome[q][0] for q in calibration.QUANTITIES}
+            under = {q: outcome[q][0] for q in corpus.QUANTITIES}
             if not outcome["diverged"]:
                 cases.append((STRATEGIES[name]["name"], said["strategies"][name], under))
         for name, forecast, measured in cases:
             row = {
                 "pair": cell["stream"], "family": cell["family"], "strategy": name,
-                "architecture": cell["architecture"], **{key: cell[key] for key in PLAN},
+                "architecture": cell["architecture"], "optimizer": cell["optimizer"],
+                **{key: forecast.get(key) for key in KEPT},
             }  # fmt: skip
-            for quantity in calibration.QUANTITIES:
-                for key in (quantity, f"{quantity}_half"):
-                    row[key] = forecast.get(key)
+            for quantity in corpus.QUANTITIES:
+                row[f"{quantity}_half"] = forecast.get(f"{quantity}_half")
                 row[f"measured_{quantity}"] = measured[quantity]
-            if forecast.get("asked") == BUDGET and None not in row.values():
+            if forecast.get("asked") == BUDGET and corpus.complete(row):
                 yield row
 
 
-def decide(found: Sequence[dict]) -> dict[str, Trial]:
+def decide(found: Sequence[dict], jobs: int) -> dict[str, Trial]:
     """Try the corrections.
 
     Args:
-        found: Rows without a strategy.
+        found: The rows.
+        jobs: Processes.
 
     Returns:
         The trial of each quantity.
     """
-    groupings = {kind: [row[key] for row in found] for kind, key in GROUPS.items()}
-    made = {}
-    for name in calibration.CORRECTED:
-        X, physics, measured = calibration.table(found, name)
-        made[name] = attempt(name, X, physics, measured, groupings)
-    return made
+    groupings = {what: [row[key] for row in found] for what, key in GROUPS.items()}
+    kinds = [corpus.kind_of(row["strategy"]) for row in found]
+    made = Parallel(jobs)(
+        delayed(attempt)(name, *corpus.table(found, name), groupings, kinds)
+        for name in corpus.QUANTITIES
+    )
+    return dict(zip(corpus.QUANTITIES, made, strict=True))
+
+
+def unseen(found: Sequence[dict], trials: dict[str, Trial]) -> list[dict]:
+    """Add to every row what the correction in use says of it without having seen its pair.
+
+    Args:
+        found: The rows.
+        trials: The trials.
+
+    Returns:
+        The rows.
+    """
+    more = {}
+    for name, trial in trials.items():
+        X, physics, measured = corpus.table(found, name)
+        if trial.used is not None:
+            pairs = [row["pair"] for row in found]
+            added = left_out(trial.used, name, X, residual(name, physics, measured), pairs)
+            physics = corrected(name, physics, added)
+        more[f"unseen_{name}"] = [corpus.within(name, float(value)) for value in physics]
+    return [
+        {**row, **{key: values[n] for key, values in more.items()}} for n, row in enumerate(found)
+    ]
 
 
 def report(found: Sequence[dict], trials: dict[str, Trial]) -> str:
@@ -95,14 +131,14 @@ def report(found: Sequence[dict], trials: dict[str, Trial]) -> str:
     lines = [
         f"Corpus: {len(plain)} transitions of {pairs} pairs and sequences, "
         f"{len(found) - len(plain)} more under a strategy; engine at a budget of {BUDGET:g}",
-        "Learned correction, root mean square error left on what was left out:",
-        f"{'':<8}{'unseen':<16}" + "".join(f"{n:>12}" for n in ("physics", *CANDIDATES)),
+        "Learned correction, root mean square error on what was left out:",
+        f"{'':<24}{'unseen':<16}" + "".join(f"{n:>12}" for n in ("physics", *CANDIDATES)),
     ]
     for quantity, trial in trials.items():
-        for kind, errors in trial.errors.items():
+        for (kind, group), errors in trial.errors.items():
             numbers = "".join(f"{errors[n]:>12.4f}" for n in ("physics", *CANDIDATES))
-            lines.append(f"{quantity:<8}{kind:<16}{numbers}")
-        lines.append(f"{quantity:<8}used: {trial.used or 'none, the physics alone'}")
+            lines.append(f"{f'{quantity}, {kind}':<24}{group:<16}{numbers}")
+        lines.append(f"{quantity:<24}used: {trial.used or 'none, the physics alone'}")
     return "\n".join(lines)
 
 
@@ -124,45 +160,43 @@ def compact(found: Sequence[dict], trials: dict[str, Trial]) -> str:
         "about": "Made by benchmarks/forecast/corpus.py from the development half of score.py",
         "budget": BUDGET,
         "corrector": {name: trial.used for name, trial in trials.items()},
-        "trials": {
-            name: {
-                kind: {n: short(e) for n, e in errors.items()} for kind, errors in t.errors.items()
-            }
-            for name, t in trials.items()
-        },
+        "labels": {options.name: options.label for options in (Strategy(), *strategies().values())},
         "columns": list(found[0]),
     })[:-1]
     body = ",\n".join(json.dumps([short(value) for value in row.values()]) for row in found)
     return f'{head},\n"rows": [\n{body}\n]}}\n'
 
 
-def unseen(corpus: calibration.Corpus, name: str) -> float:
-    """Leave every pair out in turn, and see how often the intervals of the others cover it.
+def covered(found: Sequence[dict], name: str, kind: str) -> float:
+    """Leave every tenth of the pairs out in turn, and see how often the others' intervals cover.
 
     Args:
-        corpus: The corpus.
+        found: The rows.
         name: The quantity.
+        kind: `plain` or `mitigated`.
 
     Returns:
-        The share of transitions covered.
+        The share covered.
     """
-    inside = []
-    plain = [row for row in corpus.rows if row["strategy"] == "naive"]
-    for pair in dict.fromkeys(row["pair"] for row in plain):
-        rest = tuple(row for row in plain if row["pair"] != pair)
-        others = calibration.Corpus(rest, corpus.budget, corpus.corrector)
-        model = others.conformal(name, mitigated=False)
-        for row in (row for row in plain if row["pair"] == pair):
-            value = others.corrected(name, row, "naive")
-            asked = calibration.conformal_row(value, row[f"{name}_half"], row["steps"])
-            low, high = model.predict_interval([asked], 0.9)[0]
-            inside.append(low <= row[f"measured_{name}"] <= high)
-    return float(np.mean(inside))
+    rows = [row for row in found if corpus.kind_of(row["strategy"]) == kind]
+    pairs = [row["pair"] for row in rows]
+    inputs = np.array([
+        corpus.conformal_row(row[f"unseen_{name}"], row[f"{name}_half"], row["steps"])
+        for row in rows
+    ])
+    measured = np.array([row[f"measured_{name}"] for row in rows])
+    inside = np.zeros(len(rows), bool)
+    for seen, other in GroupKFold(10).split(inputs, measured, pairs):
+        model = GroupedConformal().fit(inputs[seen], measured[seen], [pairs[k] for k in seen])
+        low, high = model.predict_interval(inputs[other], 0.9).T
+        inside[other] = (low <= measured[other]) & (measured[other] <= high)
+    return float(inside.mean())
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--cache", type=Path, default=default_cache())
+    parser.add_argument("--jobs", type=int, default=1, help="processes")
     parser.add_argument("--save", action="store_true", help=f"write capacity's {FILE.name}")
     asked = parser.parse_args()
     cells = [c for c in collect(asked.cache, units()) if c["half"] == DEVELOPMENT]
@@ -171,17 +205,19 @@ def main() -> None:
         {k: float(f"{v:.4g}") if isinstance(v, float) else v for k, v in row.items()}
         for row in rows(cells)
     ]
-    trials = decide([row for row in found if row["strategy"] == "naive"])
+    trials = decide(found, asked.jobs)
     print(report(found, trials))
-    corpus = calibration.corpus_of(json.loads(compact(found, trials)))
-    for name in calibration.QUANTITIES:
-        model = corpus.conformal(name, mitigated=False)
-        print(
-            f"{name:<14}expected error: sqrt(half-width^2 + {model.floor_:.3g}^2 + "
-            f"({model.share_:.3g} x forecast)^2) steps^{model.slopes_[0] / math.log(10):.2f}, "
-            f"times {model.stretch(0.9):.3g}; covers {unseen(corpus, name):.3f} of cells of unseen "
-            "pairs (left out in turn; 0.9 wanted)"
-        )
+    found = unseen(found, trials)
+    made = corpus.corpus_of(json.loads(compact(found, trials)))
+    for kind in (corpus.PLAIN, corpus.MITIGATED):
+        for name in corpus.QUANTITIES:
+            model = made.conformal(name, kind)
+            print(
+                f"{kind} {name}: expected error sqrt(half-width^2 + {model.floor_:.3g}^2 + "
+                f"({model.share_:.3g} x forecast)^2) steps^{model.slopes_[0] / math.log(10):.2f}, "
+                f"times {model.stretch(0.9):.3g}; covers {covered(found, name, kind):.3f} of cells "
+                "of unseen pairs (0.9 wanted)"
+            )
     if asked.save:
         FILE.write_text(compact(found, trials))
         print(f"wrote {FILE.name}, {FILE.stat().st_size / 1000:.0f} kB; rows: {len(found)}")

@@ -1,7 +1,8 @@
 """How good is a forecast for 5, 10 or 30 % of the training? The pairs that the engine was made on.
 
-The constants of `capacity.forecasting.compression` were chosen here, so that nothing here is a
-score of theirs: the scored grid (`score.py`) has other amounts, draws, networks and trainings.
+The constants of `capacity.forecasting.compression` were chosen here and on the development half of
+the scored grid (`score.py`), so that nothing here is a score of theirs; and the physics stands
+alone here, without the correction that `capacity.forecast` adds.
 Scikit-learn digits: permuted pixels, permuted labels, rotations, noise, split classes, two heads;
 ReLU networks, a CNN and a small transformer; SGD, momentum and Adam; 20 or 50 epochs.
 

@@ -2,14 +2,15 @@
 
 Grid: scikit-learn digits and Gaussian classes; pairs of tasks (permuted pixels, rotations, permuted
 labels, noise, split classes with one head and with a head each, moved classes) and sequences of ten
-tasks; MLPs of three widths and depths, a CNN, a small transformer; SGD, momentum, Adam; 10, 20 and
-40 epochs; five seeds; drawn by a hash of names (`score_design.py`). Half of each kind of pairs is
-for development: the corpus behind the calibrated intervals, the learned correction, and the lines
-of predictors without a unit come from it. The other half is scored once; none of its pairs is one
-on which the engine was built.
+tasks (`score_pairs.py`); MLPs of three widths and depths, a CNN, a small transformer; SGD,
+momentum, Adam; 10, 20 and 40 epochs; five seeds; drawn by a hash of names (`score_design.py`). The
+development half has made the engine's constants, the corpus behind the calibrated intervals, the
+learned correction, and the lines of predictors without a unit. The held-out half has other pairs,
+written down before anything was trained on them.
 
-    truth    trains A, then B in two data orders, and under six strategies for a third of the pairs
-    predict  asks every predictor before B is trained; `--columns engine --again` asks one anew
+    truth    trains A, then B in two data orders, and under six strategies for some of the pairs
+    predict  asks every predictor before B is trained; `--columns engine --again` asks one anew;
+             on the development half only what the corpus and the lines need
     table    scores them, with bootstrap intervals over whole pairs
 
     python benchmarks/forecast/score.py --grid small|full [--half development|held-out|both]
@@ -91,7 +92,7 @@ def main() -> None:
     if asked.phase not in {"table", "all"}:
         return
     half = DEVELOPMENT if asked.half == DEVELOPMENT else HELD_OUT
-    cells = collect(asked.cache, every)
+    cells = collect(asked.cache, every, correct=half)
     text, scores = write(cells, half)
     print(text)
     if asked.save:

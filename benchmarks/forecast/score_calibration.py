@@ -8,7 +8,7 @@ import numpy as np
 from score_cells import ENGINE
 from score_scores import coverage
 
-from capacity.forecasting.calibration import QUANTITIES, conformal_row, shipped
+from capacity.forecasting.corpus import PLAIN, QUANTITIES, conformal_row, shipped
 
 LEVELS = (0.5, 0.7, 0.8, 0.9, 0.95)
 
@@ -30,15 +30,13 @@ def intervals(cells: Sequence[dict], name: str, level: float) -> np.ndarray:
     corpus = shipped()
     if corpus is None:
         raise ValueError("the package has no corpus; build it with corpus.py --save")
-    made = []
-    for cell in cells:
-        said = cell["said"][ENGINE]
-        plan = {key: cell[key] for key in ("steps", "parameters", "optimizer")}
-        value = corpus.corrected(name, {**said, **plan}, "naive")
-        model = corpus.conformal(name, mitigated=False)
-        inputs = np.array([conformal_row(value, said[f"{name}_half"], cell["steps"])])
-        made.append(model.predict_interval(inputs, level)[0])
-    return np.array(made)
+    said = [cell["said"][ENGINE] for cell in cells]
+    model = corpus.conformal(name, PLAIN)
+    inputs = [
+        conformal_row(value, one[f"{name}_half"], cell["steps"])
+        for value, one, cell in zip(corpus.corrected(name, said), said, cells, strict=True)
+    ]
+    return model.predict_interval(inputs, level)
 
 
 def usable(cells: Sequence[dict], name: str) -> list[dict]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from score_cells import ENGINE, SIMULATION
+from score_cells import ENGINE, FORECAST, SIMULATION
 from score_predict import BUDGET
 
 _SHORT = 300
@@ -16,7 +16,7 @@ _UNLEARNED = 0.1
 
 
 def error(cell: dict) -> float:
-    """Forecast minus measured drop.
+    """Forecast minus measured drop, correction included.
 
     Args:
         cell: The cell.
@@ -24,7 +24,7 @@ def error(cell: dict) -> float:
     Returns:
         The error.
     """
-    return cell["said"][ENGINE]["drop"] - cell["drop"]
+    return cell["said"][FORECAST]["drop"] - cell["drop"]
 
 
 def cause(cell: dict) -> str:
@@ -59,14 +59,15 @@ def cause(cell: dict) -> str:
         )
     if exact is not None and abs(exact - cell["drop"]) <= off / 2:
         return (
-            f"compression: the full simulation is off by {100 * (exact - cell['drop']):+.0f} points"
+            "compression: the linearised simulation is off by "
+            f"{100 * (exact - cell['drop']):+.0f} points"
         )
     if cell["steps"] < _SHORT:
         return f"short training: {cell['steps']} steps in all"
     if exact is not None:
         return (
-            f"the full simulation errs, too, by {100 * (exact - cell['drop']):+.0f} points: the "
-            "network changes on the way"
+            "the linearised simulation errs, too, by "
+            f"{100 * (exact - cell['drop']):+.0f} points: the network changes on the way"
         )
     return "not explained by what was recorded"
 
@@ -81,7 +82,7 @@ def worst(cells: Sequence[dict], count: int = 10) -> list[str]:
     Returns:
         Lines.
     """
-    have = [cell for cell in cells if ENGINE in cell["said"]]
+    have = [cell for cell in cells if FORECAST in cell["said"]]
     lines = []
     for cell in sorted(have, key=lambda c: -abs(error(c)))[:count]:
         name = (
@@ -91,7 +92,7 @@ def worst(cells: Sequence[dict], count: int = 10) -> list[str]:
         )
         plan = f"{cell['network']}, {cell['optimizer']}, {cell['epochs']} epochs"
         lines.append(
-            f"  {cell['said'][ENGINE]['drop']:+.3f} for {cell['drop']:+.3f}  {name}; {plan}: "
+            f"  {cell['said'][FORECAST]['drop']:+.3f} for {cell['drop']:+.3f}  {name}; {plan}: "
             f"{cause(cell)}"
         )
     return lines

@@ -10,20 +10,27 @@ from score_design import SEEDS, Unit, part_of
 from score_predict import COLUMNS, column
 from score_truth import known
 
-from capacity.forecasting.calibration import CORRECTED, shipped
+from capacity.forecasting.corpus import (
+    QUANTITIES,
+    Corpus,
+    complete,
+    shipped,
+)
+from capacity.forecasting.corrector import KEPT
 from capacity.forecasting.predictors.registry import PREDICTORS
 
-FORECAST, ENGINE, SIMULATION = "forecast", "engine", "simulation"
+FORECAST, ENGINE, REHEARSAL, SIMULATION = "forecast", "engine", "rehearsal", "simulation"
 """What `capacity.forecast(budget=0.05)` says, the corpus's correction included; the engine behind
-it; and the exact simulation of the linearised training."""
+it; the engine with an unlimited budget; and the exact simulation of the linearised training."""
 
 
-def collect(cache: Path, wanted: Sequence[Unit]) -> list[dict]:
+def collect(cache: Path, wanted: Sequence[Unit], *, correct: str | None = None) -> list[dict]:
     """Read all cells whose truth is there; those whose training diverged are left out.
 
     Args:
         cache: The cache.
         wanted: The units.
+        correct: The half of which `capacity.forecast`'s correction is added; None adds none.
 
     Returns:
         One record per transition, in the grid's order.
@@ -57,18 +64,39 @@ def collect(cache: Path, wanted: Sequence[Unit]) -> list[dict]:
                 "strategy_outcomes": cell.get("strategies", {}),
                 "said": _by_predictor(here),
             })  # fmt: skip
-    return [_corrected(cell) for cell in found]
+    _correct([cell for cell in found if cell["half"] == correct])
+    return found
 
 
-def _corrected(cell: dict) -> dict:
-    corpus, said = shipped(), cell["said"].get(ENGINE)
-    if said is None or said["drop"] is None:
-        return cell
-    made = dict(said)
-    if corpus is not None:
-        plan = {key: cell[key] for key in ("steps", "parameters", "optimizer")}
-        made |= {name: corpus.corrected(name, {**said, **plan}, "naive") for name in CORRECTED}
-    return {**cell, "said": {FORECAST: made, **cell["said"]}}
+def _correct(cells: Sequence[dict]) -> None:
+    """Add what `capacity.forecast` says: the engine, corrected as the corpus teaches."""
+    records = []
+    for cell in cells:
+        engine = cell["said"].get(ENGINE)
+        if engine is None or engine["drop"] is None:
+            continue
+        own = {name: dict(one) for name, one in engine.get("strategies", {}).items()}
+        made = {**engine, "strategies": own}
+        cell["said"] = {FORECAST: made, **cell["said"]}
+        records += [(one, cell["transition"]) for one in (made, *own.values())]
+    corpus = shipped()
+    if corpus is None:
+        return
+    some = [
+        (one, tasks)
+        for one, tasks in records
+        if "refused" not in one and complete({key: one[key] for key in KEPT})
+    ]
+    _move([one for one, _ in some], [tasks for _, tasks in some], corpus)
+
+
+def _move(said: list[dict], old_tasks: list[int], corpus: Corpus) -> None:
+    found = {name: corpus.corrected(name, said) for name in QUANTITIES}
+    for k, (one, tasks) in enumerate(zip(said, old_tasks, strict=True)):
+        kept = tasks * (one["drop"] - found["drop"][k])
+        more = found["new_accuracy"][k] - one["new_accuracy"]
+        one["average_accuracy"] += (kept + more) / (tasks + 1)
+        one.update({name: found[name][k] for name in QUANTITIES})
 
 
 def worth(old_accuracy: float, outcome: dict, old_tasks: int) -> float | None:
@@ -91,7 +119,7 @@ def worth(old_accuracy: float, outcome: dict, old_tasks: int) -> float | None:
 def _by_predictor(columns: dict[str, dict]) -> dict[str, dict]:
     made = {}
     for name, record in columns.items():
-        if name in {ENGINE, SIMULATION}:
+        if name in {ENGINE, REHEARSAL, SIMULATION}:
             if "refused" not in record:
                 made[name] = {**record, "in_units": ["accuracy_drop", "loss_increase"]}
         else:
@@ -112,7 +140,8 @@ def title(name: str) -> str:
         return {
             FORECAST: "capacity.forecast, 5 %",
             ENGINE: "engine alone",
-            SIMULATION: "full simulation",
+            REHEARSAL: "unlimited: rehearsal",
+            SIMULATION: "linearised simulation",
         }[name]
     predictor = PREDICTORS[name]
     return " ".join(part for part in (predictor.code, name) if part)
@@ -130,7 +159,7 @@ def order(cells: Sequence[dict]) -> list[str]:
     have = {name for cell in cells for name in cell["said"]}
     rest = [n for n in PREDICTORS if n in have]
     rest.sort(key=lambda n: (PREDICTORS[n].post_hoc, PREDICTORS[n].code or "Z"))
-    return [n for n in (FORECAST, ENGINE, SIMULATION) if n in have] + rest
+    return [n for n in (FORECAST, ENGINE, REHEARSAL, SIMULATION) if n in have] + rest
 
 
 def values(cells: Sequence[dict], name: str, quantity: str) -> list[float]:

@@ -1,36 +1,23 @@
 """The grid behind `score.py`: which tasks, networks and trainings, and which half each falls in.
 
-Everything here is a function of names, through a hash, and fixed before anything is trained. No
-pair of tasks is one on which the engine was developed: those have other amounts, or other draws.
+Everything here is a function of names, through a hash, and fixed before anything is trained. What
+is held out is no pair that anything was made on: those have other amounts, classes or draws.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
+from functools import cache
 
-import numpy as np
 import torch
-from criterion_cells import (
-    Stream,
-    _digits,
-    _hash,
-    _labels,
-    _noisy,
-    _permuted,
-    _rotated,
-    _task,
-    classes,
-    heads,
-)
+from criterion_cells import Stream, _hash
 from criterion_scores import halves
+from score_pairs import LENGTH, drawn, further, listed
 from torch import Tensor, nn
 
 from capacity.config import Strategy, Training
 from capacity.dynamics.flat import FlatModel
-from capacity.tasks.task import Split, Task
 
 WIDTHS, DEPTHS = (24, 48, 96), (1, 2, 3)
 MLPS = tuple(f"mlp {width} x {depth}" for width in WIDTHS for depth in DEPTHS)
@@ -42,7 +29,9 @@ PLANS = {
     "adam": {"optimizer": "adam", "lr": 0.001},
 }
 EPOCHS, SEQUENCE_EPOCHS, FIRST_EPOCHS = (10, 20, 40), (10, 20), 25
-BATCH, SEEDS, PER_PAIR = 64, 5, 4
+BATCH, SEEDS = 64, 5
+PER_PAIR = {True: 4, False: 2}
+"""Networks on a pair: of the first set, and of the others, where there are more pairs."""
 STRATEGIES = {
     "l2": {"name": "l2"},
     "ewc": {"name": "ewc"},
@@ -52,15 +41,10 @@ STRATEGIES = {
     "lower_lr": {"name": "lower_lr"},
 }
 """What competes against forgetting. Memories are a few per cent of A: all of A would always win."""
-_COMPARED = 3
-"""One in this many networks on a pair is trained under every strategy, too."""
+_COMPARED = {True: 3, False: 2}
+"""One in this many networks on a pair is trained under every strategy, too: first set, others."""
 DEVELOPMENT, HELD_OUT = "development", "held-out"
 GRIDS = ("small", "full")
-
-_FIRST_DRAW = 60
-"""Draws of permutations start here; those of the development's pairs are below."""
-_TASKS = 10
-_SAMPLES, _TEST = 1297, 500
 
 
 @dataclass(frozen=True)
@@ -93,7 +77,7 @@ class Unit:
     @property
     def transitions(self) -> int:
         """How many cells it gives."""
-        return _TASKS - 1 if self.stream.family == "sequence" else 1
+        return LENGTH - 1 if self.stream.family == "sequence" else 1
 
     @property
     def training(self) -> Training:
@@ -112,46 +96,10 @@ class Unit:
         return self.network.split()[0]
 
 
+@cache
 def pairs() -> tuple[Stream, ...]:
-    """List the pairs of tasks and the long sequences."""
-    base = partial(_task, "base")
-    made = []
-
-    def add(family: str, amount: float, new: Callable[[], Task], old: Callable = base) -> None:
-        name = f"{family} {amount:g}"
-        made.append(Stream(name, family, lambda: (old(*_plain()), new())))
-
-    def drawn(family: str, make: Callable, amount: float, draw: int) -> None:
-        name = f"{family} {amount:g} {draw}"
-        made.append(
-            Stream(name, family, lambda: (base(*_plain()), _task(name, *make(amount, draw))))
-        )
-
-    for number, share in enumerate((0.2, 0.3, 0.45, 0.6, 0.8, 0.95)):
-        for draw in range(2):
-            drawn("permuted", _permuted, share, _FIRST_DRAW + 2 * number + draw)
-    for number, moved in enumerate((2, 4, 6, 8, 10)):
-        for draw in range(2):
-            drawn("labels", _labels, moved, _FIRST_DRAW + 2 * number + draw)
-    for angle in (12, 25, 40, 52, 65, 85, 105, 140, 165):
-        drawn("rotated", _rotated, angle, 0)
-    for scale in (0.15, 0.35, 0.5, 0.7, 0.9, 1.2):
-        drawn("noise", _noisy, scale, _FIRST_DRAW)
-    for old, new in (
-        ("012", "3456789"), ("0123", "4567"), ("789", "012"), ("024", "579"), ("012345", "6789"),
-        ("23456", "01789"), ("45", "67"), ("147", "258"), ("012345678", "9"), ("369", "0124578"),
-    ):  # fmt: skip
-        made.append(_of_classes("split", old, new))
-    for old, new in (
-        ("012", "345"), ("0257", "1369"), ("46", "19"), ("01234567", "89"), ("147", "0258"),
-        ("56789", "01234"),
-    ):  # fmt: skip
-        made.append(_of_classes("heads", old, new))
-    for number, moved in enumerate((0.2, 0.35, 0.5, 0.65, 0.8, 1.0)):
-        name = f"clusters {moved:g}"
-        made.append(Stream(name, "clusters", lambda m=moved, n=number: _clusters((0, m), n)))
-    made += [Stream(f"sequence {name}", "sequence", build) for name, build in _sequences().items()]
-    return tuple(made)
+    """List the pairs of tasks and the long sequences, all three sets."""
+    return (*listed(), *drawn(), *further())
 
 
 def units(grid: str = "full") -> list[Unit]:
@@ -164,19 +112,21 @@ def units(grid: str = "full") -> list[Unit]:
         The units.
     """
     made = []
+    first = {stream.name for stream in listed()}
     for stream in pairs():
+        early = stream.name in first
         long = stream.family == "sequence"
         lengths, found = SEQUENCE_EPOCHS if long else EPOCHS, 0
         taken: set[str] = set()
         draw = 0
-        while found < (1 if long else PER_PAIR):
+        while found < (1 if long else PER_PAIR[early]):
             number = _hash(f"score {stream.name} {draw}")
             draw += 1
             network = NETWORKS[number % len(NETWORKS)]
             optimizer = tuple(PLANS)[number // 16 % len(PLANS)]
             epochs = lengths[number // 256 % len(lengths)]
             seed = number // 65536 % SEEDS
-            compared = not long and number // 2**24 % _COMPARED == 0
+            compared = not long and number // 2**24 % _COMPARED[early] == 0
             unit = Unit(stream, network, optimizer, epochs, seed, compared)
             if unit.key in taken:
                 continue
@@ -198,15 +148,20 @@ def units(grid: str = "full") -> list[Unit]:
     return sorted(made, key=lambda unit: _hash(unit.key))
 
 
+@cache
 def part_of() -> dict[str, str]:
-    """Say for every pair and sequence in which half it is, every family by itself.
+    """Say for every pair and sequence in which half it is.
 
     Returns:
-        `development` or `held-out`, by name.
+        `development` for the first set and the third; `development` or `held-out` for every second
+        one of each family of the second; by name.
     """
     named = {"choose": DEVELOPMENT, "report": HELD_OUT}
-    found = halves({stream.name: stream.family for stream in pairs()})
-    return {name: named[half] for name, half in found.items()}
+    found = halves({stream.name: stream.family for stream in drawn()})
+    return {
+        **{stream.name: DEVELOPMENT for stream in (*listed(), *further())},
+        **{name: named[half] for name, half in found.items()},
+    }
 
 
 def network(kind: str, seed: int) -> nn.Module:
@@ -284,57 +239,3 @@ def strategies() -> dict[str, Strategy]:
         Options by name.
     """
     return {name: Strategy.model_validate(options) for name, options in STRATEGIES.items()}
-
-
-def _plain() -> tuple[Tensor, Tensor]:
-    return _noisy(0.0, 0)
-
-
-def _of_classes(family: str, old: str, new: str) -> Stream:
-    labels = [tuple(map(int, text)) for text in (old, new)]
-    if family == "heads":
-        return Stream(f"heads {old} {new}", family, lambda: heads(*labels))
-    return Stream(f"split {old} {new}", family, lambda: tuple(classes(each) for each in labels))
-
-
-def _clusters(moved: tuple[float, ...], draw: int) -> tuple[Task, ...]:
-    """Ten Gaussian classes in 64 dimensions; a task turns every mean from the first task's."""
-    source = np.random.default_rng((draw, 7))
-    first, made = source.standard_normal((10, 64)), []
-    for number, share in enumerate(moved):
-        means = math.sqrt(1 - share**2) * first + share * source.standard_normal((10, 64))
-        y = source.integers(10, size=_SAMPLES + _TEST)
-        x = 0.4 * (0.35 * means[y] + source.standard_normal((len(y), 64)))
-        rows, labels = torch.tensor(x, dtype=torch.float32), torch.tensor(y)
-        made.append(
-            Task(
-                name=f"clusters {number}",
-                train=Split(rows[:_SAMPLES], labels[:_SAMPLES]),
-                test=Split(rows[_SAMPLES:], labels[_SAMPLES:]),
-            )
-        )
-    return tuple(made)
-
-
-def _sequences() -> dict[str, Callable[[], tuple[Task, ...]]]:
-    def each(make: Callable, amounts: list[float], first: int) -> Callable:
-        return lambda: tuple(
-            _task(f"{k}", *(make(a, first + k) if k else _plain())) for k, a in enumerate(amounts)
-        )
-
-    def one_by_one(order: str) -> Callable:
-        return lambda: tuple(classes((int(label),)) for label in order)
-
-    steps = range(_TASKS)
-    return {
-        "permuted 0.3": each(_permuted, [0.3] * _TASKS, 80),
-        "permuted 0.65": each(_permuted, [0.65] * _TASKS, 100),
-        "rotated 8": each(_rotated, [8.0 * k for k in steps], 0),
-        "rotated 17": each(_rotated, [17.0 * k for k in steps], 0),
-        "labels 4": each(_labels, [4] * _TASKS, 120),
-        "labels 6": each(_labels, [6] * _TASKS, 140),
-        "noise 0.12": each(_noisy, [0.12 * k for k in steps], 160),
-        "clusters 0.07": lambda: _clusters(tuple(0.07 * k for k in steps), 20),
-        "clusters 0.1": lambda: _clusters(tuple(0.1 * k for k in steps), 21),
-        "classes 0 to 9": one_by_one(_digits(range(10))),
-    }

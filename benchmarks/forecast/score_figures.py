@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from score_calibration import LEVELS, inside, usable
 from score_cells import FORECAST
 
-from capacity.forecasting.calibration import shipped
+from capacity.forecasting.corpus import shipped
 from capacity.plots.style import COLORS, INK, MUTED
 
 mpl.rcParams["svg.fonttype"] = "none"

@@ -8,6 +8,7 @@ development half's other pairs.
 
 from __future__ import annotations
 
+import math
 import re
 import shutil
 import time
@@ -16,17 +17,18 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from score_design import DEVELOPMENT, Unit, network, part_of, strategies, units
-from score_truth import Known, in_turn, known, mean, place, read, write
+from score_truth import Known, in_turn, known, place, read, write
 from torch import nn
 
 import capacity
 from capacity.config import Strategy
 from capacity.dynamics.flat import FlatModel
-from capacity.estimate import Estimate
+from capacity.forecasting.corpus import Conditions, half_width, mean, numbers
 from capacity.forecasting.engine import forecast_cheaply
-from capacity.forecasting.forecast import Forecast, from_readings
 from capacity.forecasting.predictors.record import Pair, Prediction, Setting
 from capacity.forecasting.predictors.registry import PREDICTORS, predict
+from capacity.forecasting.record import Forecast
+from capacity.forecasting.within_budget import from_readings
 from capacity.tasks.task import Task
 
 BUDGET = 0.05
@@ -56,31 +58,33 @@ class Moment:
         return self.known.record["cells"][self.index]
 
 
-def _forecast(moment: Moment, strategy: Strategy | None, budget: float | None) -> dict:
+def _forecast(moment: Moment, strategy: Strategy | None, budget: float) -> dict:
     # The engine is asked where `capacity.forecast(budget=...)` asks it, before the corpus, which is
     # made of its answers, corrects and calibrates them. A refusal is recorded with its reason.
     unit = moment.unit
     start = time.process_time()
+    flat = FlatModel(moment.module)
     try:
-        if budget is None:
-            made = capacity.forecast(
-                moment.module, old=list(moment.old), new=moment.new, training=unit.training,
-                orders=_ORDERS, budget=None, seed=unit.seed, device="cpu",
-            )  # fmt: skip
-        else:
-            flat = FlatModel(moment.module)
-            readings = forecast_cheaply(
-                flat, flat.initial(), moment.old, moment.new, unit.training,
-                budget=budget, strategy=strategy, seed=unit.seed,
-            )  # fmt: skip
-            made = from_readings(readings)
+        readings = forecast_cheaply(
+            flat, flat.initial(), moment.old, moment.new, unit.training,
+            budget=budget, strategy=strategy, seed=unit.seed,
+        )  # fmt: skip
     except ValueError as error:
         # A tiny task: the smallest budget that pays a forecast is named, and taken, and counted.
         named = re.search(r"the smallest that does is ([0-9.]+)", str(error))
-        if named is None or budget is None or float(named[1]) <= budget:
+        if named is None or float(named[1]) <= budget:
             return {"refused": str(error)}
         return _forecast(moment, strategy, float(named[1]))
-    return {**said(made), "asked": budget, "seconds": time.process_time() - start}
+    conditions = Conditions(
+        training=unit.training, strategy="naive" if strategy is None else strategy.name,
+        samples=len(moment.new.train), parameters=flat.size, budget=budget,
+        losses=frozenset(task.loss for task in (*moment.old, moment.new)),
+    )  # fmt: skip
+    asked = None if math.isinf(budget) else budget
+    return {
+        **said(from_readings(readings)), **numbers(readings, conditions),
+        "asked": asked, "seconds": time.process_time() - start,
+    }  # fmt: skip
 
 
 def said(made: Forecast) -> dict[str, object]:
@@ -95,32 +99,23 @@ def said(made: Forecast) -> dict[str, object]:
     drops = [each.accuracy_drop for each in made.old]
     rises = [each.loss_increase for each in made.old]
     return {
-        "drop": _mean([e.value for e in drops]), "rise": _mean([e.value for e in rises]),
-        "drop_half": _mean([_half(e) for e in drops]),
-        "rise_half": _mean([_half(e) for e in rises]),
+        "drop": mean([e.value for e in drops]), "rise": mean([e.value for e in rises]),
+        "drop_half": mean([half_width(e) for e in drops]),
+        "rise_half": mean([half_width(e) for e in rises]),
         "new_accuracy": made.new_accuracy.value, "new_loss": made.new_loss.value,
-        "new_accuracy_half": _half(made.new_accuracy), "new_loss_half": _half(made.new_loss),
+        "new_accuracy_half": half_width(made.new_accuracy),
+        "new_loss_half": half_width(made.new_loss),
         "average_accuracy": made.average_accuracy.value,
         "average_loss": made.average_loss.value,
         "cost": made.cost_ratio.value, "note": made.cost_ratio.note,
     }  # fmt: skip
 
 
-def _half(estimate: Estimate) -> float | None:
-    low_high = estimate.interval
-    return None if low_high is None else (low_high[1] - low_high[0]) / 2
-
-
-def _mean(values: Sequence[float | None]) -> float | None:
-    have = [value for value in values if value is not None]
-    return mean(have) if len(have) == len(values) else None
-
-
 def _engine(moment: Moment) -> dict:
     return _with_strategies(moment, BUDGET)
 
 
-def _with_strategies(moment: Moment, budget: float | None) -> dict:
+def _with_strategies(moment: Moment, budget: float) -> dict:
     made = _forecast(moment, None, budget)
     if moment.unit.compared:
         made["strategies"] = {
@@ -130,7 +125,19 @@ def _with_strategies(moment: Moment, budget: float | None) -> dict:
 
 
 def _simulation(moment: Moment) -> dict:
-    return _forecast(moment, None, None)
+    start = time.process_time()
+    try:
+        made = capacity.forecast(
+            moment.module, old=list(moment.old), new=moment.new, training=moment.unit.training,
+            orders=_ORDERS, budget=None, seed=moment.unit.seed, device="cpu",
+        )  # fmt: skip
+    except ValueError as error:
+        return {"refused": str(error)}
+    return {**said(made), "asked": None, "seconds": time.process_time() - start}
+
+
+def _rehearsal(moment: Moment) -> dict:
+    return _forecast(moment, None, math.inf)
 
 
 def _baselines(moment: Moment) -> dict:
@@ -167,8 +174,8 @@ def _of_registry(moment: Moment, names: Sequence[str], history: tuple[Pair, ...]
 def _of_prediction(found: Sequence[Prediction]) -> dict[str, object]:
     units_of = found[0].in_units
     return {
-        "drop": _mean([each.accuracy_drop.value for each in found]),
-        "rise": _mean([each.loss_increase.value for each in found]),
+        "drop": mean([each.accuracy_drop.value for each in found]),
+        "rise": mean([each.loss_increase.value for each in found]),
         "in_units": sorted(units_of),
     }
 
@@ -203,14 +210,38 @@ def _marginals(cache: Path) -> _Marginals:
 
 COLUMNS: dict[str, Callable[[Path], Callable[[Moment], dict]]] = {
     "engine": lambda _: _engine,
+    "rehearsal": lambda _: _rehearsal,
     "simulation": lambda _: _simulation,
     "baselines": lambda _: _baselines,
     "controls": lambda _: _controls,
     "marginals": _marginals,
 }
 """Who fills a column, given the cache."""
-VERSIONS = {"engine": 1, "simulation": 1, "baselines": 1, "controls": 1, "marginals": 1}
+VERSIONS = {
+    "engine": 4, "rehearsal": 1, "simulation": 1, "baselines": 1, "controls": 1, "marginals": 2,
+}  # fmt: skip
 """Raised when a column means something else: files of other versions are not read."""
+
+
+_OF_DEVELOPMENT: dict[str, int | None] = {"engine": None, "baselines": 100}
+"""Of how many units of the development half a column is asked: all for the corpus, some for the
+lines of predictors without a unit, none elsewhere."""
+
+
+def asked_of(wanted: Sequence[Unit], name: str) -> list[Unit]:
+    """List the units of which a column is asked.
+
+    Args:
+        wanted: Units, in the grid's order.
+        name: The column.
+
+    Returns:
+        All that are held out, and as many of the others as the column needs.
+    """
+    part, most = part_of(), _OF_DEVELOPMENT.get(name, 0)
+    early = [unit for unit in wanted if part[unit.stream.name] == DEVELOPMENT]
+    left = set(early if most is None else early[:most])
+    return [u for u in wanted if u in left or part[u.stream.name] != DEVELOPMENT]
 
 
 def folder(column: str) -> str:
@@ -235,7 +266,7 @@ def column(cache: Path, unit: Unit, name: str) -> list[dict] | None:
 def predictions(
     cache: Path, wanted: Sequence[Unit], names: Sequence[str], *, jobs: int, again: bool
 ) -> None:
-    """Fill what is missing of some columns, for units whose truth is there.
+    """Fill what is missing of some columns, where they are asked and the truth is there.
 
     Args:
         cache: The cache.
@@ -249,7 +280,7 @@ def predictions(
             shutil.rmtree(cache / folder(name), ignore_errors=True)
         missing = [
             unit
-            for unit in wanted
+            for unit in asked_of(wanted, name)
             if column(cache, unit, name) is None
             and place(cache, unit, "truth").with_suffix(".json").exists()
         ]

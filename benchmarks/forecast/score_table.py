@@ -5,12 +5,23 @@ from __future__ import annotations
 import math
 import platform
 from collections.abc import Iterator, Sequence
+from functools import partial
 
 import numpy as np
 import torch
+from criterion_scores import bootstrap
 from score_calibration import calibration_lines, covered
 from score_causes import worst
-from score_cells import ENGINE, FORECAST, SIMULATION, in_units, order, title, values
+from score_cells import (
+    ENGINE,
+    FORECAST,
+    REHEARSAL,
+    SIMULATION,
+    in_units,
+    order,
+    title,
+    values,
+)
 from score_design import DEVELOPMENT
 from score_predict import BUDGET
 from score_scores import (
@@ -31,6 +42,10 @@ _NEAR = 0.03
 _COVERED = (0.87, 0.93)
 _NAMED = 0.80
 _CEILING = "other data order"
+
+
+def _median(values: np.ndarray, chosen: np.ndarray) -> float:
+    return float(np.median(values[chosen]))
 
 
 def number(value: float, sign: str = "") -> str:
@@ -115,12 +130,14 @@ class Scoring:
             yield f"{label:<24}{cells:>4}{text}"
 
     def groups(self) -> Iterator[str]:
-        """Score the engine, the full simulation and the ceiling by groups of cells."""
+        """Score the forecast, those without a limit and the ceiling by groups of cells."""
         kinds = [kind for kind in KINDS if kind.name in {"R2 drop", "R2 rise", "rank drop"}]
-        names = [n for n in (FORECAST, SIMULATION, _CEILING) if n in (*self.names, _CEILING)]
+        names = [
+            n for n in (FORECAST, REHEARSAL, SIMULATION, _CEILING) if n in (*self.names, _CEILING)
+        ]
         head = "".join(f"{k.name:>{8 * len(names) + 2}}" for k in kinds)
         yield f"{'':<20}{'n':>4}{head}"
-        short = {FORECAST: "5 %", SIMULATION: "full", _CEILING: "ceiling"}
+        short = {FORECAST: "5 %", REHEARSAL: "all", SIMULATION: "linear", _CEILING: "ceiling"}
         each = "".join(f"{short[n]:>8}" for n in names)
         yield f"{'':<24}" + f"  {each}" * len(kinds)
         parts = [("all, 20+ epochs", self.cells), ("fewer epochs", self.short)]
@@ -141,11 +158,15 @@ class Scoring:
         """Say what the forecasts took."""
         for name in self.names[1:]:
             some = [c for c in self.cells if c["said"].get(name)]
-            wall = [c["said"][name]["seconds"] / c["training_s"] for c in some]
+            wall = np.array([c["said"][name]["seconds"] / c["training_s"] for c in some])
             counted = [c["said"][name].get("cost") for c in some]
             known = [x for x in counted if x is not None]
             text = f"{np.median(known):.3f} (at most {max(known):.3f})" if known else "-"
-            yield f"  {title(name):<24}operations {text:<26}time {np.median(wall):8.2f}"
+            low, high = bootstrap(some, partial(_median, wall))
+            yield (
+                f"  {title(name):<24}operations {text:<26}time {np.median(wall):8.2f} "
+                f"[{low:.2f}, {high:.2f}]"
+            )
         over = [c for c in self.cells if c["said"].get(ENGINE, {}).get("asked", 0) > BUDGET]
         none = sum(ENGINE not in c["said"] for c in self.cells)
         yield (
@@ -162,17 +183,18 @@ class Scoring:
             yield "  no cell with strategies"
             return
 
-        def foreseen(cell: dict) -> str | None:
-            made = cell["said"][ENGINE]["strategies"]
+        def foreseen(cell: dict, by: str) -> str | None:
+            made = cell["said"][by]["strategies"]
             worth = {n: s.get("average_accuracy") for n, s in made.items()}
             have = {n: w for n, w in worth.items() if w is not None}
             return max(have, key=lambda n: have[n]) if have else None
 
-        n, self.named, lost = naming(cells, foreseen)
-        yield f"  {'engine':<20}{self.named:>8.3f}{lost:>12.2f}   ({n} cells)"
+        for by in (ENGINE, FORECAST):
+            n, self.named, lost = naming(cells, partial(foreseen, by=by))
+            yield f"  {title(by):<24}{self.named:>8.3f}{lost:>12.2f}   ({n} cells)"
         for name in cells[0]["strategies"]:
             _, share, lost = naming(cells, lambda _, always=name: always)
-            yield f"  {'always ' + name:<20}{share:>8.3f}{lost:>12.2f}"
+            yield f"  {'always ' + name:<24}{share:>8.3f}{lost:>12.2f}"
 
     def goals(self) -> Iterator[str]:
         """Say which goals are reached."""
@@ -187,9 +209,9 @@ class Scoring:
                 f"capacity.forecast at 5 %, {name}", value, value >= goal, f"at least {goal}"
             )
         for name in ("R2 drop", "R2 rise"):
-            gap = self.scores[_CEILING][name][0] - self.scores[SIMULATION][name][0]
+            gap = self.scores[_CEILING][name][0] - self.scores[REHEARSAL][name][0]
             yield verdict(
-                f"noise ceiling minus full simulation, {name}",
+                f"noise ceiling minus unlimited budget, {name}",
                 gap,
                 gap <= _NEAR,
                 f"at most {_NEAR}",
@@ -247,7 +269,7 @@ def write(cells: Sequence[dict], half: str) -> tuple[str, dict[str, object]]:
         "",
         *calibration_lines(made.cells),
         "",
-        "Cost, as a share of B's training (median):",
+        "Cost, as a share of B's training (median [its interval]):",
         *made.cost(),
         "",
         "Best of six strategies: share named right or within two points, mean points given away:",

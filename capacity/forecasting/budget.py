@@ -19,7 +19,7 @@ from capacity.forecasting.compression import FEWEST_STEPS, SMALLEST_BATCH
 FEWEST_TESTS = 8
 """Test samples of a task below which its accuracy says nothing."""
 
-_TESTS = 1 / 5
+_TESTS = 0.3
 """Most of a budget that reading the test splits may take."""
 _CACHED = 1 << 17
 """Parameters that a cache holds."""
@@ -122,7 +122,7 @@ def allocate(
 
     Args:
         prices: What the parts cost.
-        budget: Share of the training's operations.
+        budget: Share of the training's operations; infinite for all of the training's own steps.
         training: The training's operations.
         wanted: Steps that stability asks for (`compression.steps_wanted`).
         planned: Steps of the training; no more are of use.
@@ -147,6 +147,15 @@ def allocate(
 
     cheapest = prices.training(FEWEST_STEPS, narrowest) + reading(least_tests)
     smallest = (cheapest + prices.spent) / training
+    if math.isinf(budget):
+        return Allocation(
+            steps=planned,
+            batch=largest,
+            tests=tuple(tests),
+            spent=prices.spent + prices.training(planned, largest) + reading(tests),
+            smallest=smallest,
+            within=True,
+        )
     if cheapest > room:
         if smallest < 1 and not stretch:
             # Rounded up, so that the number named works.
@@ -175,7 +184,9 @@ def allocate(
     def paid(batch: int) -> int:
         return int(left / prices.training(1, batch))
 
-    batch = next((b for b in range(largest, narrowest, -1) if paid(b) >= wanted), narrowest)
+    batch = next(
+        (b for b in range(largest, narrowest, -1) if paid(b) >= min(wanted, planned)), narrowest
+    )
     steps = min(max(paid(batch), FEWEST_STEPS), planned)
     return Allocation(
         steps=steps,
@@ -209,6 +220,8 @@ def affordable(
     if options.samples is None:
         kept = options.memory if options.name in {"der", "derpp"} else None
         return options, (kept or 0) * sample / 3
+    if math.isinf(budget):
+        return options, options.samples * each
     most = max(FEWEST_TESTS, int(_MEMORIES * budget * training / each))
     samples = min(options.samples, most)
     if options.name == "ewc" and options.fisher == "ggn":

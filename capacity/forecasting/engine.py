@@ -14,9 +14,7 @@ from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
-from torch.func import vmap
 
-from capacity.compatibility.output_space import loss_on_outputs, task_outputs
 from capacity.config import Strategy, Training
 from capacity.dynamics.flat import FlatModel
 from capacity.dynamics.seeds import stream
@@ -25,7 +23,7 @@ from capacity.dynamics.strategies.replay import Replay
 from capacity.dynamics.strategies.step import StrategyStep
 from capacity.dynamics.strategies.terms import Source
 from capacity.dynamics.updates import UpdateMap, from_training
-from capacity.estimate import Estimate, Status, from_error, not_defined
+from capacity.estimate import Estimate
 from capacity.forecasting.budget import (
     Allocation,
     Prices,
@@ -34,42 +32,26 @@ from capacity.forecasting.budget import (
     moving,
     operations,
 )
-from capacity.forecasting.compression import compress, steps_wanted
-from capacity.forecasting.mitigated import contribution_of
+from capacity.forecasting.compression import Pace, compress, steps_wanted
+from capacity.forecasting.mitigated import contribution_of, foreseen
+from capacity.forecasting.reading import (
+    NEW_PASSES,
+    OLD_PASSES,
+    Reading,
+    drawn,
+    read_new,
+    read_old,
+)
 from capacity.interruption import check
 from capacity.tasks.task import Split, Task
 
 _PROBES = (4, 16)
 _PASSES_OF_TRAINING, _PASSES_OF_FORECAST = 6.0, 20.0
 """How often a step reads or writes every parameter beside the gradient's own work."""
-_WANDER_PART = 0.25
-"""Share of a test split that is also read at the last step."""
-
-NOTE = (
-    "The interval covers the finite test split and how far the end of the compressed training "
-    "wanders, not its bias."
-)
 DEARER = (
     "No forecast of this training is cheaper than the training itself; this is the smallest one."
 )
 STRETCHED = "The training is so short that the budget pays no forecast; this is the smallest one."
-
-
-@dataclass(frozen=True, kw_only=True)
-class Reading:
-    """What becomes of one task.
-
-    Attributes:
-        drop: Accuracy before minus after.
-        rise: Loss after minus before.
-        accuracy: Accuracy afterwards.
-        loss: Loss afterwards.
-    """
-
-    drop: Estimate
-    rise: Estimate
-    accuracy: Estimate
-    loss: Estimate
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,6 +64,10 @@ class CheapForecast:
         cost_ratio: Operations spent over those of the training.
         steps: Steps of the compressed training.
         batch: Samples of each.
+        displacement: How far the parameters went.
+        wander: How far the last step was from the mean of the last steps.
+        gradients: Norms of the first gradient, of the largest, and on average of the last quarter.
+        new_loss_before: Loss on the new task before it is learned.
     """
 
     old: tuple[Reading, ...]
@@ -89,6 +75,10 @@ class CheapForecast:
     cost_ratio: Estimate
     steps: int
     batch: int
+    displacement: float
+    wander: float
+    gradients: tuple[float, float, float]
+    new_loss_before: float
 
 
 @torch.no_grad()
@@ -102,6 +92,9 @@ def forecast_cheaply(
     budget: float,
     stretch: bool = False,
     strategy: Strategy | None = None,
+    contribution: Contribution | None = None,
+    replica: int = 0,
+    replicas: int = 1,
     seed: int = 0,
 ) -> CheapForecast:
     """Forecast within a budget.
@@ -115,35 +108,43 @@ def forecast_cheaply(
         budget: Operations to spend at most, as a share of those of the planned training; of that
             under the strategy where this is dearer.
         stretch: Take the smallest forecast that there is where the budget pays none.
-        strategy: What is done against forgetting; None takes the training's.
+        strategy: What is done against forgetting; None takes the training's. What it remembers is
+            made from the old tasks, and paid.
+        contribution: What the strategy adds, where it already remembers; this takes its place.
+        replica: Which of the contribution's networks this is.
+        replicas: How many the contribution has.
         seed: Seed of the samples drawn.
 
     Returns:
         The forecast, `uncalibrated`. A budget that pays no estimate is a ValueError that names the
         smallest that does.
     """
-    options = training.strategy if strategy is None else strategy
     samples = len(new.train)
-    bare = Contribution(training=training)
-    whole, probed = _price_of_training(model, theta, new, bare)
-    options, remembered = affordable(
-        options,
-        budget=budget,
-        training=whole,
-        sample=whole / (training.epochs * samples),
-        old=len(old),
-        outputs=model.outputs(theta, new.train.x[:1]).shape[-1],
-    )
-    source = Source(seed, ("engine", "strategy"))
-    plan = contribution_of(options, model, theta[None], old, new, training, source)
+    bare = _Lesson(model, new, Contribution(training=training))
+    whole, probed = _price_of_training(bare, theta)
+    remembered = 0.0
+    if contribution is None:
+        options, remembered = affordable(
+            training.strategy if strategy is None else strategy,
+            budget=budget,
+            training=whole,
+            sample=whole / (training.epochs * samples),
+            old=len(old),
+            outputs=model.outputs(theta, new.train.x[:1]).shape[-1],
+        )
+        source = Source(seed, ("engine", "strategy"))
+        plan = contribution_of(options, model, theta[None], old, new, training, source)
+        lesson = _Lesson(model, new, plan)
+    else:
+        plan = foreseen(contribution)
+        lesson = _Lesson(model, new, plan, replica, replicas)
     if not plan.plain:
-        own, more = _price_of_training(model, theta, new, plan)
+        own, more = _price_of_training(lesson, theta)
         whole, probed = max(whole, own), probed + more
     scored = (*old, new)
-    # Old tasks are read before and at the end, and a part of them at the last step.
-    passes = [*(2 + _WANDER_PART for _ in old), 1.0]
+    passes = [*(OLD_PASSES for _ in old), NEW_PASSES]
     pays = allocate(
-        _prices(model, theta, new, plan, probed + remembered),
+        _prices(lesson, theta, probed + remembered),
         budget=budget,
         training=whole,
         wanted=steps_wanted(plan.training, samples),
@@ -155,61 +156,81 @@ def forecast_cheaply(
     )
     beyond = "" if pays.within else STRETCHED if pays.smallest < 1 else DEARER
     tests = [
-        _drawn(task.test, n, seed, task.name) for task, n in zip(scored, pays.tests, strict=True)
+        drawn(task.test, n, seed, task.name) for task, n in zip(scored, pays.tests, strict=True)
     ]
-    end, last = _train(model, theta, new, plan, pays, seed)
-    readings = []
-    for task, test in zip(scored, tests, strict=True):
-        points = [end] if task is new else [end, theta]
-        outputs = [task_outputs(model, point, task, test.x) for point in points]
-        if task is not new:
-            part = test.x[: math.ceil(_WANDER_PART * len(test))]
-            outputs.append(task_outputs(model, last, task, part))
-        readings.append(_reading(outputs, task, test, beyond))
+    end, last, norms = _train(lesson, theta, pays, seed)
+    readings = [
+        read_old(model, (theta, end, last), task, test, beyond)
+        for task, test in zip(old, tests, strict=False)
+    ]
+    fresh, start = read_new(model, (theta, end), new, tests[-1], beyond)
     ratio = pays.spent / whole
     note = f"Counted floating-point operations. {beyond}".rstrip()
     return CheapForecast(
-        old=tuple(readings[:-1]),
-        new=readings[-1],
+        old=tuple(readings),
+        new=fresh,
         cost_ratio=Estimate(value=ratio, cost=ratio * training.steps(samples), note=note),
         steps=pays.steps,
         batch=pays.batch,
+        displacement=float((end - theta).norm()),
+        wander=float((last - end).norm()),
+        gradients=norms,
+        new_loss_before=start,
     )
 
 
+@dataclass(frozen=True)
+class _Lesson:
+    """What is learned, and which of the plan's networks learns it."""
+
+    model: FlatModel
+    new: Task
+    plan: Contribution
+    replica: int = 0
+    replicas: int = 1
+
+    def step(self, batch: int) -> StrategyStep:
+        """Make steps of so many samples of the new task."""
+        plan = _narrowed(self.plan, self.new, batch)
+        return StrategyStep(self.model, self.new, plan, self.replicas)
+
+    def draw(self, step: StrategyStep, index: Tensor) -> tuple[Tensor, Tensor]:
+        """Complete a batch: inputs and rows of this network."""
+        x, _, rows = step.draw(index.expand(self.replicas, -1))
+        return x[self.replica], rows[self.replica]
+
+
 def _train(
-    model: FlatModel, theta: Tensor, new: Task, plan: Contribution, pays: Allocation, seed: int
-) -> tuple[Tensor, Tensor]:
-    """Take the compressed steps: the mean parameters of the last of them, and the very last."""
-    short = compress(plan.training, len(new.train), steps=pays.steps, batch=pays.batch)
-    step = StrategyStep(model, new, _narrowed(plan, new, pays.batch), 1)
-    update = step.update(short.update)
-    state = update.init(theta[None])
-    slope = _slope(step, plan)
-    batches = _batches(new.train, pays.batch, seed)
-    mean, longest = torch.zeros_like(theta), math.inf
-    for count, rate in enumerate(short.rates, start=1):
+    lesson: _Lesson, theta: Tensor, pays: Allocation, seed: int
+) -> tuple[Tensor, Tensor, tuple[float, float, float]]:
+    """Take the compressed steps: the mean parameters of the last of them, the very last, norms."""
+    split = lesson.new.train
+    short = compress(lesson.plan.training, len(split), steps=pays.steps, batch=pays.batch)
+    step = lesson.step(pays.batch)
+    update = step.optimiser_of(short.update, lesson.replica)
+    state = update.init(theta)
+    slope = _slope(step, lesson)
+    batches = _batches(split, pays.batch, seed)
+    mean, pace, norms = torch.zeros_like(theta), Pace(short), list[float]()
+    for count in range(1, pays.steps + 1):
         check()
-        index = next(batches).to(theta.device)
-        x, _, rows = step.draw(index[None])
-        gradient = slope(state[0][0], x[0], rows[0])[None]
-        norm = float(gradient.norm())
-        if count == 1:
-            longest = short.clip * norm
-        if norm > longest:
-            gradient = gradient * (longest / norm)
-        state = update.step(state, gradient, rate, count)
+        x, rows = lesson.draw(step, next(batches).to(theta.device))
+        gradient = slope(state[0], x, rows)
+        norms.append(float(gradient.norm()))
+        factor, rate = pace.of(count - 1, norms[-1])
+        state = update.step(state, gradient if factor == 1 else gradient * factor, rate, count)
         behind = count - (pays.steps - short.tail)
         if behind > 0:
-            mean += (state[0][0] - mean) / behind
-    return mean, state[0][0]
+            mean += (state[0] - mean) / behind
+    late = norms[-max(1, len(norms) // 4) :]
+    return mean, state[0], (norms[0], max(norms), math.fsum(late) / len(late))
 
 
-def _slope(step: StrategyStep, plan: Contribution) -> Callable[[Tensor, Tensor, Tensor], Tensor]:
+def _slope(step: StrategyStep, lesson: _Lesson) -> Callable[[Tensor, Tensor, Tensor], Tensor]:
     """Give the gradient of one network, by plain autograd: its small steps notice the overhead."""
-    if plan.reference is not None:  # two gradients
-        return lambda theta, x, rows: step.gradient_of(0, theta, x, rows)
-    loss = step.loss_of(0)
+    if lesson.plan.reference is not None:  # two gradients
+        return lambda theta, x, rows: step.gradient_of(lesson.replica, theta, x, rows)
+    loss = step.loss_of(lesson.replica)
 
     def slope(theta: Tensor, x: Tensor, rows: Tensor) -> Tensor:
         with torch.enable_grad():
@@ -255,37 +276,33 @@ def _batches(split: Split, size: int, seed: int) -> Iterator[Tensor]:
         queue = queue[size:]
 
 
-def _price_of_training(
-    model: FlatModel, theta: Tensor, new: Task, plan: Contribution
-) -> tuple[float, float]:
+def _price_of_training(lesson: _Lesson, theta: Tensor) -> tuple[float, float]:
     """Count a planned training, and what counting it took."""
-    training, samples = plan.training, len(new.train)
+    training, samples = lesson.plan.training, len(lesson.new.train)
     size = min(training.batch_size, samples)
-    one = _price_of_step(model, theta, new, plan, from_training(training), size)
+    one = _price_of_step(lesson, theta, from_training(training), size)
     # An epoch sees every sample once: its last batch may be smaller than the one counted.
-    step = one + moving(model.size, _PASSES_OF_TRAINING)
+    step = one + moving(lesson.model.size, _PASSES_OF_TRAINING)
     return max(step * samples / size * training.epochs, 1.0), one
 
 
-def _price_of_step(
-    model: FlatModel, theta: Tensor, new: Task, plan: Contribution, update: UpdateMap, size: int
-) -> float:
-    step = StrategyStep(model, new, _narrowed(plan, new, size), 1)
-    own = step.update(update)
-    x, _, rows = step.draw(torch.arange(size, device=theta.device)[None])
+def _price_of_step(lesson: _Lesson, theta: Tensor, update: UpdateMap, size: int) -> float:
+    step = lesson.step(size)
+    own = step.optimiser_of(update, lesson.replica)
+    x, rows = lesson.draw(step, torch.arange(size, device=theta.device))
 
     def take() -> None:
-        gradient = step.gradient_of(0, theta, x[0], rows[0])
-        own.step(own.init(theta[None]), gradient[None], 0.0, 1)
+        own.step(own.init(theta), step.gradient_of(lesson.replica, theta, x, rows), 0.0, 1)
 
     return operations(take)
 
 
-def _prices(model: FlatModel, theta: Tensor, new: Task, plan: Contribution, spent: float) -> Prices:
+def _prices(lesson: _Lesson, theta: Tensor, spent: float) -> Prices:
     """Price the parts of a compressed training by steps of two sizes."""
-    update = from_training(plan.training)
+    model, new = lesson.model, lesson.new
+    update = from_training(lesson.plan.training)
     few, many = (min(size, len(new.train)) for size in _PROBES)
-    low, high = (_price_of_step(model, theta, new, plan, update, n) for n in (few, many))
+    low, high = (_price_of_step(lesson, theta, update, n) for n in (few, many))
     sample = (high - low) / (many - few) if many > few else low / few
     forward = operations(lambda: model.outputs(theta, new.test.x[:few]))
     return Prices(
@@ -294,49 +311,3 @@ def _prices(model: FlatModel, theta: Tensor, new: Task, plan: Contribution, spen
         test=forward / min(few, len(new.test)),
         spent=spent + low + high + forward,
     )
-
-
-def _drawn(split: Split, count: int, seed: int, name: str) -> Split:
-    if count >= len(split):
-        return split
-    generator = stream(seed, "engine", "test", name)
-    index = torch.randperm(len(split), generator=generator)[:count].to(split.x.device)
-    return Split(split.x[index], split.y[index])
-
-
-def _reading(outputs: list[Tensor], task: Task, test: Split, beyond: str) -> Reading:
-    """Read a task off its outputs: at the end; for an old one also before, and at the last step."""
-    loss = loss_on_outputs(task)
-    y = test.y.double() if test.y.is_floating_point() else test.y
-    note = f"{NOTE} {beyond}".rstrip()
-
-    def said(value: float, samples: Tensor, wander: float) -> Estimate:
-        spread = float(samples.std()) if len(samples) > 1 else math.nan
-        error = math.hypot(spread / math.sqrt(len(samples)), wander)
-        return (
-            from_error(value, error, n=len(samples), status=Status.UNCALIBRATED, note=note)
-            if math.isfinite(value) and math.isfinite(error)
-            else Estimate(value=None, status=Status.DIVERGED, note=note)
-        )
-
-    def both(values: list[Tensor]) -> tuple[Estimate, Estimate]:
-        """The value at the end, and its change: there is one where the task was read before."""
-        value = float(values[0].mean())
-        if len(values) == 1:
-            end = said(value, values[0], 0.0)
-            return end, end
-        _, before, last = values
-        wander = abs(float((values[0][: len(last)] - last).mean()))
-        change = values[0] - before
-        return said(value, values[0], wander), said(float(change.mean()), change, wander)
-
-    # A mean loss over one sample each gives the spread, whatever the loss.
-    each = vmap(lambda f, target: loss(f[None], target[None]))
-    end, rise = both([each(f, y[: len(f)]).double() for f in outputs])
-    if not task.classifies:
-        nothing = not_defined("Accuracy is not defined for regression; read the loss.")
-        return Reading(drop=nothing, rise=rise, accuracy=nothing, loss=end)
-    right = [(f.argmax(-1) == y[: len(f)]).double() for f in outputs]
-    accuracy, _ = both(right)
-    _, drop = both([1 - r for r in right])
-    return Reading(drop=drop, rise=rise, accuracy=accuracy, loss=end)

@@ -134,8 +134,8 @@ def _remark(view: RunView, limit: float | None, *, criterion: bool) -> str:
             "known error. "
         )
     return said + (
-        "A forecast's interval does not know the error of the linearisation. Why a value is missing"
-        " or uncertain stands below the table of its section."
+        f"A forecast has a 90 % interval, {view.interval_covers}. Why a value is missing or "
+        "uncertain stands below the table of its section."
     )
 
 

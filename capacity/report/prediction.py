@@ -88,7 +88,7 @@ def drop_figure(view: RunView) -> Figure | None:
         id="fig-drop",
         title="Forgetting forecast before training, and measured after it",
         caption="One line per new task; a dot on the tick is a forecast that came true. The bar is "
-        "the forecast's 90 % interval, which does not know the error of the linearisation; the "
+        f"the forecast's 90 % interval, {view.interval_covers}; the "
         "line through the dot is the 90 % interval of the measured mean.",
         alt=f"Dot plot of {title}: "
         + "; ".join(

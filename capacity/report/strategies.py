@@ -109,8 +109,8 @@ def strategy_figure(view: RunView) -> Figure | None:
         title="Strategies against forgetting, ranked by forecast",
         caption="One dot per new task, a tick at the mean over them; the strategies stand in the "
         "order of the average they would end with, the best on top. Further left forgets less, but "
-        "may also learn less: the table has both. Bars: 90 % intervals, which do not know the "
-        "error of the linearisation. Each strategy starts from the network of this run at that "
+        "may also learn less: the table has both. A bar is a 90 % interval, "
+        f"{view.interval_covers}. Each strategy starts from the network of this run at that "
         "task, not from one that it had trained all along." + _left_out(view, target),
         alt=f"Forecast forgetting per strategy: {best[0]} ends with the best average, {worst[0]} "
         "with the worst.",

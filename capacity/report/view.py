@@ -51,6 +51,19 @@ class RunView:
         return str(self.result.get("name") or self.recipe.get("name") or "run")
 
     @property
+    def compressed(self) -> bool:
+        """Whether forecasts were made within a budget, not by a simulation."""
+        plan, measure = self.recipe.get("training") or {}, self.recipe.get("measure") or {}
+        return measure.get("forecast_budget") is not None and plan.get("optimizer") != "sgld"
+
+    @property
+    def interval_covers(self) -> str:
+        """Subordinate clause: what a forecast's interval knows of its error."""
+        if self.compressed:
+            return "which earlier transitions calibrate, unless it is marked uncalibrated"
+        return "which does not know the error of the linearisation"
+
+    @property
     def tasks(self) -> list[Record]:
         """The tasks in order."""
         return list(self.result.get("tasks") or [])

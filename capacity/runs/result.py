@@ -12,7 +12,7 @@ from capacity.dynamics.evaluate import Score
 from capacity.dynamics.flat import FlatModel
 from capacity.dynamics.train import Divergence
 from capacity.estimate import Status, from_samples
-from capacity.forecasting.forecast import NO_ACCURACY, change
+from capacity.forecasting.record import NO_ACCURACY, change
 from capacity.runs import summary
 from capacity.runs.observe import transport_entry
 from capacity.runs.reading import SCHEMA, SCHEMA_VERSION

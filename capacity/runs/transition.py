@@ -9,15 +9,19 @@ import torch
 from torch import Tensor
 
 from capacity.compatibility.transition import assess
-from capacity.config import Recipe
+from capacity.config import Recipe, Training
 from capacity.dynamics.batches import DataOrder
 from capacity.dynamics.flat import FlatModel
+from capacity.dynamics.seeds import stream_seed
 from capacity.dynamics.strategies.contribution import Contribution
 from capacity.dynamics.strategies.terms import Source
-from capacity.forecasting.forecast import Forecast, forecast_replicas, rank
+from capacity.forecasting.compression import unknown_to_compression
+from capacity.forecasting.forecast import forecast_replicas, simulated
 from capacity.forecasting.mitigated import contribution_of
 from capacity.forecasting.predictors.record import Setting
 from capacity.forecasting.predictors.registry import predict
+from capacity.forecasting.record import Forecast, rank
+from capacity.forecasting.within_budget import forecast_within
 from capacity.runs.judge import Along, judge_transition
 from capacity.tasks.task import Task
 from capacity.transport.jacobian import TrainingJacobian
@@ -44,14 +48,18 @@ def forecast_transition(
         old: The tasks learned so far.
         new: The task to come.
         plan: Its training, with what a strategy adds.
-        order: Data order of the simulated training.
-        recipe: Which strategies are compared.
+        order: Data order of the forecast, no replica's own.
+        recipe: Which strategies are compared, and what a forecast may cost.
 
     Returns:
         `new`, `old`, `cost_ratio`, `controls` and `by_strategy` in plain JSON types.
     """
-    made = forecast_replicas(model, theta, old, new, plan.training, order, plan)
+    made = _forecast(model, theta, old, new, recipe.training, order, recipe, plan)
     setting = Setting(model=model, theta=theta, old=old, new=new, training=plan.training)
+    ranked = {}
+    for options in recipe.measure.strategies:
+        training = recipe.training.model_copy(update={"strategy": options})
+        ranked[options.label] = _forecast(model, theta, old, new, training, order, recipe)
     return {
         **_said(made),
         "old": [cell.to_dict() for cell in made.old],
@@ -59,37 +67,42 @@ def forecast_transition(
             name: said[0].loss_increase.to_dict()
             for name, said in predict(setting, CONTROLS).items()
         },
-        "by_strategy": _by_strategy(model, theta, old, new, order, recipe),
+        "by_strategy": [
+            {
+                "name": name,
+                **_said(said),
+                "old": [{"task": j, "forecast": cell.to_dict()} for j, cell in enumerate(said.old)],
+                "average_accuracy": said.average_accuracy.to_dict(),
+                "average_loss": said.average_loss.to_dict(),
+            }
+            for name, said in rank(ranked).items()
+        ],
     }
 
 
-def _by_strategy(
+def _forecast(
     model: FlatModel,
     theta: Tensor,
     old: tuple[Task, ...],
     new: Task,
+    training: Training,
     order: DataOrder,
     recipe: Recipe,
-) -> list[dict[str, Any]]:
-    """Forecast the task under every strategy to compare; the best first."""
-    # Each remembers the old tasks from the networks as they are, as if it were taken up now, and
-    # sees the same data order as the others.
-    source = Source(recipe.seed, ("forecast", "strategy"))
-    made: dict[str, Forecast] = {}
-    for options in recipe.measure.strategies:
-        training = recipe.training.model_copy(update={"strategy": options})
-        plan = contribution_of(options, model, theta, old, new, training, source)
-        made[options.label] = forecast_replicas(model, theta, old, new, training, order, plan)
-    return [
-        {
-            "name": name,
-            **_said(said),
-            "old": [{"task": j, "forecast": cell.to_dict()} for j, cell in enumerate(said.old)],
-            "average_accuracy": said.average_accuracy.to_dict(),
-            "average_loss": said.average_loss.to_dict(),
-        }
-        for name, said in rank(made).items()
-    ]
+    plan: Contribution | None = None,
+) -> Forecast:
+    # Under one strategy. Without a plan it remembers the old tasks from the networks as they are,
+    # as if it were taken up now; all of them see the same samples in the same order.
+    budget, unknown = recipe.measure.forecast_budget, unknown_to_compression(training)
+    if budget is not None and unknown is None:
+        seeds = [stream_seed(order.seed, *order.path, r) for r in range(len(theta))]
+        return forecast_within(
+            model, theta, old, new, training, budget=budget, seeds=seeds, contribution=plan
+        )
+    if plan is None:
+        source = Source(recipe.seed, ("forecast", "strategy"))
+        plan = contribution_of(training.strategy, model, theta, old, new, training, source)
+    made = forecast_replicas(model, theta, old, new, plan.training, order, plan)
+    return made if budget is None or unknown is None else simulated(made, unknown)
 
 
 def _said(made: Forecast) -> dict[str, Any]:

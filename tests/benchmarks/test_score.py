@@ -54,7 +54,7 @@ def test_the_grid_has_what_it_promises(design):
     families = {u.stream.family for u in units}
     assert families >= {"permuted", "labels", "rotated", "noise", "split", "heads", "sequence"}
     assert len(design.strategies()) == 6
-    assert 60 <= sum(u.compared for u in units) <= 120
+    assert 60 <= sum(u.compared for u in units) <= 600
     assert {u.key for u in design.units("small")} <= {u.key for u in units}
 
 
@@ -62,9 +62,12 @@ def test_halves_share_no_pair_and_no_pair_is_one_of_the_development(design):
     part = design.part_of()
     names = {stream.name: stream.family for stream in design.pairs()}
     assert set(part) == set(names)
+    second = {stream.name for stream in design.drawn()}
     for family in set(names.values()):
-        halves = Counter(part[name] for name in names if names[name] == family)
+        halves = Counter(part[name] for name in names if names[name] == family and name in second)
         assert abs(halves["development"] - halves["held-out"]) <= 1
+    # What was looked at before the second set was drawn, and the corpus's own, is never held out.
+    assert {part[name] for name in set(names) - second} == {"development"}
     cells = importlib.import_module("criterion_cells")
     # An amount of noise or an angle is a pair; splits and draws are named in full.
     assert not set(names) & {stream.name for stream in cells.streams()}
@@ -129,7 +132,7 @@ def test_columns_are_filled_once_and_again_when_asked(design, truth, monkeypatch
     assert said["cost"] <= 0.05
     assert math.isfinite(said["drop"])
     assert predict.column(tmp_path, units[0], "baselines") is None
-    # What `capacity.forecast` says is what is scored, but for its calibrated interval.
+    # What `capacity.forecast` says is what is scored, its correction included.
     tasks, module = units[0].stream.build(), design.network(units[0].network, units[0].seed)
     point = truth.known(tmp_path, units[0]).theta[0]
     torch.nn.utils.vector_to_parameters(point, module.parameters())
@@ -137,12 +140,30 @@ def test_columns_are_filled_once_and_again_when_asked(design, truth, monkeypatch
         module, old=tasks[0], new=tasks[1], training=units[0].training, budget=0.05,
         seed=units[0].seed, device="cpu",
     )  # fmt: skip
-    assert public.accuracy_drop.value == pytest.approx(said["drop"])
-    assert public.accuracy_drop.status == "ok"
-    assert public.new_accuracy.value == pytest.approx(said["new_accuracy"])
-    (cell,) = importlib.import_module("score_cells").collect(tmp_path, units)
+    half = design.part_of()[units[0].stream.name]
+    (cell,) = importlib.import_module("score_cells").collect(tmp_path, units, correct=half)
     assert cell["said"]["engine"]["drop"] == said["drop"]
+    assert public.accuracy_drop.status == "ok"
+    found = cell["said"]["forecast"]
+    for name, value in (
+        ("drop", public.accuracy_drop), ("rise", public.loss_increase),
+        ("new_accuracy", public.new_accuracy), ("new_loss", public.new_loss),
+        ("average_accuracy", public.average_accuracy),
+    ):  # fmt: skip
+        assert value.value == pytest.approx(found[name], rel=1e-6), name
+    assert found["drop"] != said["drop"]
     assert importlib.import_module("score_causes").worst([cell])
+
+
+def test_of_the_development_half_a_column_is_asked_for_what_it_is_needed_for(design):
+    predict = importlib.import_module("score_predict")
+    part, units = design.part_of(), design.units("full")
+    for name, count in (("engine", None), ("baselines", 100), ("simulation", 0)):
+        asked = predict.asked_of(units, name)
+        halves = Counter(part[unit.stream.name] for unit in asked)
+        held_out = sum(part[unit.stream.name] == "held-out" for unit in units)
+        assert halves["held-out"] == held_out
+        assert halves["development"] == (len(units) - held_out if count is None else count)
 
 
 def test_scores_by_hand(scores):
@@ -208,7 +229,7 @@ def test_the_saved_table_is_of_the_half_that_was_held_out(design):
 
 
 def test_the_shipped_corpus_is_of_the_development_half(design):
-    from capacity.forecasting.calibration import shipped
+    from capacity.forecasting.corpus import shipped
 
     part = design.part_of()
     assert {part[row["pair"]] for row in shipped().rows} == {"development"}

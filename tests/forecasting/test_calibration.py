@@ -9,27 +9,35 @@ import pytest
 
 from capacity.config import Training
 from capacity.estimate import Estimate, Status
-from capacity.forecasting.calibration import Conditions, Corpus, calibrated, shipped
-from capacity.forecasting.forecast import Forecast, Forgetting
+from capacity.forecasting.calibration import calibrated
+from capacity.forecasting.corpus import QUANTITIES, Conditions, Corpus, numbers, shipped
+from capacity.forecasting.corrector import FEATURES
+from capacity.forecasting.engine import CheapForecast
+from capacity.forecasting.reading import Reading
+from capacity.forecasting.within_budget import from_readings
+
+NONE = dict.fromkeys(QUANTITIES)
 
 
 def row(number: int, source: np.random.Generator, strategy: str = "naive") -> dict:
-    made = {
+    made = dict.fromkeys(FEATURES, 1.0) | {
         "pair": f"pair {number % 30}", "family": "f", "architecture": "mlp", "strategy": strategy,
-        "optimizer": ("sgd", "adam")[number % 2], "epochs": 20, "steps": 400, "samples": 1000,
-        "parameters": 2000,
+        "optimizer": ("sgd", "adam")[number % 2], "steps": 400, "parameters": 2000,
     }  # fmt: skip
-    for name in ("drop", "rise", "new_accuracy", "new_loss"):
+    for name in QUANTITIES:
         value = float(source.uniform(0, 0.6))
-        made |= {name: value, f"{name}_half": 0.05}
+        made |= {name: value, f"{name}_half": 0.05, f"unseen_{name}": value}
         made[f"measured_{name}"] = value + 0.1 + 0.02 * float(source.standard_normal())
     return made
 
 
 def corpus(corrector: str | None = None) -> Corpus:
     source = np.random.default_rng(0)
-    rows = [row(n, source, s) for s in ("naive", "ewc") for n in range(90)]
-    return Corpus(tuple(rows), 0.05, {"drop": corrector, "rise": None})
+    rows = [row(n, source, s) for s in ("naive", "ewc", "replay") for n in range(90)]
+    if corrector is not None:
+        for each in rows:
+            each["unseen_drop"] = each["drop"] + 0.1
+    return Corpus(tuple(rows), 0.05, {**NONE, "drop": corrector})
 
 
 def estimate(value: float) -> Estimate:
@@ -38,14 +46,24 @@ def estimate(value: float) -> Estimate:
     )
 
 
-FORECAST = Forecast(
-    old=(Forgetting(accuracy_drop=estimate(0.3), loss_increase=estimate(0.5)),) * 2,
-    new_accuracy=estimate(0.98),
-    new_loss=estimate(0.2),
+def reading(drop: float, rise: float, accuracy: float, loss: float) -> Reading:
+    return Reading(
+        drop=estimate(drop), rise=estimate(rise), accuracy=estimate(accuracy), loss=estimate(loss)
+    )
+
+
+SAID = CheapForecast(
+    old=(reading(0.3, 0.5, 0.6, 0.9), reading(0.5, 0.5, 0.4, 0.9)),
+    new=reading(0.98, 0.2, 0.98, 0.2),
     cost_ratio=Estimate(value=0.05),
-    average_accuracy=estimate(0.8),
-    average_loss=estimate(0.4),
+    steps=50,
+    batch=8,
+    displacement=3.0,
+    wander=0.1,
+    gradients=(2.0, 2.5, 0.3),
+    new_loss_before=4.0,
 )
+FORECAST = from_readings(SAID)
 CONDITIONS = Conditions(
     training=Training(optimizer="sgd", epochs=20, batch_size=50),
     strategy="naive",
@@ -56,27 +74,69 @@ CONDITIONS = Conditions(
 )
 
 
+def test_a_forecast_is_written_down_as_means_over_the_old_tasks():
+    found = numbers(SAID, CONDITIONS)
+    assert set(found) >= set(FEATURES) - {"momentum", "adam"}
+    assert found["drop"] == pytest.approx(0.4)
+    assert found["old_accuracy"] == pytest.approx(0.9)
+    assert found["old_loss"] == pytest.approx(0.4)
+    assert found["drop_half"] == pytest.approx(0.05)
+    assert found["steps"] == 400
+    assert found["learning_time"] == pytest.approx(400 * CONDITIONS.training.lr)
+
+
 @pytest.mark.parametrize("strategy", ["naive", "ewc"])
 def test_a_known_forecast_gets_intervals_that_cover_its_bias(strategy):
-    made = calibrated(FORECAST, replace(CONDITIONS, strategy=strategy), corpus())
-    for each in made.old:
+    made = calibrated(FORECAST, SAID, replace(CONDITIONS, strategy=strategy), corpus())
+    for each, value in zip(made.old, (0.3, 0.5), strict=True):
         low, high = each.accuracy_drop.interval
-        assert each.accuracy_drop.value == 0.3
-        assert low < 0.2 < 0.4 < high
+        assert each.accuracy_drop.value == value
+        assert low < value - 0.1 < value + 0.1 < high
         assert each.accuracy_drop.status is Status.OK
         assert "30 pairs" in each.accuracy_drop.note
     assert made.new_accuracy.interval[1] == 1.0
-    assert made.average_accuracy == FORECAST.average_accuracy
+    assert made.average_accuracy.value == pytest.approx(FORECAST.average_accuracy.value)
 
 
-def test_a_correction_in_use_moves_the_value_and_narrows_the_interval():
-    bare = calibrated(FORECAST, CONDITIONS, corpus())
-    made = calibrated(FORECAST, CONDITIONS, corpus("ridge"))
+def test_a_correction_in_use_moves_the_values_and_narrows_the_intervals():
+    bare = calibrated(FORECAST, SAID, CONDITIONS, corpus())
+    made = calibrated(FORECAST, SAID, CONDITIONS, corpus("boosting"))
     assert made.accuracy_drop.value == pytest.approx(0.4, abs=0.03)
+    # Every old task moves by as much, and the averages follow.
+    moved = made.accuracy_drop.value - 0.3
+    assert made.old[1].accuracy_drop.value == pytest.approx(0.5 + moved)
+    assert made.average_accuracy.value == pytest.approx(
+        FORECAST.average_accuracy.value - 2 * moved / 3
+    )
+    assert "learned correction" in made.accuracy_drop.note
     assert np.ptp(made.accuracy_drop.interval) < 0.7 * np.ptp(bare.accuracy_drop.interval)
     assert made.loss_increase.value == bare.loss_increase.value
-    mitigated = calibrated(FORECAST, replace(CONDITIONS, strategy="ewc"), corpus("ridge"))
-    assert mitigated.accuracy_drop.value == 0.3
+    assert made.average_loss == bare.average_loss
+
+
+def test_strategies_are_told_apart():
+    known = corpus("trees")
+    other = [
+        {**r, "measured_drop": r["drop"] - 0.1} if r["strategy"] == "replay" else r
+        for r in known.rows
+    ]
+    known = replace(known, rows=tuple(other))
+    made = calibrated(FORECAST, SAID, replace(CONDITIONS, strategy="replay"), known)
+    assert made.accuracy_drop.value == pytest.approx(0.2, abs=0.06)
+    plain = calibrated(FORECAST, SAID, CONDITIONS, known)
+    assert plain.accuracy_drop.value == pytest.approx(0.4, abs=0.06)
+
+
+def test_options_that_the_corpus_has_otherwise_leave_the_interval_uncalibrated():
+    known = replace(corpus("trees"), labels={"replay": "replay, memory = 30"})
+    asked = replace(CONDITIONS, strategy="replay", label="replay, memory = 30")
+    made = calibrated(FORECAST, SAID, asked, known)
+    assert made.accuracy_drop.status is Status.OK
+    other = calibrated(FORECAST, SAID, replace(asked, label="replay"), known)
+    assert other.accuracy_drop.status is Status.UNCALIBRATED
+    assert other.accuracy_drop.value == made.accuracy_drop.value
+    assert "options are others" in other.accuracy_drop.note
+    assert "(replay, memory = 30)" in other.accuracy_drop.note
 
 
 @pytest.mark.parametrize(
@@ -86,14 +146,14 @@ def test_a_correction_in_use_moves_the_value_and_narrows_the_interval():
         ({"budget": 0.5}, "a budget of 0.5 is far"),
         ({"parameters": 10**6}, "parameters: 1e"),
         ({"samples": 10**5}, "steps: 40000 is far"),
-        ({"strategy": "gpm"}, "no strategy 'gpm' (ewc, naive)"),
+        ({"strategy": "gpm"}, "no strategy 'gpm' (ewc, naive, replay)"),
         ({"losses": frozenset({"mse"})}, "cross-entropy only"),
         ({"training": Training(optimizer="rmsprop", epochs=20)}, "no optimizer 'rmsprop'"),
         ({"training": Training(schedule="cosine", epochs=20)}, "constant rates"),
     ],
 )
 def test_what_the_corpus_does_not_know_stays_uncalibrated_and_says_why(changed, reason):
-    made = calibrated(FORECAST, replace(CONDITIONS, **changed), corpus())
+    made = calibrated(FORECAST, SAID, replace(CONDITIONS, **changed), corpus())
     assert made.accuracy_drop.status is Status.UNCALIBRATED
     assert made.accuracy_drop.interval == FORECAST.accuracy_drop.interval
     assert reason in made.accuracy_drop.note
@@ -101,8 +161,9 @@ def test_what_the_corpus_does_not_know_stays_uncalibrated_and_says_why(changed, 
 
 
 def test_a_forecast_that_diverged_stays_as_it_is():
-    lost = replace(FORECAST, new_loss=Estimate(value=None, status=Status.DIVERGED))
-    made = calibrated(lost, CONDITIONS, corpus())
+    lost = replace(SAID.new, loss=Estimate(value=None, status=Status.DIVERGED))
+    said = replace(SAID, new=lost)
+    made = calibrated(from_readings(said), said, CONDITIONS, corpus())
     assert made.new_loss.status is Status.DIVERGED
     assert made.accuracy_drop.status is Status.UNCALIBRATED
 
@@ -110,9 +171,9 @@ def test_a_forecast_that_diverged_stays_as_it_is():
 def test_the_shipped_corpus_calibrates_a_small_network():
     known = shipped()
     assert known is not None
-    assert len({r["pair"] for r in known.rows}) > 25
+    assert len({r["pair"] for r in known.rows}) > 300
     conditions = replace(CONDITIONS, training=Training(optimizer="sgd", lr=0.2, epochs=20))
-    made = calibrated(FORECAST, replace(conditions, samples=1297, parameters=3610))
+    made = calibrated(FORECAST, SAID, replace(conditions, samples=1297, parameters=3610))
     assert made.accuracy_drop.status is Status.OK
     low, high = made.accuracy_drop.interval
     assert -1 <= low < made.accuracy_drop.value < high <= 1

@@ -29,7 +29,7 @@ def test_an_error_that_can_be_learned_is_corrected():
     rows, groupings, source = drawn()
     physics = rows[:, 0]
     measured = physics + 0.5 * rows[:, 1] + 0.05 * source.standard_normal(len(rows))
-    trial = attempt("drop", rows, physics, measured, groupings)
+    trial = attempt("new_accuracy", rows, physics, measured, groupings)
     assert trial.used is not None
     assert all(found[trial.used] < 0.3 * found["physics"] for found in trial.errors.values())
 
@@ -51,7 +51,21 @@ def test_one_kind_of_groups_is_enough_to_refuse():
     off = np.array([{"mlp": 1.0, "cnn": -1.5, "transformer": 1.0}[k] for k in kinds])
     measured = rows[:, 0] + off + 0.05 * source.standard_normal(len(rows))
     trial = attempt("drop", rows, rows[:, 0], measured, groupings)
-    assert trial.errors["pair"]["boosting"] < 0.5 * trial.errors["pair"]["physics"]
+    found = trial.errors["all", "pair"]
+    assert found["boosting"] < 0.5 * found["physics"]
+    assert trial.used is None
+
+
+def test_one_part_of_the_rows_is_enough_to_refuse():
+    """What helps the many rows of one part spoils the few of the other."""
+    rows, groupings, source = drawn()
+    few = np.arange(len(rows)) % 5 == 0
+    measured = rows[:, 0] + np.where(few, 0.0, 0.5) + 0.05 * source.standard_normal(len(rows))
+    both = attempt("new_accuracy", rows, rows[:, 0], measured, groupings)
+    assert both.used is not None
+    parts = ["few" if one else "many" for one in few]
+    trial = attempt("new_accuracy", rows, rows[:, 0], measured, groupings, parts)
+    assert set(trial.errors) == {(p, k) for p in ("few", "many") for k in groupings}
     assert trial.used is None
 
 
@@ -66,11 +80,14 @@ def test_a_group_is_left_out_as_a_whole():
 
 
 def test_features_are_those_named():
-    said = dict.fromkeys(FEATURES, 0.5) | {"steps": 100, "parameters": 1000, "optimizer": "adam"}
+    said = dict.fromkeys(FEATURES, 0.5) | {
+        "steps": 99.99, "parameters": 999.99, "optimizer": "adam", "strategy": "ewc",
+    }  # fmt: skip
     found = dict(zip(FEATURES, features(said), strict=True))
     assert found["steps"] == pytest.approx(2)
     assert found["parameters"] == pytest.approx(3)
     assert (found["adam"], found["momentum"], found["drop"]) == (1.0, 0.0, 0.5)
+    assert features(said, ["ewc", "replay"])[-2:] == [1.0, 0.0]
 
 
 def test_a_single_group_is_refused():
@@ -84,6 +101,8 @@ def test_a_heavy_tail_is_corrected_as_a_factor():
     more = residual("rise", physics, measured)
     assert more[2] == pytest.approx(np.log(2), abs=1e-3)
     assert corrected("rise", physics, more) == pytest.approx(measured)
-    assert corrected("drop", physics, residual("drop", physics, measured)) == pytest.approx(
-        measured
-    )
+    for name in ("drop", "new_accuracy", "new_loss"):
+        made = corrected(name, physics, residual(name, physics, measured))
+        assert made == pytest.approx(measured)
+    falls = np.array([-0.04, 0.09])
+    assert residual("drop", np.zeros(2), falls) == pytest.approx([-0.2, 0.3])

@@ -15,7 +15,7 @@ from capacity.dynamics.flat import FlatModel
 from capacity.dynamics.strategies.registry import STRATEGIES
 from capacity.dynamics.train import train
 from capacity.estimate import Status
-from capacity.forecasting.compression import compress
+from capacity.forecasting.compression import Pace, compress
 from capacity.forecasting.engine import _batches, forecast_cheaply
 from capacity.tasks.task import Split, Task
 
@@ -72,8 +72,9 @@ def rise_of(model, task, before, after):
 
 
 @pytest.mark.parametrize("loss", ["cross_entropy", "mse"])
+@pytest.mark.parametrize("budget", [3.0, math.inf])
 @pytest.mark.parametrize("optimizer", ["sgd", "momentum", "adam", "adamw", "rmsprop"])
-def test_a_budget_of_the_whole_training_is_that_training(loss, optimizer):
+def test_a_budget_of_the_whole_training_is_that_training(loss, optimizer, budget):
     model = model_of(lambda: mlp().double())
     tasks = []
     for name, seed in (("old", 0), ("new", 5)):
@@ -89,7 +90,7 @@ def test_a_budget_of_the_whole_training_is_that_training(loss, optimizer):
     training = Training(
         optimizer=optimizer, lr=0.01, epochs=30, batch_size=40, schedule="cosine", weight_decay=0.01
     )
-    said = forecast_cheaply(model, theta, (old,), new, training, budget=3.0)
+    said = forecast_cheaply(model, theta, (old,), new, training, budget=budget)
     assert (said.steps, said.batch) == (30, 40)
     after = trained(model, theta, new, training)
     assert said.old[0].rise.value == pytest.approx(rise_of(model, old, theta, after), rel=1e-9)
@@ -109,7 +110,7 @@ def test_a_tenth_of_the_training_says_what_all_of_it_does(optimizer):
     said = forecast_cheaply(model, theta, (old,), new, training, budget=0.1)
     measured = rise_of(model, old, theta, after)
     assert measured > 1
-    assert said.old[0].rise.value == pytest.approx(measured, rel=0.35)
+    assert said.old[0].rise.value == pytest.approx(measured, rel=0.45)
     right = [
         float((model.outputs(t, old.test.x).argmax(-1) == old.test.y).double().mean())
         for t in (theta, after)
@@ -141,6 +142,37 @@ def test_the_whole_training_is_compressed_to_itself():
     assert (short.update.mu, short.update.nesterov) == (pytest.approx(0.9), False)
     assert short.clip == math.inf
     assert short.tail == 1
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "momentum"])
+def test_learning_time_lost_to_short_gradients_is_made_up_for(optimizer):
+    training = Training(optimizer=optimizer, lr=0.01, epochs=20, batch_size=16)
+    short = compress(training, 320, steps=50, batch=8)
+    pace, gone = Pace(short), 0.0
+    norms = [10.0] * 5 + [0.5] * 45
+    taken = [pace.of(step, norm) for step, norm in enumerate(norms)]
+    gone = sum(factor * rate for factor, rate in taken)
+    # The first gradients go no farther than in the training's own steps.
+    assert taken[0][0] == pytest.approx(max(short.clip, 1 / short.stretch))
+    assert taken[10][1] > short.rates[10]
+    assert gone == pytest.approx(sum(short.rates))
+
+
+def test_one_odd_batch_does_not_count_as_usual():
+    short = compress(Training(lr=0.01, epochs=20, batch_size=16), 320, steps=50, batch=8)
+    pace = Pace(short)
+    for step in range(20):
+        pace.of(step, 1.0)
+    factor, _ = pace.of(20, 100.0)
+    assert factor == pytest.approx(short.clip)
+    assert pace.of(21, 1.0)[0] == 1.0
+
+
+def test_a_first_gradient_of_zero_does_not_stall_adam():
+    short = compress(Training(optimizer="adam", epochs=20, batch_size=16), 320, steps=50, batch=8)
+    pace = Pace(short)
+    assert pace.of(0, 0.0) == (1.0, short.rates[0])
+    assert pace.of(1, 3.0)[0] > 0
 
 
 def test_classes_are_spread_evenly_over_the_batches():

@@ -177,6 +177,21 @@ class StrategyStep:
         private = self._of(replica)
         return lambda theta, x, rows: self._loss(theta, x, rows, private)
 
+    def optimiser_of(self, inner: UpdateMap, replica: int) -> UpdateMap:
+        """Put projector and mask in front of the optimiser of one replica.
+
+        Args:
+            inner: The optimiser's update map.
+            replica: Which one.
+
+        Returns:
+            An update map, to be fed with `gradient_of`.
+        """
+        projector = self.contribution.projector
+        return self._wrapped(
+            inner, {} if projector is None else of_replica(projector.private, replica)
+        )
+
     def update_of(self, inner: UpdateMap, replica: int) -> AnyStep:
         """Give the step of one replica, for its Jacobian.
 
@@ -187,9 +202,7 @@ class StrategyStep:
         Returns:
             An update map; for A-GEM, whose step takes two gradients, a `BatchStep`.
         """
-        projector = self.contribution.projector
-        own = {} if projector is None else of_replica(projector.private, replica)
-        update = self._wrapped(inner, own)
+        update = self.optimiser_of(inner, replica)
         if self.contribution.reference is None:
             return update
         private = self._of(replica)

@@ -1,0 +1,380 @@
+"""Earlier transitions: what the engine said of each, and what training then did.
+
+A corpus ships with the package (`corpus.json`); `benchmarks/forecast/corpus.py` builds it from the
+development half of the scored grid.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cache, cached_property
+from importlib.resources import files
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.base import RegressorMixin
+
+from capacity.config import Training
+from capacity.estimate import Estimate
+from capacity.forecasting.conformal import GroupedConformal
+from capacity.forecasting.corrector import CANDIDATES, corrected, features, residual
+
+if TYPE_CHECKING:
+    from capacity.forecasting.engine import CheapForecast
+
+QUANTITIES = ("drop", "rise", "new_accuracy", "new_loss")
+PLAIN, MITIGATED = "plain", "mitigated"
+"""Forecasts without a strategy, and under one: corrected together, but calibrated apart."""
+_GRADIENTS = ("first_gradient", "largest_gradient", "last_gradient")
+_BEYOND = 2.0
+"""How far outside the corpus, as a factor, steps, parameters and budget may lie."""
+_RANGES = {"drop": (-1.0, 1.0), "new_accuracy": (0.0, 1.0), "new_loss": (0.0, math.inf)}
+"""Of quantities that have one."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Conditions:
+    """What a forecast was made for.
+
+    Attributes:
+        training: The plan.
+        strategy: Name of the strategy.
+        label: The same with what differs from its default options; empty for the strategy alone.
+        samples: Training samples of the new task.
+        parameters: P.
+        budget: Budget of the forecast; None for the full simulation.
+        losses: Names of the losses of all tasks.
+    """
+
+    training: Training
+    strategy: str
+    samples: int
+    parameters: int
+    budget: float | None
+    losses: frozenset[object]
+    label: str = ""
+
+    @property
+    def steps(self) -> int:
+        """Steps of the planned training."""
+        return self.training.steps(self.samples)
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """Earlier transitions.
+
+    Attributes:
+        rows: One record per transition and strategy.
+        budget: Budget of their forecasts.
+        corrector: Name of the correction in use, by quantity; None for the physics alone.
+        labels: Strategies of the rows with what differs from their default options, by name.
+    """
+
+    rows: tuple[Mapping[str, Any], ...]
+    budget: float
+    corrector: Mapping[str, str | None]
+    labels: Mapping[str, str] = field(default_factory=dict)
+
+    def why_not(self, conditions: Conditions) -> str | None:
+        """Say why the corpus does not speak of a forecast.
+
+        Args:
+            conditions: What the forecast was made for.
+
+        Returns:
+            The reason, for people; None where it does.
+        """
+        plan = conditions.training
+        if conditions.budget is None:
+            return "the corpus holds forecasts within a budget, not full simulations"
+        if conditions.losses != {"cross_entropy"}:
+            return "the corpus holds tasks with cross-entropy only"
+        for name, value in (("optimizer", plan.optimizer), ("strategy", conditions.strategy)):
+            known = sorted({row[name] for row in self.rows})
+            if value not in known:
+                return f"the corpus has no {name} {value!r} ({', '.join(known)})"
+        if plan.schedule != "constant" or plan.weight_decay or plan.clip_norm is not None:
+            return "the corpus holds constant rates, without weight decay or clipping"
+        for name, number, low, high in (
+            ("a budget of", conditions.budget, self.budget, self.budget),
+            ("steps:", conditions.steps, *self._range("steps")),
+            ("parameters:", conditions.parameters, *self._range("parameters")),
+        ):
+            if not low / _BEYOND <= number <= high * _BEYOND:
+                return f"{name} {number:g} is far from the corpus's {low:g} to {high:g}"
+        return None
+
+    def unlike(self, conditions: Conditions) -> str:
+        """Say in which options a strategy differs from the one that the corpus knows by its name.
+
+        Args:
+            conditions: What the forecast was made for.
+
+        Returns:
+            A sentence; empty where they agree.
+        """
+        known = self.labels.get(conditions.strategy, conditions.strategy)
+        if (conditions.label or conditions.strategy) == known:
+            return ""
+        return f"Its options are others than those of the earlier transitions ({known})."
+
+    def _range(self, name: str) -> tuple[float, float]:
+        values = [row[name] for row in self.rows]
+        return min(values), max(values)
+
+    def of(self, kind: str) -> list[Mapping[str, Any]]:
+        """List the rows of one kind.
+
+        Args:
+            kind: `plain` or `mitigated`.
+
+        Returns:
+            The rows.
+        """
+        return [row for row in self.rows if kind_of(row["strategy"]) == kind]
+
+    def corrected(self, name: str, said: Sequence[Mapping[str, Any]]) -> list[float]:
+        """Correct forecasts, where a correction is in use.
+
+        Args:
+            name: The quantity.
+            said: Numbers of each forecast and its plan, as `numbers` gives them.
+
+        Returns:
+            The quantity, for each.
+        """
+        chosen = self.corrector[name]
+        if chosen is None or not said:
+            return [row[name] for row in said]
+        if name not in self._corrections:
+            X, known, measured = table(self.rows, name)
+            model = CANDIDATES[chosen](name).fit(X, residual(name, known, measured))
+            self._corrections[name] = model
+        physics = np.array([row[name] for row in said], float)
+        rows = np.array([features(row, strategies_of(self.rows)) for row in said])
+        found = corrected(name, physics, self._corrections[name].predict(rows))
+        return [within(name, float(value)) for value in found]
+
+    @cached_property
+    def _corrections(self) -> dict[str, RegressorMixin]:
+        return {}
+
+    def conformal(self, name: str, kind: str) -> GroupedConformal:
+        """Calibrate a quantity, once.
+
+        Args:
+            name: The quantity.
+            kind: `plain` or `mitigated`.
+
+        Returns:
+            The calibrated intervals.
+        """
+        if (kind, name) not in self._calibrated:
+            rows = self.of(kind)
+            # What a correction says of a row that it has not seen: it errs less on its own rows.
+            inputs = [
+                conformal_row(row[f"unseen_{name}"], row[f"{name}_half"], row["steps"])
+                for row in rows
+            ]
+            measured = [row[f"measured_{name}"] for row in rows]
+            pairs = [row["pair"] for row in rows]
+            self._calibrated[kind, name] = GroupedConformal().fit(inputs, measured, pairs)
+        return self._calibrated[kind, name]
+
+    @cached_property
+    def _calibrated(self) -> dict[tuple[str, str], GroupedConformal]:
+        return {}
+
+
+def kind_of(strategy: str) -> str:
+    """Say which rows speak of a strategy.
+
+    Args:
+        strategy: Its name.
+
+    Returns:
+        `plain` or `mitigated`.
+    """
+    return PLAIN if strategy == "naive" else MITIGATED
+
+
+def strategies_of(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    """List what a correction tells apart.
+
+    Args:
+        rows: Rows of a corpus.
+
+    Returns:
+        The names.
+    """
+    return sorted({row["strategy"] for row in rows})
+
+
+def within(name: str, value: float) -> float:
+    """Keep a quantity in the range that it can have.
+
+    Args:
+        name: The quantity.
+        value: A forecast of it.
+
+    Returns:
+        The same, or the nearest that is possible.
+    """
+    lowest, highest = _RANGES.get(name, (-math.inf, math.inf))
+    return min(max(value, lowest), highest)
+
+
+def conformal_row(value: float, half: float, steps: int) -> list[float]:
+    """Lay a forecast out for its interval.
+
+    Args:
+        value: The forecast.
+        half: Half-width that the engine gives it.
+        steps: Steps of the planned training: a short one leaves few to its forecast.
+
+    Returns:
+        The row.
+    """
+    return [value, half, math.log10(steps)]
+
+
+def table(
+    rows: Sequence[Mapping[str, Any]], name: str
+) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
+    """Lay rows of a corpus out for a regression.
+
+    Args:
+        rows: The rows.
+        name: The quantity.
+
+    Returns:
+        Features, forecasts and measurements of the quantity.
+    """
+    names = strategies_of(rows)
+    return (
+        np.array([features(row, names) for row in rows]),
+        np.array([row[name] for row in rows], float),
+        np.array([row[f"measured_{name}"] for row in rows], float),
+    )
+
+
+def numbers(said: CheapForecast, conditions: Conditions) -> dict[str, Any]:
+    """Write a forecast down as the corpus does.
+
+    Args:
+        said: What the engine says.
+        conditions: What it was made for.
+
+    Returns:
+        Numbers by name, `corrector.FEATURES` among them; means over old tasks; None where the
+        forecast gives none.
+    """
+    old = said.old
+    parts = {
+        "drop": [reading.drop for reading in old], "rise": [reading.rise for reading in old],
+        "new_accuracy": [said.new.accuracy], "new_loss": [said.new.loss],
+    }  # fmt: skip
+    made: dict[str, Any] = {}
+    for name, estimates in parts.items():
+        made[name] = mean([each.value for each in estimates])
+        made[f"{name}_half"] = mean([half_width(each) for each in estimates])
+    training = conditions.training
+    return {
+        **made,
+        "old_accuracy": mean([before(reading.accuracy, reading.drop, 1) for reading in old]),
+        "old_loss": mean([before(reading.loss, reading.rise, -1) for reading in old]),
+        "displacement": said.displacement, "wander": said.wander,
+        **dict(zip(_GRADIENTS, said.gradients, strict=True)),
+        "new_loss_before": said.new_loss_before,
+        "forecast_steps": said.steps, "forecast_batch": said.batch,
+        "steps": conditions.steps, "samples": conditions.samples,
+        "parameters": conditions.parameters, "optimizer": training.optimizer,
+        "learning_time": math.fsum(training.learning_rates(conditions.samples)),
+        "strategy": conditions.strategy,
+    }  # fmt: skip
+
+
+def complete(row: Mapping[str, Any]) -> bool:
+    """Say whether a forecast has all its numbers.
+
+    Args:
+        row: Numbers and names.
+
+    Returns:
+        Whether none is missing or infinite.
+    """
+    return all(
+        value is not None and (isinstance(value, str) or math.isfinite(value))
+        for value in row.values()
+    )
+
+
+def before(after: Estimate, change: Estimate, sign: int) -> float | None:
+    """Say what a quantity was before the new task.
+
+    Args:
+        after: What it is then.
+        change: By how much it changes.
+        sign: 1 where a change makes it less, -1 where more.
+
+    Returns:
+        The value; None where one of them has none.
+    """
+    if after.value is None or change.value is None:
+        return None
+    return after.value + sign * change.value
+
+
+def half_width(estimate: Estimate) -> float | None:
+    """Give half the width of an interval.
+
+    Args:
+        estimate: What has one, or none.
+
+    Returns:
+        The half-width; None without an interval.
+    """
+    return None if estimate.interval is None else (estimate.interval[1] - estimate.interval[0]) / 2
+
+
+def mean(values: Sequence[float | None]) -> float | None:
+    """Average numbers of which some may be missing.
+
+    Args:
+        values: The numbers.
+
+    Returns:
+        Their mean; None where one is missing, or all.
+    """
+    have = [value for value in values if value is not None]
+    return math.fsum(have) / len(have) if have and len(have) == len(values) else None
+
+
+def corpus_of(record: Mapping[str, Any]) -> Corpus:
+    """Read a corpus from its file's content.
+
+    Args:
+        record: `columns`, `rows`, `budget`, `corrector` and `labels`.
+
+    Returns:
+        The corpus.
+    """
+    names = record["columns"]
+    rows = tuple(dict(zip(names, row, strict=True)) for row in record["rows"])
+    return Corpus(rows, record["budget"], record["corrector"], record["labels"])
+
+
+@cache
+def shipped() -> Corpus | None:
+    """Read the corpus that ships with the package, when it is first asked for.
+
+    Returns:
+        The corpus; None where the package has none.
+    """
+    path = files("capacity.forecasting") / "corpus.json"
+    return corpus_of(json.loads(path.read_text())) if path.is_file() else None

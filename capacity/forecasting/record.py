@@ -1,0 +1,121 @@
+"""What a forecast says: forgetting of every old task, what the new one reaches, at which price."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from capacity.dynamics.evaluate import Score
+from capacity.estimate import Estimate, Status, from_samples, not_defined
+from capacity.notebook import InNotebook
+from capacity.tasks.task import Task
+
+
+@dataclass(frozen=True, kw_only=True)
+class Forgetting(InNotebook):
+    """Forgetting of one old task: forecast, or measured; positive means forgotten.
+
+    Attributes:
+        accuracy_drop: Accuracy before the new task minus after it, in [-1, 1].
+        loss_increase: Loss after the new task minus before it.
+    """
+
+    accuracy_drop: Estimate
+    loss_increase: Estimate
+
+    def to_dict(self) -> dict[str, object]:
+        """Return plain JSON types.
+
+        Returns:
+            The two estimates.
+        """
+        return {
+            "accuracy_drop": self.accuracy_drop.to_dict(),
+            "loss_increase": self.loss_increase.to_dict(),
+        }
+
+
+@dataclass(frozen=True, kw_only=True)
+class Forecast(InNotebook):
+    """What learning a new task is forecast to do.
+
+    Attributes:
+        old: Forecast forgetting of every old task, in the order given.
+        new_accuracy: Accuracy on the new task's test split after training on it.
+        new_loss: Loss on the new task's test split after training on it.
+        cost_ratio: Operations of the forecast for one network and data order over those of the
+            training that it forecasts.
+        average_accuracy: Mean accuracy over all old tasks and the new one, after learning it.
+        average_loss: Mean loss over all of them.
+        by_strategy: The same under other strategies, by name, the best first (`rank`).
+    """
+
+    old: tuple[Forgetting, ...]
+    new_accuracy: Estimate
+    new_loss: Estimate
+    cost_ratio: Estimate
+    average_accuracy: Estimate
+    average_loss: Estimate
+    by_strategy: dict[str, Forecast] = field(default_factory=dict)
+
+    @property
+    def accuracy_drop(self) -> Estimate:
+        """Forecast drop of the first (or only) old task's accuracy."""
+        return self.old[0].accuracy_drop
+
+    @property
+    def loss_increase(self) -> Estimate:
+        """Forecast rise of the first (or only) old task's loss."""
+        return self.old[0].loss_increase
+
+
+def change(
+    task: Task, before: Score, after: Score, *, status: Status, note: str = "", predict: bool
+) -> Forgetting:
+    """Turn scores before and after into forgetting, over replicas.
+
+    Args:
+        task: The old task.
+        before: Its scores before the new task was learned.
+        after: Its scores afterwards, forecast or measured.
+        status: Status of the estimates.
+        note: Note of the estimates.
+        predict: Give intervals for one further replica instead of the mean.
+
+    Returns:
+        The forgetting.
+    """
+    loss = (after.loss - before.loss).tolist()
+    drop = (before.accuracy - after.accuracy).tolist()
+    return Forgetting(
+        accuracy_drop=from_samples(drop, status=status, note=note, predict=predict)
+        if task.classifies
+        else NO_ACCURACY,
+        loss_increase=from_samples(loss, status=status, note=note, predict=predict),
+    )
+
+
+NO_ACCURACY = not_defined("Accuracy is not defined for regression; read the loss.")
+
+
+def rank(forecasts: Mapping[str, Forecast]) -> dict[str, Forecast]:
+    """Order strategies by what they leave: the mean accuracy over all tasks, old and new.
+
+    The loss, averaged in the same way, decides between equals and where a task has no accuracy;
+    what diverges comes last.
+
+    Args:
+        forecasts: Forecasts by name.
+
+    Returns:
+        The same, the best first.
+    """
+
+    def worth(name: str) -> tuple[float, float]:
+        accuracy, loss = forecasts[name].average_accuracy, forecasts[name].average_loss
+        if loss.value is None:
+            return (math.inf, math.inf)
+        return (-(accuracy.value or 0.0), loss.value)
+
+    return {name: forecasts[name] for name in sorted(forecasts, key=worth)}

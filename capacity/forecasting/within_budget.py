@@ -1,0 +1,153 @@
+"""Forecast within a budget: the engine, and what earlier transitions say of its forecast."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from torch import Tensor
+
+from capacity.config import Strategy, Training
+from capacity.dynamics.flat import FlatModel
+from capacity.dynamics.strategies.contribution import Contribution
+from capacity.estimate import Estimate, Status
+from capacity.forecasting.engine import CheapForecast, forecast_cheaply
+from capacity.forecasting.record import NO_ACCURACY, Forecast, Forgetting
+from capacity.tasks.task import Task
+
+SHARE = 0.05
+"""Budget of `auto`, which takes the smallest share that pays a forecast where this does not."""
+
+
+def forecast_within(
+    model: FlatModel,
+    theta: Tensor,
+    old: tuple[Task, ...],
+    new: Task,
+    training: Training,
+    *,
+    budget: float | str,
+    seeds: Sequence[int],
+    strategy: Strategy | None = None,
+    contribution: Contribution | None = None,
+) -> Forecast:
+    """Forecast for networks, each by itself, and average.
+
+    Args:
+        model: The network.
+        theta: Parameters of the networks at the end of the old tasks (R, P).
+        old: The old tasks.
+        new: The new task.
+        training: The new task's planned training, one that the engine knows.
+        budget: Share of the training's operations to spend at most on each, or `auto`.
+        seeds: Seed of each network's samples (R,).
+        strategy: What is done against forgetting; None takes the training's.
+        contribution: What that adds, where it remembers the old tasks already.
+
+    Returns:
+        The forecast: calibrated where earlier transitions speak of it. With several networks the
+        value is their mean, and the interval on average that of one. A budget that pays no estimate
+        is a ValueError that names the smallest that does.
+    """
+    # Here, since scikit-learn takes a second to load.
+    from capacity.forecasting.calibration import calibrated
+    from capacity.forecasting.corpus import Conditions
+
+    options = training.strategy if strategy is None else strategy
+    share = SHARE if isinstance(budget, str) else budget
+    made = []
+    for replica, (point, seed) in enumerate(zip(theta, seeds, strict=True)):
+        said = forecast_cheaply(
+            model, point, old, new, training,
+            budget=share, stretch=isinstance(budget, str), strategy=options,
+            contribution=contribution, replica=replica, replicas=len(theta), seed=seed,
+        )  # fmt: skip
+        conditions = Conditions(
+            training=training,
+            strategy=options.name,
+            label=options.label,
+            samples=len(new.train),
+            parameters=model.size,
+            budget=max(share, said.cost_ratio.value or share),
+            losses=frozenset(task.loss for task in (*old, new)),
+        )
+        made.append(calibrated(from_readings(said), said, conditions))
+    return _mean(made)
+
+
+def _mean(made: Sequence[Forecast]) -> Forecast:
+    if len(made) == 1:
+        return made[0]
+    first = made[0]
+    return Forecast(
+        old=tuple(
+            Forgetting(
+                accuracy_drop=_average([one.old[k].accuracy_drop for one in made]),
+                loss_increase=_average([one.old[k].loss_increase for one in made]),
+            )
+            for k in range(len(first.old))
+        ),
+        new_accuracy=_average([one.new_accuracy for one in made]),
+        new_loss=_average([one.new_loss for one in made]),
+        cost_ratio=_average([one.cost_ratio for one in made]),
+        average_accuracy=_average([one.average_accuracy for one in made]),
+        average_loss=_average([one.average_loss for one in made]),
+    )
+
+
+def _average(each: Sequence[Estimate]) -> Estimate:
+    """Average over networks; the interval stays one network's."""
+    have = [one for one in each if one.value is not None]
+    if not have:
+        return each[0]
+    first, n = have[0], len(have)
+    values = [one.value for one in have if one.value is not None]
+    value = math.fsum(values) / n
+    ends = [one.interval for one in have if one.interval is not None]
+    interval = None
+    if len(ends) == n:
+        interval = (math.fsum(low for low, _ in ends) / n, math.fsum(up for _, up in ends) / n)
+    lost = len(each) - n
+    left = f" {lost} of {len(each)} replicas are not finite and left out." if lost else ""
+    same = all(one.status is Status.OK for one in have)
+    return Estimate(
+        value=value,
+        stderr=math.sqrt(math.fsum((v - value) ** 2 for v in values) / (n - 1) / n)
+        if n > 1
+        else first.stderr,
+        status=Status.OK if same else Status.UNCALIBRATED,
+        interval=interval,
+        level=first.level,
+        n=n,
+        cost=math.fsum(one.cost for one in have) / n,
+        note=f"{first.note}{left}",
+    )
+
+
+def from_readings(said: CheapForecast) -> Forecast:
+    """Put what the cheap engine says into a forecast.
+
+    Args:
+        said: The engine's readings.
+
+    Returns:
+        The forecast. Averages over tasks have no interval: the readings share a displacement.
+    """
+    every = (*said.old, said.new)
+    note = said.new.loss.note
+
+    def average(values: list[float | None]) -> Estimate:
+        if any(value is None for value in values):
+            return Estimate(value=None, status=Status.DIVERGED, note=note)
+        mean = math.fsum(value for value in values if value is not None) / len(values)
+        return Estimate(value=mean, status=Status.UNCALIBRATED, note=note)
+
+    classify = all(one.accuracy.status is not Status.NOT_DEFINED for one in every)
+    return Forecast(
+        old=tuple(Forgetting(accuracy_drop=r.drop, loss_increase=r.rise) for r in said.old),
+        new_accuracy=said.new.accuracy,
+        new_loss=said.new.loss,
+        cost_ratio=said.cost_ratio,
+        average_accuracy=average([r.accuracy.value for r in every]) if classify else NO_ACCURACY,
+        average_loss=average([r.loss.value for r in every]),
+    )
