@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from capacity.checks import one_of
+from capacity.distribution import install
 from capacity.exporters.content import Content, content
 from capacity.runs.directory import RunDirectory
 
@@ -30,7 +31,8 @@ def export(run: Any, *, to: str, out: str | Path | None = None) -> str:
 
     Args:
         run: A run, or the path of its directory.
-        to: tensorboard, mlflow or wandb; each is an extra, as `pip install 'capacity[mlflow]'`.
+        to: tensorboard, mlflow or wandb; each is an extra, as
+            `pip install 'continual-capacity[mlflow]'`.
         out: Where the files go. TensorBoard: the log directory, by default `tensorboard` in the run
             directory. MLflow: a folder for its SQLite store and artifacts; without it MLflow's own
             setting (MLFLOW_TRACKING_URI). W&B: a folder for an offline run, to be sent with
@@ -59,7 +61,7 @@ def export(run: Any, *, to: str, out: str | Path | None = None) -> str:
     except ImportError as error:
         raise ValueError(
             f"to = {to!r} needs a package that is not installed ({error}); install it with: "
-            f"pip install 'capacity[{tracker}]'"
+            + install(tracker)
         ) from None
     made = content(path)
     send = {"tensorboard": _tensorboard, "mlflow": _mlflow, "wandb": _wandb}[tracker]

@@ -7,6 +7,7 @@ from functools import wraps
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from capacity.distribution import install
 from capacity.estimate import Estimate
 from capacity.report.view import RunView
 
@@ -52,7 +53,7 @@ def styled(draw: Callable[[object], Figure]) -> Callable[[object], Figure]:
             import matplotlib as mpl
         except ImportError:
             raise ValueError(
-                "figures need matplotlib; install it with: pip install 'capacity[plots]'"
+                f"figures need matplotlib; install it with: {install('plots')}"
             ) from None
         with mpl.rc_context():
             mpl.rcdefaults()

@@ -11,8 +11,9 @@ from typing import Any
 
 import torch
 
+from capacity import __version__
+
 _PACKAGES = (
-    "capacity",
     "torch",
     "torchvision",
     "numpy",
@@ -34,7 +35,7 @@ def describe(device: torch.device) -> dict[str, Any]:
     """
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else _cpu_name()
     return {
-        "packages": {package: version(package) for package in _PACKAGES},
+        "packages": {"capacity": __version__} | {name: version(name) for name in _PACKAGES},
         "python": platform.python_version(),
         "platform": platform.platform(),
         "device": str(device),

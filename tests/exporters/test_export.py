@@ -155,7 +155,7 @@ def test_mlflow_keeps_a_run_in_its_own_store(path, tmp_path):
 
 def test_a_missing_package_names_its_extra(path, monkeypatch):
     monkeypatch.setitem(sys.modules, "mlflow", None)
-    with pytest.raises(ValueError, match=r"pip install 'capacity\[mlflow\]'"):
+    with pytest.raises(ValueError, match=r"pip install 'continual-capacity\[mlflow\]'"):
         capacity.export(path, to="mlflow")
 
 

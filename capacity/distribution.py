@@ -1,0 +1,18 @@
+"""The name under which the package is installed; it is imported as `capacity`."""
+
+from __future__ import annotations
+
+DISTRIBUTION = "continual-capacity"
+"""The package index has another project under the import's name."""
+
+
+def install(extra: str) -> str:
+    """Say how the packages of an optional part are installed.
+
+    Args:
+        extra: Name of the part, as in pyproject.toml.
+
+    Returns:
+        The command.
+    """
+    return f"pip install '{DISTRIBUTION}[{extra}]'"
