@@ -358,12 +358,19 @@ class RunDirectory:
         """Write metrics.parquet from metrics.jsonl; skipped while there is no row."""
         import duckdb  # 0.2 s to import, and only the end of a run needs it
 
-        rows = self.path / "metrics.jsonl"
-        if not rows.is_file() or rows.stat().st_size == 0:
+        rows = self.metrics()
+        if not rows:
             return
-        part = self.path / ".metrics.parquet.tmp"
+        # DuckDB reads paths as patterns: `run[1]` is its neighbour `run1`. It gets the rows.
+        text = json.dumps(rows)
+        part = self.path.absolute() / ".metrics.parquet.tmp"
         with duckdb.connect() as connection:
-            connection.read_json(str(rows), format="newline_delimited").write_parquet(str(part))
+            asked = "SELECT json_structure(?::JSON)"
+            (structure,) = connection.execute(asked, [text]).fetchone()
+            structure = structure.replace('"UBIGINT"', '"BIGINT"')  # or epoch - 1 fails
+            table = "unnest(from_json(?::JSON, ?), max_depth := 2)"
+            connection.execute(f"CREATE TABLE kept AS SELECT {table}", [text, structure])
+            connection.table("kept").write_parquet(str(part))
         with part.open("rb+") as file:
             os.fsync(file.fileno())
         os.replace(part, self.path / "metrics.parquet")

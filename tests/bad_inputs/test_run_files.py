@@ -163,13 +163,6 @@ def test_a_last_row_that_a_kill_cut_short_is_left_out(kept, tmp_path):
     assert 0 < len(short) < len(whole)
 
 
-def test_rows_in_a_damaged_parquet_file_are_named(kept, tmp_path):
-    bad = copy_of(kept, tmp_path / "bad")
-    content("metrics.parquet", b"PAR1")(bad)
-    with pytest.raises(ValueError, match=r"metrics\.parquet: not readable .* metrics\.jsonl"):
-        capacity.query("FROM metrics", bad)
-
-
 def test_a_changed_recipe_is_refused_by_field_when_a_run_is_taken_up(kept, capsys):
     check_refused(
         capsys,

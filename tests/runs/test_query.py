@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import json
 import sys
+from pathlib import Path
 
+import duckdb
 import pytest
 
 import capacity
 from capacity import config
+from capacity.runs.directory import RunDirectory
 from capacity.runs.query import TABLES
 from report.fabricated_run import accuracy, write
 from report.fabricated_runs import seeded, two_variants
@@ -90,17 +93,45 @@ def measured(request, tmp_path_factory):
     return capacity.run(recipe, out=tmp_path_factory.mktemp("query") / "run", quiet=True)
 
 
-def test_rows_from_parquet_are_those_of_the_log(measured):
-    asked = "SELECT * FROM metrics ORDER BY task, epoch, tested"
-    from_parquet = capacity.query(asked, measured)
-    assert len(from_parquet) == 2 * 3 * 2
-    kept = measured.path / "metrics.parquet"
-    aside = kept.rename(measured.path / "aside")
-    assert capacity.query(asked, measured) == from_parquet
-    kept.write_bytes(b"PAR1")
-    with pytest.raises(ValueError, match=r"metrics\.parquet: not readable .* delete it"):
-        capacity.query(asked, measured)
-    aside.rename(kept)
+def test_rows_of_the_log_are_those_of_the_parquet_file(measured):
+    asked = "SELECT task, epoch, lr, train_loss, test_loss[tested + 1] AS test_loss"
+    path = measured.path.resolve() / "metrics.parquet"
+    kept = duckdb.sql(f"{asked} FROM '{path}', range(2) AS t(tested) ORDER BY task, epoch, tested")
+    asked = (
+        "SELECT task, epoch, lr, train_loss, test_loss FROM metrics ORDER BY task, epoch, tested"
+    )
+    assert capacity.query(asked, measured).rows == kept.fetchall()
+    assert len(capacity.query(asked, measured)) == 2 * 3 * 2
+
+
+# Patterns, partitions, homes, schemes, options and quotes: all of them names of directories.
+NAMES = [
+    "run1", "run[12]", "run*", "run?", "{run1,run2}", "lr=0.9", "task=5", "~", "s3:", "-rf",
+    "it's", 'a "b"', "two\nlines", " space ", "\u00fc\u2713", "a;b", "%41", "\\x",
+]  # fmt: skip
+
+
+def test_names_of_directories_are_literal_in_reading_and_in_writing(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path / "run1"))
+    for k, name in enumerate(NAMES):
+        seeded(Path(name) / "inner", k, 0.5)
+        log = Path(name) / "inner" / "metrics.jsonl"
+        log.write_text(log.read_text().replace('"lr": 0.1', f'"lr": {k + 1}'))
+    asked = "SELECT DISTINCT lr, task FROM metrics ORDER BY task"
+    for k, name in enumerate(NAMES):
+        folder = Path(name) / "inner"
+        RunDirectory(folder).compact_metrics()
+        content = (folder / "metrics.parquet").read_bytes()
+        (tmp_path / "plain.parquet").write_bytes(content)
+        written = duckdb.read_parquet(str(tmp_path / "plain.parquet"))
+        assert set(written.select("lr").fetchall()) == {(k + 1,)}, name
+        assert capacity.query(asked, folder).rows == [(k + 1, 0), (k + 1, 1), (k + 1, 2)], name
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted([*NAMES, "plain.parquet"])
+    everything = capacity.query(
+        "SELECT path, max(lr) FROM metrics JOIN runs USING (run) GROUP BY path", *NAMES
+    )
+    assert dict(everything.rows) == {f"{name}/inner": k + 1 for k, name in enumerate(NAMES)}
 
 
 def test_strategies_hold_the_ranking(measured):
@@ -176,11 +207,38 @@ def test_regression_has_no_accuracy(tmp_path):
         ("SELECT * FROM run", "run does not exist"),
         ("", "is no query"),
         (3, "is no query"),
+        ("SELECT 1; DROP TABLE runs", "holds SELECT and DROP, and one SELECT is accepted"),
+        ("-- nothing", "holds nothing, and one SELECT"),
+        ("COPY runs TO 'stolen.csv'", "holds COPY"),
+        ("ATTACH 'other.db'", "holds ATTACH"),
+        ("INSTALL httpfs", "holds LOAD"),
+        ("PRAGMA threads = 1", "sql holds "),
+        ("SET threads = 1", "holds SET"),
+        ("EXPORT DATABASE 'stolen'", "holds EXPORT"),
+        ("DELETE FROM runs", "holds DELETE"),
+        ("CREATE TABLE more AS SELECT 1", "holds CREATE"),
+        ("WITH gone AS (DELETE FROM runs RETURNING *) FROM gone", "sql: "),
+        ("FROM read_text('pyproject.toml')", "disabled by configuration"),
+        ("FROM read_parquet('https://example.org/a.parquet')", "sql: "),
+        ("FROM glob('*')", "disabled by configuration"),
+        ("FROM 'pyproject.toml'", "sql: "),
+        ("FROM runs_of_python", "does not exist"),
+        ("SELECT '\ud800'", "sql: "),
+        ("SELECT " + 3000 * "(" + "1" + 3000 * ")", "sql: "),
     ],
 )
 def test_a_wrong_question_is_a_value_error(tables, sql, message):
+    runs_of_python = duckdb.sql("SELECT 1") if "python" in str(sql) else None
+    before = tables.runs
     with pytest.raises(ValueError, match=message):
         tables.query(sql)
+    assert tables.runs == before
+    assert runs_of_python is None or runs_of_python.fetchall() == [(1,)]
+
+
+def test_questions_that_only_read_are_answered(tables):
+    for sql in ("FROM runs;", "DESCRIBE runs", "WITH x AS (SELECT 1 AS y) FROM x -- so"):
+        assert tables.query(sql).rows
 
 
 def test_paths_without_runs_are_value_errors(tmp_path):
