@@ -40,6 +40,7 @@ from capacity.forecasting.corrector import (
 )
 
 FILE = Path(corpus.__file__).with_suffix(".json")
+KINDS = (corpus.PLAIN, corpus.MITIGATED)
 GROUPS = {"pair of tasks": "pair", "kind of data": "family", "architecture": "architecture"}
 
 
@@ -74,26 +75,39 @@ def rows(cells: Sequence[dict]) -> Iterator[dict[str, object]]:
                 yield row
 
 
-def decide(found: Sequence[dict], jobs: int) -> dict[str, Trial]:
-    """Try the corrections.
+def of_kind(found: Sequence[dict], kind: str) -> list[dict]:
+    """List the rows of one kind.
+
+    Args:
+        found: The rows.
+        kind: `plain` or `mitigated`.
+
+    Returns:
+        Its rows.
+    """
+    return [row for row in found if corpus.kind_of(row["strategy"]) == kind]
+
+
+def decide(found: Sequence[dict], jobs: int) -> dict[tuple[str, str], Trial]:
+    """Try the corrections, for forecasts without a strategy and under one apart.
 
     Args:
         found: The rows.
         jobs: Processes.
 
     Returns:
-        The trial of each quantity.
+        The trial of each kind and quantity.
     """
-    groupings = {what: [row[key] for row in found] for what, key in GROUPS.items()}
-    kinds = [corpus.kind_of(row["strategy"]) for row in found]
-    made = Parallel(jobs)(
-        delayed(attempt)(name, *corpus.table(found, name), groupings, kinds)
-        for name in corpus.QUANTITIES
-    )
-    return dict(zip(corpus.QUANTITIES, made, strict=True))
+    asked = [(kind, name) for kind in KINDS for name in corpus.QUANTITIES]
+    calls = []
+    for kind, name in asked:
+        own = of_kind(found, kind)
+        groupings = {what: [row[key] for row in own] for what, key in GROUPS.items()}
+        calls.append(delayed(attempt)(name, *corpus.table(own, name), groupings))
+    return dict(zip(asked, Parallel(jobs)(calls), strict=True))
 
 
-def unseen(found: Sequence[dict], trials: dict[str, Trial]) -> list[dict]:
+def unseen(found: Sequence[dict], trials: dict[tuple[str, str], Trial]) -> list[dict]:
     """Add to every row what the correction in use says of it without having seen its pair.
 
     Args:
@@ -103,20 +117,20 @@ def unseen(found: Sequence[dict], trials: dict[str, Trial]) -> list[dict]:
     Returns:
         The rows.
     """
-    more = {}
-    for name, trial in trials.items():
-        X, physics, measured = corpus.table(found, name)
+    made = [dict(row) for row in found]
+    for (kind, name), trial in trials.items():
+        own = of_kind(made, kind)
+        X, physics, measured = corpus.table(own, name)
         if trial.used is not None:
-            pairs = [row["pair"] for row in found]
+            pairs = [row["pair"] for row in own]
             added = left_out(trial.used, name, X, residual(name, physics, measured), pairs)
             physics = corrected(name, physics, added)
-        more[f"unseen_{name}"] = [corpus.within(name, float(value)) for value in physics]
-    return [
-        {**row, **{key: values[n] for key, values in more.items()}} for n, row in enumerate(found)
-    ]
+        for row, value in zip(own, physics, strict=True):
+            row[f"unseen_{name}"] = corpus.within(name, float(value))
+    return made
 
 
-def report(found: Sequence[dict], trials: dict[str, Trial]) -> str:
+def report(found: Sequence[dict], trials: dict[tuple[str, str], Trial]) -> str:
     """Write what was decided.
 
     Args:
@@ -134,15 +148,16 @@ def report(found: Sequence[dict], trials: dict[str, Trial]) -> str:
         "Learned correction, root mean square error on what was left out:",
         f"{'':<24}{'unseen':<16}" + "".join(f"{n:>12}" for n in ("physics", *CANDIDATES)),
     ]
-    for quantity, trial in trials.items():
-        for (kind, group), errors in trial.errors.items():
+    for (kind, quantity), trial in trials.items():
+        for (_, group), errors in trial.errors.items():
             numbers = "".join(f"{errors[n]:>12.4f}" for n in ("physics", *CANDIDATES))
             lines.append(f"{f'{quantity}, {kind}':<24}{group:<16}{numbers}")
-        lines.append(f"{quantity:<24}used: {trial.used or 'none, the physics alone'}")
+        used = trial.used or "none, the physics alone"
+        lines.append(f"{f'{quantity}, {kind}':<24}used: {used}")
     return "\n".join(lines)
 
 
-def compact(found: Sequence[dict], trials: dict[str, Trial]) -> str:
+def compact(found: Sequence[dict], trials: dict[tuple[str, str], Trial]) -> str:
     """Write the corpus as columns, one row per line.
 
     Args:
@@ -159,7 +174,9 @@ def compact(found: Sequence[dict], trials: dict[str, Trial]) -> str:
     head = json.dumps({
         "about": "Made by benchmarks/forecast/corpus.py from the development half of score.py",
         "budget": BUDGET,
-        "corrector": {name: trial.used for name, trial in trials.items()},
+        "corrector": {
+            kind: {name: trials[kind, name].used for name in corpus.QUANTITIES} for kind in KINDS
+        },
         "labels": {options.name: options.label for options in (Strategy(), *strategies().values())},
         "columns": list(found[0]),
     })[:-1]
@@ -178,7 +195,7 @@ def covered(found: Sequence[dict], name: str, kind: str) -> float:
     Returns:
         The share covered.
     """
-    rows = [row for row in found if corpus.kind_of(row["strategy"]) == kind]
+    rows = of_kind(found, kind)
     pairs = [row["pair"] for row in rows]
     inputs = np.array([
         corpus.conformal_row(row[f"unseen_{name}"], row[f"{name}_half"], row["steps"])
@@ -209,7 +226,7 @@ def main() -> None:
     print(report(found, trials))
     found = unseen(found, trials)
     made = corpus.corpus_of(json.loads(compact(found, trials)))
-    for kind in (corpus.PLAIN, corpus.MITIGATED):
+    for kind in KINDS:
         for name in corpus.QUANTITIES:
             model = made.conformal(name, kind)
             print(

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 QUANTITIES = ("drop", "rise", "new_accuracy", "new_loss")
 PLAIN, MITIGATED = "plain", "mitigated"
-"""Forecasts without a strategy, and under one: corrected together, but calibrated apart."""
+"""Forecasts without a strategy, and under one: corrected and calibrated apart."""
 _GRADIENTS = ("first_gradient", "largest_gradient", "last_gradient")
 _BEYOND = 2.0
 """How far outside the corpus, as a factor, steps, parameters and budget may lie."""
@@ -71,13 +71,14 @@ class Corpus:
     Attributes:
         rows: One record per transition and strategy.
         budget: Budget of their forecasts.
-        corrector: Name of the correction in use, by quantity; None for the physics alone.
+        corrector: Name of the correction in use, by kind (`plain`, `mitigated`) and quantity; None
+            for the physics alone.
         labels: Strategies of the rows with what differs from their default options, by name.
     """
 
     rows: tuple[Mapping[str, Any], ...]
     budget: float
-    corrector: Mapping[str, str | None]
+    corrector: Mapping[str, Mapping[str, str | None]]
     labels: Mapping[str, str] = field(default_factory=dict)
 
     def why_not(self, conditions: Conditions) -> str | None:
@@ -139,7 +140,7 @@ class Corpus:
         return [row for row in self.rows if kind_of(row["strategy"]) == kind]
 
     def corrected(self, name: str, said: Sequence[Mapping[str, Any]]) -> list[float]:
-        """Correct forecasts, where a correction is in use.
+        """Correct forecasts, where a correction is in use for their kind.
 
         Args:
             name: The quantity.
@@ -148,20 +149,32 @@ class Corpus:
         Returns:
             The quantity, for each.
         """
-        chosen = self.corrector[name]
-        if chosen is None or not said:
-            return [row[name] for row in said]
-        if name not in self._corrections:
-            X, known, measured = table(self.rows, name)
+        made = [float(row[name]) for row in said]
+        kinds = [kind_of(row["strategy"]) for row in said]
+        for kind in dict.fromkeys(kinds):
+            if self.corrector[kind][name] is None:
+                continue
+            own = [k for k, other in enumerate(kinds) if other == kind]
+            names = strategies_of(self.of(kind))
+            rows = np.array([features(said[k], names) for k in own])
+            correction = self._correction(kind, name).predict(rows)
+            found = corrected(name, np.array([made[k] for k in own]), correction)
+            for k, value in zip(own, found, strict=True):
+                made[k] = within(name, float(value))
+        return made
+
+    def _correction(self, kind: str, name: str) -> RegressorMixin:
+        """Fit a correction that is in use, once, on the rows of its kind."""
+        chosen = self.corrector[kind][name]
+        assert chosen is not None
+        if (kind, name) not in self._corrections:
+            X, known, measured = table(self.of(kind), name)
             model = CANDIDATES[chosen](name).fit(X, residual(name, known, measured))
-            self._corrections[name] = model
-        physics = np.array([row[name] for row in said], float)
-        rows = np.array([features(row, strategies_of(self.rows)) for row in said])
-        found = corrected(name, physics, self._corrections[name].predict(rows))
-        return [within(name, float(value)) for value in found]
+            self._corrections[kind, name] = model
+        return self._corrections[kind, name]
 
     @cached_property
-    def _corrections(self) -> dict[str, RegressorMixin]:
+    def _corrections(self) -> dict[tuple[str, str], RegressorMixin]:
         return {}
 
     def conformal(self, name: str, kind: str) -> GroupedConformal:

@@ -49,30 +49,70 @@ def forecast_within(
         value is their mean, and the interval on average that of one. A budget that pays no estimate
         is a ValueError that names the smallest that does.
     """
+    made = [
+        forecast_one(
+            model, point, old, new, training,
+            budget=budget, seed=seed, strategy=strategy,
+            contribution=contribution, replica=replica, replicas=len(theta),
+        )[0]
+        for replica, (point, seed) in enumerate(zip(theta, seeds, strict=True))
+    ]  # fmt: skip
+    return _mean(made)
+
+
+def forecast_one(
+    model: FlatModel,
+    theta: Tensor,
+    old: tuple[Task, ...],
+    new: Task,
+    training: Training,
+    *,
+    budget: float | str,
+    seed: int,
+    strategy: Strategy | None = None,
+    contribution: Contribution | None = None,
+    replica: int = 0,
+    replicas: int = 1,
+) -> tuple[Forecast, CheapForecast]:
+    """Forecast for one network.
+
+    Args:
+        model: The network.
+        theta: Its parameters at the end of the old tasks (P,).
+        old: The old tasks.
+        new: The new task.
+        training: The new task's planned training, one that the engine knows.
+        budget: Share of the training's operations to spend at most, or `auto`.
+        seed: Seed of the samples drawn.
+        strategy: What is done against forgetting; None takes the training's.
+        contribution: What that adds, where it remembers the old tasks already.
+        replica: Which of the contribution's networks this is.
+        replicas: How many the contribution has.
+
+    Returns:
+        The forecast, calibrated where earlier transitions speak of it; and the engine's own.
+    """
     # Here, since scikit-learn takes a second to load.
     from capacity.forecasting.calibration import calibrated
     from capacity.forecasting.corpus import Conditions
 
     options = training.strategy if strategy is None else strategy
     share = SHARE if isinstance(budget, str) else budget
-    made = []
-    for replica, (point, seed) in enumerate(zip(theta, seeds, strict=True)):
-        said = forecast_cheaply(
-            model, point, old, new, training,
-            budget=share, stretch=isinstance(budget, str), strategy=options,
-            contribution=contribution, replica=replica, replicas=len(theta), seed=seed,
-        )  # fmt: skip
-        conditions = Conditions(
-            training=training,
-            strategy=options.name,
-            label=options.label,
-            samples=len(new.train),
-            parameters=model.size,
-            budget=max(share, said.cost_ratio.value or share),
-            losses=frozenset(task.loss for task in (*old, new)),
-        )
-        made.append(calibrated(from_readings(said), said, conditions))
-    return _mean(made)
+    said = forecast_cheaply(
+        model, theta, old, new, training,
+        budget=share, stretch=isinstance(budget, str), strategy=options,
+        contribution=contribution, replica=replica, replicas=replicas, seed=seed,
+    )  # fmt: skip
+    conditions = Conditions(
+        training=training,
+        strategy=options.name,
+        label=options.label,
+        samples=len(new.train),
+        parameters=model.size,
+        budget=max(share, said.cost_ratio.value or share),
+        losses=frozenset(task.loss for task in (*old, new)),
+    )
+    return calibrated(from_readings(said), said, conditions), said
 
 
 def _mean(made: Sequence[Forecast]) -> Forecast:

@@ -37,7 +37,8 @@ def corpus(corrector: str | None = None) -> Corpus:
     if corrector is not None:
         for each in rows:
             each["unseen_drop"] = each["drop"] + 0.1
-    return Corpus(tuple(rows), 0.05, {**NONE, "drop": corrector})
+    used = {**NONE, "drop": corrector}
+    return Corpus(tuple(rows), 0.05, {"plain": used, "mitigated": used})
 
 
 def estimate(value: float) -> Estimate:
