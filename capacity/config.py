@@ -49,7 +49,7 @@ class TaskStream(Section):
     seed: Annotated[int, Field(ge=0)] = 0
     """Seed of the split, the permutations and the subsample."""
     fingerprint: str | None = None
-    """Digest of the tasks and the initial parameters (`custom` only), set by `capacity.run`."""
+    """What the tasks, the network and the losses are (`custom` only), set by `capacity.run`."""
     root: str | None = None
     """Where the downloaded data sets lie; None takes Avalanche's default."""
 

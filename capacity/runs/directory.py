@@ -17,6 +17,7 @@ from torch import Tensor
 from capacity import config
 from capacity.checks import path_of
 from capacity.config import Recipe
+from capacity.runs.fingerprint import with_the_same
 from capacity.runs.files import (
     is_temporary,
     read_json,
@@ -118,6 +119,22 @@ class RunDirectory:
     def release(self) -> None:
         """Let other processes have the directory."""
         self._lock.release()
+
+    def as_kept(self, recipe: Recipe) -> Recipe:
+        """Read a recipe as the directory has it, where the two differ by rounding only.
+
+        Args:
+            recipe: What is asked for; its fingerprint was taken on this machine.
+
+        Returns:
+            The recipe, with the fingerprint that the directory holds where both are of the same.
+        """
+        if not (self.path / "recipe.yaml").is_file():
+            return recipe
+        try:
+            return with_the_same(recipe, self.recipe())
+        except ValueError:
+            return recipe  # `claim` says what is wrong
 
     def journal(self, recipe: Recipe) -> Journal:
         """Open the records of what is done.

@@ -114,7 +114,7 @@ def check_head(model: FlatModel, theta: Tensor, tasks: TaskSequence) -> None:
     Raises:
         ValueError: If the network does not take the inputs, or has too few outputs.
     """
-    x = tasks[0].train.x[:1]
+    x = tasks[0].train.x[:1].clone()  # a layer may write into it
     try:
         with torch.no_grad():
             width = model.outputs(theta, x).shape[-1]

@@ -9,6 +9,7 @@ from typing import Any
 from capacity.comparison.differences import ABSENT, flat, frozen, spoken
 from capacity.config import Recipe
 from capacity.estimate import Estimate
+from capacity.runs.fingerprint import differences
 
 SCHEMA = "capacity/result"
 SCHEMA_VERSION = 1
@@ -33,14 +34,19 @@ def changed_fields(before: Recipe, now: Recipe, *, ignored: tuple[str, ...] = ()
         ignored: Fields that may differ, by dotted name.
 
     Returns:
-        As `training.lr was 0.5, is 0.25`; empty where nothing differs.
+        As `training.lr was 0.5, is 0.25`; empty where nothing differs. Of a fingerprint, what it
+        is that differs.
     """
     old, new = flat(before.model_dump(mode="json")), flat(now.model_dump(mode="json"))
-    said = [
-        f"{name} was {spoken(old.get(name, ABSENT))}, is {spoken(new.get(name, ABSENT))}"
-        for name in {**old, **new}
-        if name not in ignored and frozen(old.get(name, ABSENT)) != frozen(new.get(name, ABSENT))
-    ]
+    said = []
+    for name in {**old, **new}:
+        was, now_is = old.get(name, ABSENT), new.get(name, ABSENT)
+        if name in ignored or frozen(was) == frozen(now_is):
+            continue
+        if name == "tasks.fingerprint" and isinstance(was, str) and isinstance(now_is, str):
+            said += differences(was, now_is)
+        else:
+            said.append(f"{name} was {spoken(was)}, is {spoken(now_is)}")
     more = len(said) - _SHOWN
     return "; ".join(said[:_SHOWN]) + (f"; and {more} more" if more > 0 else "")
 

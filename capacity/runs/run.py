@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import inspect
 from collections.abc import Callable
 from contextlib import suppress
@@ -25,6 +24,7 @@ from capacity.runs.environment import describe
 from capacity.runs.execute import Execution
 from capacity.runs.files import read_tensors
 from capacity.runs.lesson import NotRepeatedError
+from capacity.runs.probes import fingerprint_of
 from capacity.runs.progress import Progress
 from capacity.runs.unfinished import (
     fresh_directory,
@@ -214,9 +214,13 @@ def run(
     new_model = _model_factory(recipe, model, sequence)
     progress = Progress(quiet=quiet)
     if "custom" in {recipe.tasks.dataset, recipe.model.kind}:
-        recipe = _with_fingerprint(recipe, sequence, new_model)
+        # What the fields cannot say, so that two recipes differ if these do.
+        taken = fingerprint_of(sequence, new_model)
+        section = recipe.tasks.model_copy(update={"fingerprint": taken})
+        recipe = recipe.model_copy(update={"tasks": section})
     earlier = None if out is not None else left_unfinished(recipe)
     directory = RunDirectory(fresh_directory(recipe.name) if out is None else path_of("out", out))
+    recipe = directory.as_kept(recipe)
     # Everything that can be wrong with the request is wrong before the directory is touched.
     execution = Execution(
         recipe, sequence, new_model, directory, where, progress, checkpoint_minutes=minutes
@@ -368,20 +372,3 @@ def _takes_nothing(function: Callable[..., object]) -> bool:
     except ValueError:  # one of C's, which does not say
         return True
     return True
-
-
-def _with_fingerprint(
-    recipe: Recipe, tasks: TaskSequence, new_model: Callable[[int], nn.Module]
-) -> Recipe:
-    """Put into the recipe what its fields cannot say, so that two recipes differ if these do."""
-    digest = hashlib.sha256()
-    for task in tasks.tasks:
-        loss = getattr(task.loss, "__qualname__", task.loss)
-        digest.update(f"{task.name} {task.outputs} {loss}".encode())
-        for tensor in (task.train.x, task.train.y, task.test.x, task.test.y):
-            digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
-    for name, tensor in new_model(0).state_dict().items():
-        digest.update(f"{name} {tuple(tensor.shape)}".encode())
-        digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
-    section = recipe.tasks.model_copy(update={"fingerprint": digest.hexdigest()[:16]})
-    return recipe.model_copy(update={"tasks": section})

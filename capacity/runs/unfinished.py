@@ -55,7 +55,7 @@ def left_unfinished(recipe: Recipe) -> Path | None:
         try:
             state = directory.status().get("state", "running")
             cut_off = state in UNFINISHED and not directory.busy
-            if cut_off and directory.recipe() == recipe:
+            if cut_off and directory.recipe() == directory.as_kept(recipe):
                 return directory.path
         except ValueError:
             continue  # what cannot be read is no run to go on with

@@ -1,0 +1,129 @@
+"""The fingerprint of tasks and networks that only Python has, taken by evaluating them."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+from capacity.dynamics.flat import FlatModel
+from capacity.runs.epochs import check_head
+from capacity.runs.fingerprint import to_text
+from capacity.tasks.task import Task, TaskSequence
+
+_SAMPLES = 8
+_PROJECTIONS = 3
+_AWAY = 0.5
+_SEED = 20_260_101
+
+
+def fingerprint_of(tasks: TaskSequence, new_model: Callable[[int], nn.Module]) -> str:
+    """Take the fingerprint of what a run would learn, and of the network that would learn it.
+
+    Outputs, losses and gradients are taken at the initial parameters and away from them: a last
+    layer that starts at zero hides the layers before it.
+
+    Args:
+        tasks: The tasks.
+        new_model: Builds a network from a seed.
+
+    Returns:
+        The fingerprint (see `fingerprint`).
+
+    Raises:
+        ValueError: If the network does not fit the tasks, or a loss cannot be taken.
+    """
+    cpu = torch.device("cpu")
+    module, on_cpu = new_model(0), tasks.to(cpu)
+    model = FlatModel(module).to(cpu)
+    start = model.initial().to(cpu)
+    check_head(model, start, on_cpu)
+    source = torch.Generator().manual_seed(_SEED)
+    size = start.abs().clamp_min(0.1 * float(start.square().mean().sqrt()) + 1e-3)
+    noise = torch.randn(start.shape, generator=source, dtype=torch.float64).to(start.dtype)
+    outputs: list[Tensor] = []
+    losses: list[Tensor] = []
+    slopes: list[Tensor] = []
+    for point in (start, start + _AWAY * size * noise):
+        theta = point.clone().requires_grad_()
+        weighed = torch.zeros((), dtype=torch.float64)
+        for task in on_cpu.tasks:
+            made, loss = _evaluated(model, theta, task)
+            outputs.append(made.detach().double().reshape(-1))
+            losses.append(loss.detach().double().reshape(1))
+            weighed = weighed + loss.double() * _signs(1, source)[0]
+        (slope,) = torch.autograd.grad(weighed, theta, allow_unused=True)
+        slopes.append((torch.zeros_like(point) if slope is None else slope).double())
+    numbers = {
+        name: _projected(torch.cat(values), source)
+        for name, values in (("forward", outputs), ("loss", losses), ("slope", slopes))
+    }
+    # Two functions of the same values are the same loss, whatever they are called.
+    named = [task.loss if isinstance(task.loss, str) else "" for task in tasks.tasks]
+    digests = {
+        "data": _digest_of_data(tasks),
+        "network": _digest_of(module),
+        "named": hashlib.sha256(" ".join(named).encode()).hexdigest()[:8],
+    }
+    return to_text(digests, numbers)
+
+
+def _evaluated(model: FlatModel, theta: Tensor, task: Task) -> tuple[Tensor, Tensor]:
+    """Run a few samples through the network and the loss; both may write into their inputs."""
+    few = task.train.first(_SAMPLES)
+    outputs = model.outputs(theta, few.x.clone())
+    kept = outputs.detach().clone()
+    try:
+        loss = task.loss_of(outputs, few.y.clone())
+    except Exception as error:
+        said = " ".join(f"{type(error).__name__}: {error}".split())
+        raise ValueError(
+            f"task {task.name!r}: loss cannot be taken of outputs {tuple(kept.shape)} and targets "
+            f"{tuple(few.y.shape)} ({said}); pass a function of (outputs, targets) that returns "
+            "the mean"
+        ) from error
+    if not isinstance(loss, Tensor) or loss.numel() != 1:
+        shown = f"shape {tuple(loss.shape)}" if isinstance(loss, Tensor) else type(loss).__name__
+        raise ValueError(
+            f"task {task.name!r}: loss returns {shown}; it must return one number, the mean over "
+            "the samples"
+        )
+    return kept, loss.reshape(())
+
+
+def _projected(values: Tensor, source: torch.Generator) -> list[float]:
+    """Sum up many numbers in a few, of which some change if any of them does."""
+    found = [float(values.norm())]
+    for _ in range(_PROJECTIONS):
+        found.append(float(values @ _signs(len(values), source)))
+    return found
+
+
+def _signs(count: int, source: torch.Generator) -> Tensor:
+    return 2.0 * torch.randint(2, (count,), generator=source).double() - 1.0
+
+
+def _digest_of_data(tasks: TaskSequence) -> str:
+    digest = hashlib.sha256()
+    for task in tasks.tasks:
+        digest.update(f"{task.name} {task.outputs}".encode())
+        for tensor in (task.train.x, task.train.y, task.test.x, task.test.y):
+            _update(digest, "", tensor)
+    return digest.hexdigest()[:16]
+
+
+def _digest_of(module: nn.Module) -> str:
+    digest = hashlib.sha256()
+    for name, tensor in module.state_dict().items():
+        _update(digest, name, tensor)
+    trained = [name for name, parameter in module.named_parameters() if parameter.requires_grad]
+    digest.update(" ".join(trained).encode())
+    return digest.hexdigest()[:16]
+
+
+def _update(digest: hashlib._Hash, name: str, tensor: Tensor) -> None:
+    digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+    plain = tensor.detach().cpu().contiguous()
+    digest.update(plain.reshape(-1).view(torch.uint8).numpy().tobytes())
