@@ -17,7 +17,6 @@ from torch import Tensor
 from capacity import config
 from capacity.checks import path_of
 from capacity.config import Recipe
-from capacity.runs.fingerprint import with_the_same
 from capacity.runs.files import (
     is_temporary,
     read_json,
@@ -26,6 +25,7 @@ from capacity.runs.files import (
     to_json,
     write_atomically,
 )
+from capacity.runs.fingerprint import with_the_same
 from capacity.runs.journal import Journal
 from capacity.runs.lock import DirectoryLock
 from capacity.runs.reading import changed_fields, check_result

@@ -1,9 +1,10 @@
 """What a recipe cannot say of tasks and networks that only Python has, as text that two runs share.
 
-The text has a part per subject: `data`, `network` and `named` are digests of bytes; `forward`, `loss` and
-`slope` are numbers that the networks' outputs, the losses and their gradients came to on a few
-samples. Numbers of one function agree on two machines but for rounding, so they are compared within
-a tolerance; code is not looked at, because the same code may do two things, and other code the same.
+The text has a part per subject: `data`, `network` and `named` are digests of bytes; `forward`,
+`loss` and `slope` are numbers that the networks' outputs, the losses and their gradients came to on
+a few samples. Numbers of one function agree on two machines but for rounding, so they are compared
+within a tolerance; code is not looked at, because the same code may do two things, and other code
+the same.
 """
 
 from __future__ import annotations

@@ -30,10 +30,8 @@ def fingerprint_of(tasks: TaskSequence, new_model: Callable[[int], nn.Module]) -
         new_model: Builds a network from a seed.
 
     Returns:
-        The fingerprint (see `fingerprint`).
-
-    Raises:
-        ValueError: If the network does not fit the tasks, or a loss cannot be taken.
+        The fingerprint (see `fingerprint`). A network that does not fit the tasks, and a loss that
+        cannot be taken, are ValueErrors.
     """
     cpu = torch.device("cpu")
     module, on_cpu = new_model(0), tasks.to(cpu)
