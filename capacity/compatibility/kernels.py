@@ -143,12 +143,13 @@ def _layer_features(
         def hook(_: nn.Module, inputs: tuple[Tensor, ...], out: Tensor) -> Tensor:
             # Adding zero gives the layer's output a gradient of its own, sample by sample.
             nothing = torch.zeros_like(out, requires_grad=True)
-            seen.append((name, inputs[0].detach(), nothing))
+            seen.append((name, inputs[0].detach().clone(), nothing))  # a later layer may write
             return out + nothing
 
         return hook
 
     layers = model.layers()
+    model.writes_into(x)
     handles = [layers[name].register_forward_hook(watch(name)) for name in linear]
     try:
         with torch.enable_grad():

@@ -11,6 +11,7 @@ from torch.func import functional_call
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.parameter import UninitializedParameter
 
+from capacity.in_place import own_copy, writes
 from capacity.tasks.task import Task
 
 _STATEFUL = (nn.modules.batchnorm._BatchNorm, nn.modules.instancenorm._InstanceNorm)
@@ -23,7 +24,7 @@ class FlatModel:
 
     theta lists the parameters with `requires_grad`, in `named_parameters` order (theory, section
     1); everything else (frozen parameters, buffers) is held fixed. The module itself is copied and
-    never changed.
+    never changed. Nor are inputs: a module that writes into its input is given a copy.
 
     Attributes:
         names: Parameter names, in order.
@@ -73,6 +74,7 @@ class FlatModel:
                 "convert them to one, as with model.float()"
             )
         self._module = module
+        self._writes: dict[tuple[torch.dtype, int], bool] = {}
         (self._dtype,) = dtypes
         self._fixed = {
             **{n: p.detach() for n, p in module.named_parameters() if not p.requires_grad},
@@ -181,7 +183,32 @@ class FlatModel:
         if theta.dtype != self._dtype:  # the same network in another precision
             fixed = {n: t.to(theta.dtype) if t.is_floating_point() else t for n, t in fixed.items()}
         with sdpa_kernel(SDPBackend.MATH):
+            if self.writes_into(x):
+                x = own_copy(x, theta)
             return functional_call(self._module, {**self.unflatten(theta), **fixed}, (x,))
+
+    def writes_into(self, x: Tensor) -> bool:
+        """Tell whether the module writes into its input, so that each call needs a copy.
+
+        Tried out once per kind of input, by a call of the module, which is why hooks that record
+        calls are hung up after this.
+
+        Args:
+            x: Inputs (n, ...).
+
+        Returns:
+            Whether it does.
+        """
+        kind = (x.dtype, x.dim())
+        if kind not in self._writes:
+            (self._writes[kind],) = writes(self._alone, x)
+        return self._writes[kind]
+
+    def _alone(self, x: Tensor) -> None:
+        # Call the module at its own parameters, on buffers that may change.
+        fixed = {name: part.clone() for name, part in self._fixed.items()}
+        own = {n: p.detach() for n, p in self._module.named_parameters() if p.requires_grad}
+        functional_call(self._module, {**own, **fixed}, (x,))
 
     def layer_inputs(self, theta: Tensor, x: Tensor) -> dict[str, Tensor]:
         """Run the network and keep what enters each layer.
@@ -199,10 +226,11 @@ class FlatModel:
         def keep(name: str) -> Callable[[nn.Module, tuple[Tensor, ...]], None]:
             def hook(_: nn.Module, inputs: tuple[Tensor, ...]) -> None:
                 if inputs and isinstance(inputs[0], Tensor) and len(inputs[0]) == len(x):
-                    found.setdefault(name, []).append(inputs[0].detach())
+                    found.setdefault(name, []).append(inputs[0].detach().clone())
 
             return hook
 
+        self.writes_into(x)
         hooks = [
             part.register_forward_pre_hook(keep(name))
             for name, part in self._module.named_modules()

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
 from capacity.checks import finite_tensor, one_of
+from capacity.in_place import Guarded
 from capacity.notebook import InNotebook
 
 LossFunction = Callable[[Tensor, Tensor], Tensor]
@@ -147,8 +149,11 @@ class Task(InNotebook):
         Returns:
             A scalar, in the loss's own unit (nats for cross-entropy).
         """
-        loss = LOSSES[self.loss] if isinstance(self.loss, str) else self.loss
-        return loss(self.select(outputs), targets)
+        return self._loss(self.select(outputs), targets)
+
+    @cached_property
+    def _loss(self) -> LossFunction:
+        return LOSSES[self.loss] if isinstance(self.loss, str) else Guarded(self.loss)
 
     def accuracy_of(self, outputs: Tensor, targets: Tensor) -> Tensor:
         """Share of samples whose largest output is their target.

@@ -11,6 +11,7 @@ from capacity.dynamics.flat import FlatModel, flatten
 from capacity.dynamics.own_steps import AnyStep
 from capacity.dynamics.updates import SGD, State
 from capacity.estimate import Estimate
+from capacity.in_place import Guarded
 from capacity.tasks.task import LOSSES, LossFunction
 from capacity.transport.counts import Thresholds
 from capacity.transport.jacobian import TrainingJacobian
@@ -85,7 +86,7 @@ class TransportTracker:
             loss = LOSSES[one_of("loss", loss, LOSSES)]
         elif not callable(loss):
             raise ValueError(f"loss = {loss!r} must be a name or a function of (outputs, targets)")
-        bound = loss
+        bound = Guarded(loss)
         if tangents is None:
             tangents = min(64, self._flat.size)
         if positive_int("tangents", tangents) > self._flat.size:
