@@ -11,6 +11,8 @@ from pathlib import Path
 from types import FrameType
 from typing import NoReturn
 
+from capacity.text import visible
+
 FAILED = 1
 USER_ERROR = 2
 INTERRUPTED = 130
@@ -123,7 +125,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         return command[parsed.command](parsed)
     except ValueError as error:
-        print(f"capacity: {' '.join(str(error).split())}", file=sys.stderr)
+        _complain(error)
         return USER_ERROR
     except KeyboardInterrupt:
         print("capacity: interrupted", file=sys.stderr)
@@ -170,11 +172,10 @@ def _run(parsed: argparse.Namespace) -> int:
     except RunFailedError as error:
         if not isinstance(error.__cause__, OSError):
             raise  # ours: the traceback says where
-        print(f"capacity: {' '.join(str(error).split())}", file=sys.stderr)
-        return FAILED
-    code = FAILED if made.status == "diverged" else 0
-    print(made.path / "report.html")
-    return code
+        return _failed(error)
+    page = made.path / "report.html"
+    print(page if page.is_file() else made.path)
+    return FAILED if made.status == "diverged" or not page.is_file() else 0
 
 
 def _take_up(parsed: argparse.Namespace) -> None:
@@ -225,17 +226,25 @@ def _run_seeds(parsed: argparse.Namespace) -> int:
 
 
 def _report(parsed: argparse.Namespace) -> int:
+    from capacity.report.renderer import RenderingError
     from capacity.runs.run import open_run
 
-    print(open_run(parsed.run).report(parsed.output))
+    try:
+        print(open_run(parsed.run).report(parsed.output))
+    except RenderingError as error:
+        return _failed(error)
     return 0
 
 
 def _compare(parsed: argparse.Namespace) -> int:
     from capacity.comparison.compare import compare
+    from capacity.report.renderer import RenderingError
 
     made = compare(*parsed.runs)
-    path = made.report(parsed.output)
+    try:
+        path = made.report(parsed.output)
+    except RenderingError as error:
+        return _failed(error)
     print(made)
     print()
     print(path)
@@ -275,6 +284,15 @@ def _validate(parsed: argparse.Namespace) -> int:
 
     print(config.load(parsed.recipe, parsed.overrides).to_yaml(), end="")
     return 0
+
+
+def _failed(error: Exception) -> int:
+    _complain(error)
+    return FAILED
+
+
+def _complain(error: Exception) -> None:
+    print(visible(f"capacity: {' '.join(str(error).split())}"), file=sys.stderr)
 
 
 def _interrupt(_signal: int, _frame: FrameType | None) -> None:

@@ -7,6 +7,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import fields, is_dataclass
 from typing import Any
 
+from capacity.text import visible
+
 _ROWS = 24
 _LONGEST = 160
 
@@ -100,4 +102,5 @@ def _short(value: object) -> str:
 
 
 def _text(text: str) -> str:
+    text = visible(text)
     return html.escape(text if len(text) <= _LONGEST else f"{text[: _LONGEST - 1]}\u2026")

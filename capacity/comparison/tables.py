@@ -11,6 +11,7 @@ from capacity.comparison.gather import Entry, Gathered, Variant
 from capacity.comparison.measures import Quantity
 from capacity.report.format import Cell, cell, header_cell, plural, text_cell
 from capacity.report.tables import Table
+from capacity.text import visible
 
 
 def summary_table(gathered: Gathered) -> Table:
@@ -243,7 +244,7 @@ def terminal(gathered: Gathered) -> str:
     ]
     if out:
         lines += ["", f"not counted: {plural(len(out), 'run')}", *out]
-    return "\n".join(lines)
+    return visible("\n".join(lines))
 
 
 def _columns(rows: list[list[str]]) -> list[str]:

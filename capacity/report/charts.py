@@ -12,10 +12,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import altair as alt
-import vl_convert
 
+from capacity.report import renderer
 from capacity.report.pictures import compact
 from capacity.report.tables import Table
+from capacity.text import visible_record
 
 WIDE, HALF, NARROW = 940, 450, 340
 """Widths of the static pictures, px: full column, half column, telephone."""
@@ -126,7 +127,7 @@ class Figure:
         width = NARROW if narrow else HALF if self.half else WIDE
         # What only answers the pointer has no place in a picture.
         layers = [part for part in self.spec["layer"] if part.get("name") != HOVER]
-        drawn = str(vl_convert.vegalite_to_svg({**self.spec, "layer": layers, "width": width}))
+        drawn = renderer.draw({**self.spec, "layer": layers, "width": width})
         return compact(drawn, f"{self.id}-{'narrow' if narrow else 'wide'}")
 
 
@@ -243,7 +244,7 @@ def spec(chart: alt.Chart | alt.LayerChart, *, height: int) -> dict[str, Any]:
     """
     # Validation by Altair; the theme that a user may have enabled must not reach the report.
     with alt.theme.enable("none"):
-        made: dict[str, Any] = chart.properties(height=height).to_dict()
+        made: dict[str, Any] = visible_record(chart.properties(height=height).to_dict())
     # The version in $schema is Altair's; the library that draws comes from vl-convert.
     made.pop("$schema", None)
     _share_data(made)
@@ -290,7 +291,7 @@ def javascript() -> str:
     Returns:
         JavaScript that may stand inside a `<script>` element.
     """
-    bundle = str(vl_convert.javascript_bundle(_GLOBALS))
+    bundle = renderer.bundle(_GLOBALS)
     # Inside strings, where these stand, the backslash changes nothing for JavaScript.
     return bundle.replace("</script", "<\\/script").replace("<!--", "<\\!--")
 

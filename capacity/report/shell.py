@@ -13,6 +13,7 @@ from markupsafe import Markup, escape
 
 from capacity.report.charts import Figure, javascript, script_json
 from capacity.report.format import number, plural
+from capacity.text import visible
 
 _SYMBOL = re.compile(r"\b([A-Za-z])_([A-Za-z0-9])\b|\|([A-Za-z0-9\u2212\u0394\u03b8 ]+)\|_F²")
 _OWN_COLORS = 8
@@ -30,10 +31,9 @@ def page(template: str, figures: Sequence[Figure], colors: int, **content: objec
     Returns:
         HTML.
     """
-    return (
-        _environment()
-        .get_template(template)
-        .render(
+    made = _environment().get_template(template)
+    return visible(
+        made.render(
             colors=_colors(colors),
             specs=Markup(script_json({figure.id: figure.script() for figure in figures})),
             bundle=Markup(_bundle()) if figures else "",

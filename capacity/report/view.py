@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from capacity.estimate import Estimate, Status, from_samples, not_defined
+from capacity.text import visible
 
 Record = Mapping[str, Any]
 _PREFIX = re.compile(r"^task (\d+)\s*[:\u00b7-]\s*", re.IGNORECASE)
@@ -48,7 +49,7 @@ class RunView:
     @property
     def name(self) -> str:
         """Name of the run."""
-        return str(self.result.get("name") or self.recipe.get("name") or "run")
+        return visible(str(self.result.get("name") or self.recipe.get("name") or "run"))
 
     @property
     def compressed(self) -> bool:
@@ -97,7 +98,7 @@ class RunView:
     @property
     def names(self) -> list[str]:
         """Names of the tasks, without a running number that the report prints itself."""
-        plain = [str(task["name"]) for task in self.tasks]
+        plain = [visible(str(task["name"])) for task in self.tasks]
         short = [_PREFIX.sub("", name).strip() for name in plain]
         # A task that was given no name of its own is called "task 0": count that from 1 too.
         bare = [name == f"task {i}" for i, name in enumerate(plain)]

@@ -54,7 +54,11 @@ def to_json(record: object) -> bytes:
     Returns:
         UTF-8 bytes.
     """
-    return (json.dumps(record, indent=1, allow_nan=False, ensure_ascii=False) + "\n").encode()
+    text = json.dumps(record, indent=1, allow_nan=False, ensure_ascii=False) + "\n"
+    try:
+        return text.encode()
+    except UnicodeEncodeError:  # half a character: only an escape can say it
+        return (json.dumps(record, indent=1, allow_nan=False) + "\n").encode()
 
 
 def parse_json(content: bytes) -> Any:

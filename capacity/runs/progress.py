@@ -7,6 +7,8 @@ from typing import TextIO
 
 from tqdm import tqdm
 
+from capacity.text import visible
+
 
 class Progress:
     """Shows what a run is doing.
@@ -22,14 +24,16 @@ class Progress:
         self._label = ""
         self.terminal = not quiet and self._stream.isatty()
 
-    def line(self, text: str) -> None:
+    def line(self, text: str, *, trouble: bool = False) -> None:
         """Print one line that stays.
 
         Args:
             text: The line.
+            trouble: Whether it must be read; that is said where progress is not shown, too.
         """
-        if self._quiet:
+        if self._quiet and not trouble:
             return
+        text = visible(text)
         if self._bar is not None:
             self._bar.write(text, file=self._stream)
         else:

@@ -128,7 +128,9 @@ class RunTables:
             return
         columns: Mapping[str, str] = LOGGED if name == "metrics" else COLUMNS[name]
         structure = "[{" + ", ".join(f'"{c}": {json.dumps(k)}' for c, k in columns.items()) + "}]"
-        text = json.dumps([{column: row.get(column) for column in columns} for row in rows])
+        kept = [{column: row.get(column) for column in columns} for row in rows]
+        # Half a character is no text to a database.
+        text = json.dumps(kept, ensure_ascii=False).encode(errors="replace").decode()
         asked = "SELECT unnest(from_json(?::JSON, ?), max_depth := 2)"
         if name == "metrics":
             # Lists that are unnested side by side go row by row.

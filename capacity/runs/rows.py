@@ -8,6 +8,7 @@ from typing import Any
 
 from capacity.checks import one_of
 from capacity.notebook import table
+from capacity.text import visible
 
 _SHOWN = 40
 _WIDEST = 32
@@ -90,7 +91,9 @@ class Rows:
 
 
 def _cut(value: object) -> str:
-    text = f"{value:.6g}" if isinstance(value, float) else str("" if value is None else value)
+    text = (
+        f"{value:.6g}" if isinstance(value, float) else visible(str("" if value is None else value))
+    )
     return text if len(text) <= _WIDEST else f"{text[: _WIDEST - 1]}\u2026"
 
 

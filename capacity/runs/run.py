@@ -242,8 +242,8 @@ def run(
                 said = how_to_resume(recipe, earlier)
                 progress.line(f"an earlier run of this recipe was cut off; {said} with it")
             _carry_out(execution, recipe, directory, progress)
-        progress.line(f"report: {made.report()}")
-        directory.journal(recipe).clear()
+        if _reported(made, progress):
+            directory.journal(recipe).clear()
     finally:
         directory.release()
     return made
@@ -312,6 +312,21 @@ def _carry_out(
             f"{how_to_resume(recipe, directory.path)})"
         ) from error
     directory.set_status(state)
+
+
+def _reported(made: Run, progress: Progress) -> bool:
+    """Write the report; a run whose report fails is finished all the same."""
+    from capacity.report.renderer import RenderingError
+
+    try:
+        path = made.report()
+    except (ValueError, RenderingError) as error:
+        again = shell_call("capacity", "report", made.path)
+        said = f"the run is finished, but its report could not be written: {error}"
+        progress.line(f"{said}; try again with `{again}`", trouble=True)
+        return False
+    progress.line(f"report: {path}")
+    return True
 
 
 def _resolve(

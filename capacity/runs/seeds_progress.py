@@ -8,6 +8,8 @@ from typing import TextIO
 
 from tqdm import tqdm
 
+from capacity.text import visible
+
 
 class SeedsProgress:
     """Shows how far the seeds of a recipe are.
@@ -34,6 +36,7 @@ class SeedsProgress:
         """
         if self._quiet:
             return
+        text = visible(text)
         with self._lock:
             if self._all is not None:
                 self._all.write(text, file=self._stream)
@@ -101,7 +104,7 @@ class SeedsProgress:
         with self._lock:
             bar = self._bars.get(slot)
             if bar is not None:
-                bar.set_postfix_str(text.removesuffix(" ...")[:40])
+                bar.set_postfix_str(visible(text).removesuffix(" ...")[:40])
 
     def finished(self, seed: int, slot: int, said: str) -> None:
         """Say how a seed ended.

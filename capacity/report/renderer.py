@@ -1,0 +1,136 @@
+"""Charts are drawn in a process of their own: what aborts there takes nobody along."""
+
+from __future__ import annotations
+
+import atexit
+import json
+import os
+import subprocess
+import sys
+import threading
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+_SCRIPT = Path(__file__).with_name("vega_process.py")
+
+
+class RenderingError(RuntimeError):
+    """A chart could not be drawn."""
+
+
+class _Renderer:
+    """Asks the drawing process, which is started when it is needed."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._process: subprocess.Popen[bytes] | None = None
+        self._owner = 0
+
+    def ask(self, request: dict[str, Any]) -> str:
+        """Have something made.
+
+        Args:
+            request: What the process understands.
+
+        Returns:
+            What it made.
+
+        Raises:
+            RenderingError: If it refuses, or ended over it.
+        """
+        line = json.dumps(request).encode() + b"\n"
+        with self._lock:
+            answer, code = self._exchange(line)
+            if code == 0:  # it had been idle for long, and left just now
+                answer, code = self._exchange(line)
+        if not answer:
+            raise RenderingError(f"the process that draws charts ended with exit code {code}")
+        record = json.loads(answer)
+        if "error" in record:
+            raise RenderingError(f"a chart cannot be drawn: {record['error']}")
+        return str(record["made"])
+
+    def _exchange(self, line: bytes) -> tuple[bytes, int | None]:
+        """Send a line; the answer, or nothing and the exit code."""
+        process = self._running()
+        assert process.stdin is not None
+        assert process.stdout is not None
+        answer = b""
+        try:
+            with suppress(OSError):
+                process.stdin.write(line)
+                process.stdin.flush()
+                answer = process.stdout.readline()
+        except BaseException:
+            # An answer that nobody waited for would be taken for that of the next question.
+            self._drop()
+            raise
+        if answer.endswith(b"\n"):
+            return answer, None
+        return b"", self._drop(ended=True)
+
+    def _running(self) -> subprocess.Popen[bytes]:
+        if self._owner != os.getpid():  # a fork must not talk over its parent's pipe
+            self._process = None
+        if self._process is None or self._process.poll() is not None:
+            self._drop()
+            self._owner = os.getpid()
+            try:
+                self._process = subprocess.Popen(
+                    # -P: this folder holds modules that are named like others'.
+                    [sys.executable, "-P", str(_SCRIPT)],
+                    stdin=subprocess.PIPE,
+                    stdout=subprocess.PIPE,
+                    stderr=subprocess.DEVNULL,
+                    cwd=_SCRIPT.parent,  # ours may be gone
+                )
+            except OSError as error:
+                raise RenderingError(
+                    f"the process that draws charts cannot start ({error.strerror})"
+                ) from None
+        return self._process
+
+    def _drop(self, *, ended: bool = False) -> int | None:
+        process, self._process = self._process, None
+        if process is None:
+            return None
+        if not ended:
+            process.kill()
+        for pipe in (process.stdin, process.stdout):
+            with suppress(OSError):
+                pipe.close()  # type: ignore[union-attr]
+        return process.wait()
+
+    def close(self) -> None:
+        """End the process."""
+        if self._owner == os.getpid():
+            self._drop()
+
+
+_RENDERER = _Renderer()
+atexit.register(_RENDERER.close)
+
+
+def draw(chart: dict[str, Any]) -> str:
+    """Draw a chart.
+
+    Args:
+        chart: A Vega-Lite specification.
+
+    Returns:
+        An `<svg>` element. What cannot be drawn is a RenderingError.
+    """
+    return _RENDERER.ask({"chart": chart})
+
+
+def bundle(script: str) -> str:
+    """Bundle the libraries that draw in a browser.
+
+    Args:
+        script: JavaScript that uses them.
+
+    Returns:
+        JavaScript.
+    """
+    return _RENDERER.ask({"script": script})
