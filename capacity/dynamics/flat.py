@@ -8,9 +8,9 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
-from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.parameter import UninitializedParameter
 
+from capacity.dynamics.kernels import differentiable, is_recurrent
 from capacity.in_place import own_copy, writes
 from capacity.tasks.task import Task
 
@@ -73,7 +73,7 @@ class FlatModel:
                 f"model has trainable parameters of dtypes {sorted(map(str, dtypes))}; "
                 "convert them to one, as with model.float()"
             )
-        self._module = module
+        self._module, self._recurrent = module, is_recurrent(module)
         self._writes: dict[tuple[torch.dtype, int], bool] = {}
         (self._dtype,) = dtypes
         self._fixed = {
@@ -178,11 +178,10 @@ class FlatModel:
         Returns:
             Outputs (n, n_outputs).
         """
-        # Fused attention has neither a second derivative nor a JVP; the math kernel has both.
         fixed = self._fixed
         if theta.dtype != self._dtype:  # the same network in another precision
             fixed = {n: t.to(theta.dtype) if t.is_floating_point() else t for n, t in fixed.items()}
-        with sdpa_kernel(SDPBackend.MATH):
+        with differentiable(recurrent=self._recurrent):
             if self.writes_into(x):
                 x = own_copy(x, theta)
             return functional_call(self._module, {**self.unflatten(theta), **fixed}, (x,))

@@ -8,6 +8,7 @@ by stochastic Lanczos quadrature with fresh probes. Other steps: `framed_log_vol
 from __future__ import annotations
 
 import math
+from array import array
 
 import torch
 from torch import Tensor
@@ -36,8 +37,8 @@ class LogVolume:
     ) -> None:
         self._products, self._update = products, update
         self._probes, self._nodes, self._generator = probes, nodes, generator
-        self._values: list[Tensor] = []
-        self._variances: list[Tensor] = []
+        # Numbers, not tensors: a tensor takes half a kilobyte, and a training many steps.
+        self._values, self._variances = array("d"), array("d")
         self._folds = 0
 
     @torch.no_grad()
@@ -59,8 +60,8 @@ class LogVolume:
         nodes = nodes + decay
         shrink = (1 - lr * nodes).abs().clamp(min=_TINY)
         samples = size * (weights * shrink.log()).sum(-1)
-        self._values.append(samples.mean())
-        self._variances.append(samples.var() / self._probes)
+        self._values.append(float(samples.mean()))
+        self._variances.append(float(samples.var()) / self._probes)
         self._folds += int((lr * nodes > 1).any())
 
     def state(self) -> dict[str, Tensor]:
@@ -71,8 +72,8 @@ class LogVolume:
         """
         made = {"folds": torch.tensor(self._folds)}
         if self._values:
-            made["values"] = torch.stack(self._values)
-            made["variances"] = torch.stack(self._variances)
+            made["values"] = _tensor(self._values)
+            made["variances"] = _tensor(self._variances)
         return made
 
     def restore(self, kept: dict[str, Tensor]) -> None:
@@ -83,12 +84,13 @@ class LogVolume:
         """
         self._folds = int(kept["folds"])
         if "values" in kept:
-            self._values, self._variances = list(kept["values"]), list(kept["variances"])
+            self._values = array("d", kept["values"].tolist())
+            self._variances = array("d", kept["variances"].tolist())
 
     @property
     def steps(self) -> Tensor:
         """log|det| of every step so far, float64."""
-        return torch.stack(self._values) if self._values else torch.zeros(0, dtype=torch.float64)
+        return _tensor(self._values)
 
     def estimate(self) -> Estimate:
         """Sum up.
@@ -102,8 +104,8 @@ class LogVolume:
         if not self._values:
             return not_defined("No step was taken.")
         count = len(self._values)
-        value = float(self.steps.sum())
-        stderr = math.sqrt(float(torch.stack(self._variances).sum()))
+        value = math.fsum(self._values)
+        stderr = math.sqrt(math.fsum(self._variances))
         note = ""
         if self._folds:
             note = (
@@ -117,3 +119,7 @@ class LogVolume:
             cost=float(count * self._probes * self._nodes),
             note=note,
         )
+
+
+def _tensor(numbers: array[float]) -> Tensor:
+    return torch.tensor(numbers.tolist(), dtype=torch.float64)

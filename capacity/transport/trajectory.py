@@ -93,13 +93,14 @@ class Trajectory:
         self.stride = 1
         self._states: dict[int, State] = {}
         self._steps: list[tuple[float, AnyStep]] = []
+        self._count = 0
         self._batches = BatchStore(data)
         self._size = 0
         self._state_bytes = 0
         self.lost = ""
 
     def __len__(self) -> int:
-        return len(self._steps)
+        return self._count
 
     @property
     def size(self) -> int:
@@ -108,7 +109,7 @@ class Trajectory:
         Raises:
             ValueError: If no step was recorded.
         """
-        if not self._steps:
+        if not self._count:
             raise ValueError("trajectory has no step; record the training before asking for J_t")
         return self._size
 
@@ -151,7 +152,7 @@ class Trajectory:
             ValueError: If theta changed its size, a moment is not of theta's, or `index` does not
                 lead to the batch.
         """
-        if self._steps and state[0].numel() != self.size:
+        if self._count and state[0].numel() != self.size:
             raise ValueError(
                 f"theta has {state[0].numel()} parameters at step {len(self) + 1}, {self.size} at "
                 "the first; J_t needs the same parameters throughout: start a new phase"
@@ -164,7 +165,8 @@ class Trajectory:
         position = len(self)
         if not self.lost:
             self._keep(position, state, x, y, index)
-        self._steps.append((lr, update or self.update))
+            self._steps.append((lr, update or self.update))
+        self._count += 1
         return TrainingStep(state, x, y, lr, position + 1, update or self.update)
 
     def forwards(self) -> Iterator[TrainingStep]:
@@ -205,7 +207,7 @@ class Trajectory:
                 f"steps take {self.bytes:,} bytes, and budget = {self.budget:,}; give it a larger "
                 "budget, or batches as indices into a fixed data set"
             )
-            self._states, self._batches = {}, BatchStore()
+            self._states, self._steps, self._batches = {}, [], BatchStore()
             if self.budget:  # with a budget of 0 nothing else was asked for
                 warnings.warn(
                     f"{self.lost}. Tangents and log-volume are followed on; products with J_t "

@@ -34,8 +34,26 @@ MODELS = {
 }
 
 
+class LastStep(nn.Module):
+    """What a recurrent layer gives at the last of three times."""
+
+    def __init__(self, kind):
+        super().__init__()
+        self.inner = kind(4, 5, batch_first=True)
+        self.head = nn.Linear(5, 3)
+
+    def forward(self, x):
+        return self.head(self.inner(x.unflatten(1, (3, 4)))[0][:, -1])
+
+
+RECURRENT = {
+    kind.__name__.lower(): (lambda kind=kind: LastStep(kind), (12,))
+    for kind in (nn.RNN, nn.GRU, nn.LSTM)
+}
+
+
 def problem(name):
-    build, shape = MODELS[name]
+    build, shape = (MODELS | RECURRENT)[name]
     flat = FlatModel(build())
 
     def loss(theta, x, y):
@@ -64,6 +82,19 @@ def test_matches_the_dense_hessian_at_fresh_points(name, float64):
         torch.testing.assert_close(product[0], moved, rtol=1e-4, atol=1e-6)
     assert len(products._ways) <= 4, "graphs are reused for the same shapes"
     assert products.untraced == ""
+
+
+# In single precision the CPU has kernels of its own, which know one derivative only.
+@pytest.mark.parametrize("name", ["attention", *RECURRENT])
+def test_layers_with_fused_kernels_have_products_in_single_precision(name):
+    flat, loss, draw = problem(name)
+    assert torch.backends.mkldnn.enabled
+    theta, (x, y), v = flat.initial(), draw(6), torch.randn(1, flat.size)
+    found = HessianProducts(loss)(theta, x, y, v)
+    dense = jacrev(grad(loss))(theta.double(), x.double(), y)
+    torch.testing.assert_close(found.double(), v.double() @ dense, rtol=1e-4, atol=1e-5)
+    assert torch.backends.mkldnn.enabled, "the caller's switches are as they were"
+    assert torch.backends.cudnn.enabled
 
 
 def test_a_loss_that_looks_at_values_still_works(float64):
