@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import nn
@@ -35,7 +36,8 @@ def differentiable(*, recurrent: bool) -> Iterator[None]:
     Yields:
         Nothing.
     """
-    switches = (torch.backends.mkldnn, torch.backends.cudnn) if recurrent else ()
+    backends: tuple[Any, ...] = (torch.backends.mkldnn, torch.backends.cudnn)
+    switches = backends if recurrent else ()
     before = [switch.enabled for switch in switches]
     try:
         for switch in switches:
