@@ -17,7 +17,7 @@ from typing import Annotated, Any, Literal, get_args
 import yaml
 from pydantic import BaseModel, BeforeValidator, Field, Strict, ValidationError, model_validator
 
-from capacity.checks import budget_given, nearest
+from capacity.checks import budget_given, nearest, one_of
 from capacity.config_strategy import PositiveFloat, PositiveInt, Section, Strategy
 
 Fraction = Annotated[float, Field(gt=0, lt=1)]
@@ -138,6 +138,7 @@ class Training(Section):
         Returns:
             One rate per step.
         """
+        one_of("training.schedule", self.schedule, ("constant", "cosine"))
         steps = self.steps(samples)
         if self.schedule == "cosine":
             return [self.lr * 0.5 * (1 + math.cos(math.pi * k / steps)) for k in range(steps)]

@@ -39,7 +39,7 @@ from criterion_scores import (
     scores,
 )
 
-from capacity.compatibility.criterion import LOST_FLOOR, lost_half_width
+from capacity.compatibility.directional import LOST_FLOOR, lost_half_width
 from capacity.compatibility.verdicts import PREDICTED, UNDECIDED, judge
 from capacity.estimate import Estimate
 

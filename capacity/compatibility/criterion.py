@@ -3,7 +3,7 @@
 - literal: m_B > R_A, dimensions of parameter space ([II]). Vacuous in over-parameterised networks.
 - capacity: what the old tasks leave of the kernel in the modes that B needs (`function_space`).
 - transport_cost: how much dearer B becomes when A is to be spared (`function_space`).
-- directional: the share of A's samples that B's gradient flow carries over their margins (`drift`).
+- directional: the share of A's samples that learning B carries over their margins (`directional`).
 
 The first three ask how much room there is, which is what avoiding forgetting would cost; plain
 training takes no notice of that, and none of them decides real cases. The directional form asks
@@ -17,21 +17,23 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 
 import torch
 from torch import Tensor
 
 from capacity.checks import finite_tensor, positive_float, positive_int
-from capacity.compatibility.drift import Drift, expected_drift
+from capacity.compatibility.directional import by_flow, by_forecast
+from capacity.compatibility.drift import LOST, expected_drift
 from capacity.compatibility.function_space import restrict_soft, room
 from capacity.compatibility.kernel_flow import learning_time
 from capacity.compatibility.output_space import check_fit
 from capacity.compatibility.preserving import default_tolerance
 from capacity.compatibility.transition_kernels import TransitionKernels
-from capacity.compatibility.verdicts import FormVerdict, Verdicts, judge, own_half_width
+from capacity.compatibility.verdicts import Verdicts, judge
 from capacity.config import Training
 from capacity.dynamics.flat import FlatModel
-from capacity.estimate import Z90, Estimate, Status, not_defined
+from capacity.estimate import Z90, Estimate, Status
 from capacity.tasks.task import Task
 
 SOURCE = "benchmarks/forecast/results/criterion.txt"
@@ -40,14 +42,25 @@ KEPT_THRESHOLD = 0.96
 """Share of N_eff kept, below which `capacity` predicts forgetting."""
 COST_THRESHOLD = 1.3
 """C above which `transport_cost` predicts forgetting."""
-LOST_THRESHOLD = 0.061
-"""Share of A lost above which `directional` predicts forgetting."""
-LOST_STRETCH = 0.95
-"""Factor that makes intervals of the share lost hold 90 % of the measured drops."""
-LOST_FLOOR = 0.01
-"""Added to their half-width before: where no sample changes sides there is no spread to see."""
 
 _OUTPUTS = 10
+_LEAST_DISPLACEMENT = 1e-6
+"""A scale to count by where B is not expected to move theta."""
+_BY_FLOW = (
+    "It sees where B moves A's outputs; on task pairs that chose nothing it told forgetting from "
+    "none best, while counts of dimensions and of room did not."
+)
+_BY_FORECAST = (
+    "Steps of {optimizer!r} that are clipped or scaled by their history are no gradient flow: a "
+    "compressed training of the network itself says what becomes of A, while counts of dimensions "
+    "and of room see the room only."
+)
+_DIVERGED = Estimate(value=None, status=Status.DIVERGED, note=LOST)
+_UNMOVED = Estimate(
+    value=None,
+    status=Status.NOT_RESOLVED,
+    note="B is not expected to move the parameters, so no displacement says what sparing A costs.",
+)
 _NOTES = {
     "literal": (
         "m_B > R_A. In an over-parameterised network R_A is about P and m_B a few dozen, so it "
@@ -61,7 +74,6 @@ _NOTES = {
         "Squared displacement that B takes if A is spared, over what it takes alone: the price of "
         "not forgetting, not whether plain training forgets."
     ),
-    "directional": "Share of A's held-out samples that B's gradient flow carries over the margin.",
 }
 
 
@@ -123,21 +135,28 @@ def assess_transition(
     positive_float("tolerance", tolerance)
 
     time = learning_time(training, len(new.train))
-    drift = None
+    drift, why, moved = None, _BY_FLOW, None
     if time is not None:
         drift = expected_drift(
             model, theta, old, new,
             time=time, new_samples=samples, old_samples=samples, groups=groups,
         )  # fmt: skip
+        directional, moved = by_flow(drift, tolerance), drift.displacement.value
+    else:
+        directional, moved = by_forecast(
+            model, theta, old, new, training, tolerance=tolerance, seed=seed
+        )
+        why = _BY_FORECAST.format(optimizer=training.optimizer)
     kernels = TransitionKernels(
         model, theta, old, new, samples=room_samples, outputs=_OUTPUTS, seed=seed
     )
     alpha = kernels.count / time if time is not None else kernels.needed_eigenvalue()
+    spoiled = _DIVERGED if drift is not None and moved is None else None
+    derived = displacement is None
     if displacement is None:
-        known = drift.displacement.value if drift is not None else None
-        displacement = kernels.displacement(alpha) if known is None else known
-        # A task that is learned already moves nothing, and any small scale will do.
-        displacement = max(displacement, 1e-6)
+        displacement = kernels.displacement(alpha) if moved is None else moved
+        if not displacement > _LEAST_DISPLACEMENT:
+            displacement, spoiled = _LEAST_DISPLACEMENT, spoiled or _UNMOVED
     threshold = 2 * tolerance / displacement**2
 
     restricted = restrict_soft(kernels.new, kernels.cross, kernels.old, 1 / threshold)
@@ -145,15 +164,22 @@ def assess_transition(
         kernels.new, restricted, kernels.residual,
         alpha=alpha, samples=kernels.count, groups=groups,
     )  # fmt: skip
+    measured = replace(
+        measured,
+        log_volume=_spoiled(measured.log_volume, spoiled),
+        kept=_spoiled(measured.kept, spoiled),
+        cost=_spoiled(measured.cost, spoiled),
+        extra=_spoiled(measured.extra, spoiled),
+    )
     removed = kernels.removed(threshold)
     room_left = capacity or Estimate(value=float(model.size - removed))
     need = dimension or kernels.dimension(threshold, groups=groups)
-    directional = _directional(drift, training, tolerance)
-    decides, why = _decide(directional)
+    # What is known of R_A and m_B does not hang on the displacement derived here.
+    literal = _difference(room_left, need)
+    if derived and (capacity is None or dimension is None):
+        literal = _spoiled(literal, spoiled)
     return Verdicts(
-        literal=judge(
-            "literal", _difference(room_left, need), 0.0, fires_above=False, note=_NOTES["literal"]
-        ),
+        literal=judge("literal", literal, 0.0, fires_above=False, note=_NOTES["literal"]),
         capacity=judge(
             "capacity", measured.kept, KEPT_THRESHOLD, fires_above=False, note=_NOTES["capacity"]
         ),
@@ -162,7 +188,7 @@ def assess_transition(
             fires_above=True, note=_NOTES["transport_cost"],
         ),
         directional=directional,
-        decides=decides,
+        decides="directional",
         why=why,
         room=measured,
         drift=drift,
@@ -170,43 +196,11 @@ def assess_transition(
         tolerance=tolerance,
         displacement=displacement,
         time=time,
-        warnings=_warnings(kernels, threshold, tolerance, removed, training),
+        warnings=_warnings(
+            kernels, threshold, tolerance, removed, training, flow=time is not None
+        ),
         source=SOURCE,
     )  # fmt: skip
-
-
-def _directional(drift: Drift | None, training: Training, tolerance: float) -> FormVerdict:
-    if drift is None:
-        lost = not_defined(
-            f"Steps of {training.optimizer!r}, clipped or scaled by their history, are no gradient "
-            "flow; the expected drift of A's outputs is not known."
-        )
-        return judge("directional", lost, LOST_THRESHOLD, fires_above=True)
-    if drift.lost.status is Status.NOT_DEFINED:
-        # Regression has no accuracy: a rise of the loss beyond its own noise is forgetting.
-        note = "Expected rise of A's loss under B's gradient flow, against the tolerance."
-        return judge("directional", drift.loss_rise, tolerance, fires_above=True, note=note)
-    return judge(
-        "directional", drift.lost, LOST_THRESHOLD,
-        fires_above=True, note=_NOTES["directional"], half_width=lost_half_width(drift.lost),
-    )  # fmt: skip
-
-
-def lost_half_width(lost: Estimate, *, stretch: float = LOST_STRETCH) -> float:
-    """Widen the interval of the share lost by what it does not know: the linearisation's error.
-
-    Where few samples of B decide, or A's are close to their margins, the linearisation errs most,
-    too: the interval is stretched, not added to, until it held 90 % of the drops that were measured
-    on the choosing half (split conformal prediction with a normalised score).
-
-    Args:
-        lost: Expected share lost.
-        stretch: The factor.
-
-    Returns:
-        Half of the 90 % interval for the drop of accuracy to come.
-    """
-    return stretch * (own_half_width(lost) + LOST_FLOOR)
 
 
 def _difference(room_left: Estimate, need: Estimate) -> Estimate:
@@ -223,16 +217,11 @@ def _difference(room_left: Estimate, need: Estimate) -> Estimate:
     )
 
 
-def _decide(directional: FormVerdict) -> tuple[str, str]:
-    if directional.margin is not None:
-        return "directional", (
-            "It sees where B moves A's outputs; on task pairs that chose nothing it told "
-            "forgetting from none best, while counts of dimensions and of room did not."
-        )
-    return "transport_cost", (
-        "The expected drift of A's outputs is not known; the transport cost is what is left, and "
-        "tells less."
-    )
+def _spoiled(value: Estimate, by: Estimate | None) -> Estimate:
+    """Mark a value whose inputs are not what they stand for: it must not be judged by."""
+    if by is None or value.value is None:
+        return value
+    return replace(value, status=by.status, note=by.note)
 
 
 def _warnings(
@@ -241,6 +230,8 @@ def _warnings(
     tolerance: float,
     removed: int,
     training: Training,
+    *,
+    flow: bool,
 ) -> tuple[str, ...]:
     made = []
     if kernels.sketched:
@@ -257,7 +248,7 @@ def _warnings(
         )
     if removed >= kernels.size:
         made.append("The projector keeps nothing: every direction costs A more than tolerated.")
-    if training.weight_decay:
+    if training.weight_decay and flow:
         made.append("The gradient flow leaves weight decay out.")
     if training.strategy.name != "naive":
         made.append(

@@ -18,7 +18,7 @@ many modes, thinly, and one that overturns everything needs few (`criterion.SOUR
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from scipy import stats
@@ -35,6 +35,7 @@ _SMALL = 64
 """Size of a kernel up to which all its eigenvalues are found when the largest is wanted."""
 _CONDITION = 1e12
 """Ratio of the largest eigenvalue to the regularisation above which float64 says nothing."""
+_ILL = "K_B is ill-conditioned: its top eigenvalue is {:.2g}, far above its regularisation."
 _RANGE = 1e-10
 """Eigenvalues of a kernel below this share of the largest count as zero without regularisation."""
 _OUTSIDE = 1e-6
@@ -175,7 +176,7 @@ def transport_cost(
         top = float(torch.linalg.matrix_norm(new, ord=2))
         lost = top > _CONDITION * alpha
         status = Status.NOT_RESOLVED if lost else Status.OK
-        note = f"K_B is ill-conditioned: its top eigenvalue is {top:.2g}." if lost else ""
+        note = _ILL.format(top) if lost else ""
     if alone <= 0:
         nothing = not_defined("B's residual is zero: nothing is left to learn.")
         return nothing, nothing
@@ -235,6 +236,12 @@ def room(
         name: jackknife(value, [values[i] for values in lost])
         for i, (name, value) in enumerate(zip(names, whole, strict=True))
     }
+    top = float(torch.linalg.matrix_norm(new, ord=2))
+    if top > _CONDITION * alpha:
+        note = _ILL.format(top)
+        for name in ("log_volume", "kept", "cost", "extra"):
+            if made[name].value is not None:
+                made[name] = replace(made[name], status=Status.NOT_RESOLVED, note=note)
     return Room(**made, alpha=alpha)
 
 

@@ -22,6 +22,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from capacity.checks import one_of
 from capacity.compatibility.output_space import metric, residual
 from capacity.config import Training
 from capacity.interruption import check
@@ -33,6 +34,10 @@ MOST_PRODUCTS = 20_000
 _MAX_STAGES = 200
 _POWER_STEPS = 20
 _DAMPING = 2 / 13
+_FLOWS = ("sgd", "momentum", "sgld")
+"""Optimisers whose steps follow the gradient, and those"""
+_SCALED = ("adam", "adamw", "rmsprop")
+"""that scale it by its history."""
 _METRIC_BOUND = {"cross_entropy": 0.5, "mse": 1.0}
 """Largest eigenvalue that H_out of a loss can have."""
 
@@ -108,7 +113,8 @@ def learning_time(training: Training, samples: int) -> float | None:
         S; for heavy ball in its continuous limit S/(1 - mu). None for steps that are scaled by
         gradient history or clipped, where gradient flow is no model of the training.
     """
-    if training.clip_norm is not None or training.optimizer in {"adam", "adamw", "rmsprop"}:
+    one_of("training.optimizer", training.optimizer, (*_FLOWS, *_SCALED))
+    if training.clip_norm is not None or training.optimizer in _SCALED:
         return None
     total = math.fsum(training.learning_rates(samples))
     return total / (1 - training.momentum) if training.optimizer == "momentum" else total
@@ -196,9 +202,9 @@ def _state(time: float, dual: Tensor, outputs: Tensor, products: int, finite: bo
 def _metric_bound(
     task: Task, outputs: Callable[[Tensor], Tensor], dual: Tensor, targets: Tensor
 ) -> float:
-    if isinstance(task.loss, str):
+    if isinstance(task.loss, str) and task.loss in _METRIC_BOUND:
         return _METRIC_BOUND[task.loss]
-    # A loss of the user's own: its curvature here, with room for what it becomes within the step.
+    # Another loss: its curvature here, with room for what it becomes within the step.
     return 2.0 * float(torch.linalg.eigvalsh(metric(task, outputs(dual), targets)).abs().max())
 
 

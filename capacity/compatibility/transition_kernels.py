@@ -140,14 +140,15 @@ class TransitionKernels:
 
         Returns:
             The least eigenvalue of K_B among the modes that hold 90 % of the residual; 1 where
-            there is no residual.
+            there is no residual, or K_B is 0.
         """
         values, vectors = curvatures(self.new)
         held = (vectors.T @ self.residual).square().cumsum(0)
         if not float(held[-1]) > 0:
             return 1.0
         last = int((held < 0.9 * held[-1]).sum())
-        return max(float(values[last]), _NOTHING * float(values[0]))
+        # Where no displacement moves B's outputs any regularisation will do.
+        return max(float(values[last]), _NOTHING * float(values[0])) or 1.0
 
     def displacement(self, alpha: float) -> float:
         """Measure how far the regularised least-norm fit of B moves theta.

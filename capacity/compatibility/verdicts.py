@@ -7,9 +7,11 @@ from typing import Any
 
 from capacity.compatibility.drift import Drift
 from capacity.compatibility.function_space import Room
-from capacity.estimate import Estimate
+from capacity.estimate import Estimate, Status
 from capacity.notebook import InNotebook
 
+_VOID = frozenset({Status.DIVERGED, Status.NOT_RESOLVED})
+"""What an estimate may carry a number in that is none to judge by."""
 PREDICTED, ROOM_LEFT, UNDECIDED = "forgetting predicted", "room left", "undecided"
 
 
@@ -22,7 +24,8 @@ class FormVerdict:
         value: What it measures; for `literal` R_A - m_B, in directions.
         threshold: Where it turns.
         fires_above: Whether forgetting is predicted above the threshold, rather than below.
-        margin: Distance to the threshold, positive where there is room left; None without a value.
+        margin: Distance to the threshold, positive where there is room left; None without a value,
+            or where it is `diverged` or `not_resolved`.
         half_width: Half of the margin's 90 % interval; 0 where the value is exact.
         verdict: `forgetting predicted`, `room left`, or `undecided` where the margin's interval
             holds 0 or there is no margin.
@@ -74,6 +77,22 @@ def own_half_width(value: Estimate) -> float:
     return 0.0 if value.interval is None else (value.interval[1] - value.interval[0]) / 2
 
 
+def facing_half_width(value: Estimate, threshold: float) -> float:
+    """Measure an interval on the side where a threshold stands; an interval may be lopsided.
+
+    Args:
+        value: The estimate.
+        threshold: The threshold.
+
+    Returns:
+        Distance from the value to that end, 0 at least; 0 where there is no interval.
+    """
+    if value.value is None or value.interval is None:
+        return 0.0
+    low, high = value.interval
+    return max(value.value - low if value.value > threshold else high - value.value, 0.0)
+
+
 def judge(
     form: str,
     value: Estimate,
@@ -91,14 +110,16 @@ def judge(
         threshold: Where it turns.
         fires_above: Whether forgetting is predicted above the threshold.
         note: What the reader must know; without a value, the value's own note is taken.
-        half_width: Half of the 90 % interval to judge by; None takes the value's own.
+        half_width: Half of the 90 % interval to judge by; None takes the value's own, on the side
+            of the threshold.
 
     Returns:
-        The verdict; `undecided` without a value, or where the 90 % interval holds the threshold.
+        The verdict; `undecided` without a value, where it diverged or is not resolved, or where the
+        90 % interval holds the threshold.
     """
     margin, half, verdict = None, 0.0, UNDECIDED
-    if value.value is not None:
-        half = own_half_width(value) if half_width is None else half_width
+    if value.value is not None and value.status not in _VOID:
+        half = facing_half_width(value, threshold) if half_width is None else half_width
         margin = threshold - value.value if fires_above else value.value - threshold
         if abs(margin) > half:
             verdict = ROOM_LEFT if margin > 0 else PREDICTED
@@ -121,9 +142,9 @@ class Verdicts(InNotebook):
     Attributes:
         literal: m_B against R_A; does not decide real cases.
         capacity: Share of B's effective dimensions that is left; does not decide real cases.
-        transport_cost: C_{A->B}; does not decide real cases, the last resort where the directional
-            form is not known.
-        directional: Expected share of A lost; decides.
+        transport_cost: C_{A->B}; does not decide real cases.
+        directional: Expected share of A lost, by gradient flow or, for steps that are none, by a
+            compressed training; decides.
         decides: Name of the form to read.
         why: The reason, in one sentence.
         room: All function-space measures.

@@ -9,7 +9,7 @@ from itertools import pairwise
 import torch
 from torch import nn
 
-from capacity.checks import fits_in_memory, positive_int
+from capacity.checks import fits_in_memory, one_of, positive_int
 from capacity.config import Model
 
 ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
@@ -40,14 +40,15 @@ def build_model(model: Model, input_shape: Sequence[int], n_outputs: int, seed: 
         The network, on the CPU, in training mode.
 
     Raises:
-        ValueError: If the kind is `custom`, a size is no count, or a cnn meets inputs that are no
-            images.
+        ValueError: If the kind is `custom` or unknown, a size is no count, or a cnn meets inputs
+            that are no images.
     """
     if model.kind == "custom":
         raise ValueError(
             "model.kind = 'custom' means that the model comes through the Python API: pass a "
             "torch.nn.Module as model=...; accepted in a recipe: mlp, cnn"
         )
+    one_of("model.kind", model.kind, ("mlp", "cnn"))
     shape = tuple(positive_int("input_shape", size) for size in input_shape)
     positive_int("n_outputs", n_outputs)
     positive_int("seed", seed, minimum=0)

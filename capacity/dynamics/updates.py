@@ -19,6 +19,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from capacity.checks import one_of
 from capacity.config import Training
 from capacity.dynamics.seeds import stream_seed
 
@@ -297,7 +298,7 @@ def from_training(
         "rmsprop": RMSprop(training.alpha, training.eps, decay),
         "sgld": Langevin(training.temperature or 0.0, decay, seed, path),
     }
-    chosen = maps[training.optimizer]
+    chosen = maps[one_of("training.optimizer", training.optimizer, maps)]
     return chosen if training.clip_norm is None else Clipped(chosen, training.clip_norm)
 
 

@@ -22,6 +22,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+from capacity.checks import one_of
 from capacity.config import Training
 from capacity.dynamics.updates import Adam, Clipped, Momentum, RMSprop, UpdateMap
 
@@ -30,6 +31,8 @@ FEWEST_STEPS = 8
 
 SMALLEST_BATCH = 8
 
+_FOLLOWING, _NORMALISED = frozenset({"sgd", "momentum"}), frozenset({"adam", "adamw", "rmsprop"})
+"""Optimisers whose steps follow the gradient, and those whose steps have the size of the rate."""
 _HORIZON = 12.0
 """Momentum remembers 1 / this of all steps."""
 _STABLE = 1.33
@@ -126,7 +129,8 @@ def unknown_to_compression(training: Training) -> str | None:
         The setting, for people; None where everything can.
     """
     # The noise of a step at a temperature is not that of several steps in one.
-    return "optimizer 'sgld'" if training.optimizer == "sgld" else None
+    known = training.optimizer in _FOLLOWING | _NORMALISED
+    return None if known else f"optimizer {training.optimizer!r}"
 
 
 def steps_wanted(training: Training, samples: int) -> float:
@@ -139,8 +143,9 @@ def steps_wanted(training: Training, samples: int) -> float:
     Returns:
         The steps; fewer batches of more samples are then better than more steps.
     """
+    _known(training)
     steps = training.steps(samples)
-    if training.optimizer in {"sgd", "momentum"}:
+    if training.optimizer in _FOLLOWING:
         mu = _momentum(training)
         return math.sqrt(_STABLE * _HORIZON * steps * (1 + mu) / (1 - mu))
     return _ADAPTIVE * math.sqrt(steps)
@@ -160,6 +165,7 @@ def compress(training: Training, samples: int, *, steps: int, batch: int) -> Com
     Returns:
         The steps.
     """
+    _known(training)
     planned = training.learning_rates(samples)
     share = min(1.0, steps * batch / (training.epochs * samples))
     stretch = max(1.0, len(planned) / steps)
@@ -168,7 +174,7 @@ def compress(training: Training, samples: int, *, steps: int, batch: int) -> Com
     shape = [planned[int((k + 0.5) * len(planned) / steps)] for k in range(steps)]
     total = math.fsum(planned)
     clip, longer = _CLIP_ADAPTIVE, None
-    if training.optimizer in {"sgd", "momentum"}:
+    if training.optimizer in _FOLLOWING:
         own = 1 - _momentum(training)
         # From the horizon for small shares to the training's own momentum for all of it.
         held = min(1.0, _HORIZON / steps) ** (1 - share) * own**share
@@ -178,7 +184,7 @@ def compress(training: Training, samples: int, *, steps: int, batch: int) -> Com
         clip, longer = _CLIP, max(1.0, total / math.fsum(shape) * own / held)
     elif training.optimizer == "rmsprop":
         update = RMSprop(training.alpha**stretch, training.eps, decay)
-    else:
+    else:  # adam, adamw
         first, second = training.betas
         update = Adam(
             first ** math.sqrt(stretch),
@@ -198,6 +204,10 @@ def compress(training: Training, samples: int, *, steps: int, batch: int) -> Com
         stretch=longer,
         tail=max(1, round(_TAIL * (1 - share) * steps)),
     )
+
+
+def _known(training: Training) -> None:
+    one_of("training.optimizer", training.optimizer, sorted(_FOLLOWING | _NORMALISED))
 
 
 def _momentum(training: Training) -> float:

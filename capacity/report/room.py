@@ -66,7 +66,7 @@ def decides_sentence(view: RunView) -> str:
     found = [t["verdicts"] for t in view.transitions if t.get("verdicts")]
     if not found:
         return ""
-    # The optimiser is the same throughout, and it alone says which form can be had.
+    # The optimiser is the same throughout, and it alone says how the form is had.
     form, why = str(found[0]["decides"]), str(found[0]["why"])
     name = form.replace("_", " ")
     said = [str(v["verdict"]) for v in found]

@@ -8,8 +8,37 @@ from torch import Tensor
 
 from capacity.checks import positive_int
 from capacity.dynamics.langevin import ExactLangevin, UnderdampedLangevin
-from capacity.dynamics.updates import SGD, Langevin, Momentum, State, UpdateMap
+from capacity.dynamics.own_steps import GradientStep
+from capacity.dynamics.updates import (
+    SGD,
+    Adam,
+    Clipped,
+    Langevin,
+    Momentum,
+    RMSprop,
+    State,
+    UpdateMap,
+)
 from capacity.thermo.ensemble_record import Dynamics
+
+_KNOWN = (
+    SGD, Momentum, Adam, RMSprop, Clipped, GradientStep,
+    Langevin, ExactLangevin, UnderdampedLangevin,
+)  # fmt: skip
+
+
+def _known(update: object) -> None:
+    """Refuse a kind of which nothing is known: whether it has inertia or noise decides Sigma."""
+    if not isinstance(update, _KNOWN):
+        name = getattr(update, "name", type(update).__name__)
+        names = ", ".join(kind.__name__ for kind in _KNOWN)
+        raise ValueError(
+            f"update {name!r} is a {type(update).__name__}, whose dynamics is not known here; "
+            f"pass one of {names}: a step of your own goes in as "
+            "capacity.GradientStep(function)"
+        )
+    if isinstance(update, Clipped):
+        _known(update.inner)
 
 
 def dynamics_of(update: object, *, full: bool) -> Dynamics:
@@ -22,6 +51,7 @@ def dynamics_of(update: object, *, full: bool) -> Dynamics:
     Returns:
         The kind of dynamics.
     """
+    _known(update)
     if isinstance(update, SGD):
         return Dynamics.GRADIENT if full else Dynamics.MINIBATCH
     if isinstance(update, Momentum) and not update.nesterov:
@@ -86,6 +116,7 @@ def time_scale_of(update: UpdateMap) -> float:
     Returns:
         1/(1 - mu) for heavy ball, 1/friction for underdamped Langevin dynamics, else 1.
     """
+    _known(update)
     if isinstance(update, Momentum) and not update.nesterov:
         return 1 / (1 - update.mu)
     return 1 / update.friction if isinstance(update, UnderdampedLangevin) else 1.0
@@ -105,6 +136,7 @@ def kinetic_energy(
     Returns:
         p^2/2 with inertia, |last step|^2/(2 lr) for momentum, float64 on the CPU; else None.
     """
+    _known(update)
     if isinstance(update, UnderdampedLangevin):
         return 0.5 * state[1].double().square().sum(-1).cpu()
     if isinstance(update, Momentum) and before is not None:

@@ -9,6 +9,7 @@ from typing import Any
 from torch import Tensor
 
 from capacity import config
+from capacity.checks import one_of
 from capacity.config import Training
 from capacity.dynamics.batches import DataOrder
 from capacity.dynamics.flat import FlatModel
@@ -55,6 +56,7 @@ def from_options(options: config.Strategy) -> Strategy | None:
     """
     if options.name == "naive":
         return None
+    one_of("training.strategy.name", options.name, ("naive", *STRATEGIES))
     return STRATEGIES[options.name](**options.model_dump(exclude={"parameters"}) | _tuples(options))
 
 
