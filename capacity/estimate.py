@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from enum import StrEnum
+from functools import lru_cache
 from typing import Any
 
 from scipy import stats
@@ -78,7 +79,8 @@ class Estimate(InNotebook):
         Returns:
             A dictionary with one entry per attribute.
         """
-        record = asdict(self)
+        # Not asdict, which copies every field deeply: a long run has a hundred thousand estimates.
+        record = {name: getattr(self, name) for name in self.__dataclass_fields__}
         record["status"] = str(self.status)
         record["interval"] = None if self.interval is None else list(self.interval)
         return record
@@ -186,7 +188,7 @@ def from_samples(
     spread = math.sqrt(math.fsum((s - mean) ** 2 for s in finite) / (n - 1))
     stderr = spread / math.sqrt(n)
     width = spread * math.sqrt(1 + 1 / n) if predict else stderr
-    half = float(stats.t.ppf(0.5 + level / 2, n - 1)) * width
+    half = _student(level, n - 1) * width
     return Estimate(
         value=mean,
         stderr=stderr,
@@ -197,3 +199,9 @@ def from_samples(
         cost=cost,
         note=note,
     )
+
+
+@lru_cache(maxsize=1024)
+def _student(level: float, degrees: int) -> float:
+    """Half-width of a Student-t interval in standard errors; SciPy takes 0.2 ms for one."""
+    return float(stats.t.ppf(0.5 + level / 2, degrees))

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -16,6 +18,7 @@ from capacity.forecasting.record import NO_ACCURACY, change
 from capacity.runs import summary
 from capacity.runs.observe import transport_entry
 from capacity.runs.reading import SCHEMA, SCHEMA_VERSION
+from capacity.runs.summary import Matrix
 from capacity.tasks.task import TaskSequence
 
 NO_CAPACITY = dict.fromkeys((
@@ -61,6 +64,13 @@ class Measurements:
     transports: dict[int, dict[str, Any]] = field(default_factory=dict)
     composed: dict[str, Any] | None = None
     diverged: dict[int, Divergence] = field(default_factory=dict)
+    _entries: dict[tuple[Any, ...], Any] = field(default_factory=dict)
+
+    def _once(self, name: str, *key: int | str, make: Callable[[], Any]) -> Any:
+        """Make an entry that never changes again; the result is written many times in a run."""
+        if (name, *key) not in self._entries:
+            self._entries[name, *key] = make()
+        return self._entries[name, *key]
 
     def forgotten(self, i: int, j: int) -> dict[str, Any]:
         """Measure what learning task i did to task j.
@@ -73,8 +83,8 @@ class Measurements:
             Accuracy drop and loss increase, as the schema has them.
         """
         before, after = self.scores[i - 1][j], self.scores[i][j]
-        made = change(self.tasks[j], before, after, status=Status.OK, predict=False)
-        return made.to_dict()
+        made = partial(change, self.tasks[j], before, after, status=Status.OK, predict=False)
+        return self._once("forgotten", i, j, make=lambda: made().to_dict())
 
     def spoken(self, i: int) -> str:
         """Say what learning task i came to.
@@ -114,7 +124,13 @@ class Measurements:
             )
             for kind in ("accuracy", "loss")
         )
-        transitions = [self._transition(i) for i in range(1, n) if i in self.capacities]
+        transitions = [
+            self._once("transition", i, make=partial(self._transition, i))
+            if i < len(self.scores)
+            else self._transition(i)
+            for i in range(1, n)
+            if i in self.capacities
+        ]
         return {
             "schema": SCHEMA,
             "schema_version": SCHEMA_VERSION,
@@ -132,8 +148,8 @@ class Measurements:
             "accuracy": summary.matrix(accuracy, n),
             "loss": summary.matrix(loss, n),
             "forgetting": {
-                "accuracy": summary.forgetting_record(summary.forgetting(accuracy, sign=1), n),
-                "loss": summary.forgetting_record(summary.forgetting(loss, sign=-1), n),
+                "accuracy": self._forgetting("accuracy", summary.forgetting(accuracy, sign=1)),
+                "loss": self._forgetting("loss", summary.forgetting(loss, sign=-1)),
             },
             "final": summary.final(accuracy, loss),
             "transitions": transitions,
@@ -143,6 +159,18 @@ class Measurements:
             else {"tasks": len(self.scores), **self.composed},
             "scores": summary.scores(transitions),
         }
+
+    def _forgetting(self, kind: str, values: Mapping[str, Matrix]) -> dict[str, Any]:
+        """Write both forgettings: [i][j] an estimate or null."""
+        n = len(self.tasks)
+        made: dict[str, Any] = {}
+        for name, array in values.items():
+            rows = [
+                self._once(kind, name, i, make=partial(summary.forgetting_row, array, i))
+                for i in range(len(array))
+            ]
+            made[name] = rows + [[None] * n for _ in range(n - len(rows))]
+        return made
 
     def _task(self, i: int) -> dict[str, Any]:
         task, lost = self.tasks[i], self.diverged.get(i)
@@ -193,13 +221,11 @@ class Measurements:
     def _phase(self, i: int) -> dict[str, Any] | None:
         if self.states[i] != "learned":
             return None
-        measured = i in self.transports
-        return {
-            "transport": transport_entry([self.transports[k] for k in range(i + 1)])
-            if measured
-            else None,
-            "thermo": self.costs[i],
-        }
+        if i not in self.transports:
+            return {"transport": None, "thermo": self.costs[i]}
+        parts = [self.transports[k] for k in range(i + 1)]
+        entry = self._once("transport", i, make=partial(transport_entry, parts))
+        return {"transport": entry, "thermo": self.costs[i]}
 
 
 def _mean(cells: list[dict[str, Any]]) -> float:

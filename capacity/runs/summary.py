@@ -32,7 +32,7 @@ def matrix(scores: Matrix, n_tasks: int) -> dict[str, Any]:
     rest = [[None] * n_tasks for _ in range(n_tasks - len(scores))]
 
     def plain(values: Matrix) -> list[list[float | None]]:
-        return [[_finite(v) for v in row] for row in values]
+        return [[v if math.isfinite(v) else None for v in row] for row in values.tolist()]
 
     stderr = (
         plain(scores.std(axis=2, ddof=1) / math.sqrt(replicas)) + rest
@@ -56,35 +56,32 @@ def forgetting(scores: Matrix, *, sign: int) -> dict[str, NDArray[np.float64]]:
     Returns:
         `last` and `max`, arrays (learned, tasks, replicas); NaN for j >= i.
     """
-    learned = len(scores)
-    last, best = np.full_like(scores, np.nan), np.full_like(scores, np.nan)
+    learned, n_tasks, _ = scores.shape
+    row, column = np.arange(learned)[:, None, None], np.arange(n_tasks)[None, :, None]
+    earlier = column < row
     good = sign * scores
-    for i in range(learned):
-        for j in range(i):
-            last[i, j] = good[j, j] - good[i, j]
-            best[i, j] = good[j : i + 1, j].max(axis=0) - good[i, j]
+    # A task counts from when it was learned: nothing before that is its best.
+    since = np.maximum.accumulate(np.where(column <= row, good, -np.inf), axis=0)
+    own, k = np.zeros(scores.shape[1:]), np.arange(min(learned, n_tasks))
+    own[k] = good[k, k]
+    last, best = np.full_like(scores, np.nan), np.full_like(scores, np.nan)
+    np.subtract(own, good, out=last, where=earlier)
+    np.subtract(since, good, out=best, where=earlier)
     return {"last": last, "max": best}
 
 
-def forgetting_record(values: Mapping[str, NDArray[np.float64]], n_tasks: int) -> dict[str, Any]:
-    """Write both forgettings as estimates.
+def forgetting_row(values: NDArray[np.float64], i: int) -> list[dict[str, Any] | None]:
+    """Write what was forgotten when a task was learned as estimates.
 
     Args:
-        values: What `forgetting` gives.
-        n_tasks: Tasks of the sequence.
+        values: `last` or `max`, as `forgetting` gives them.
+        i: The learned task.
 
     Returns:
-        `last` and `max`: [i][j] an estimate or null.
+        [j] an estimate, or null where task j is not an earlier one.
     """
-
-    def cells(array: NDArray[np.float64]) -> list[list[dict[str, Any] | None]]:
-        out: list[list[dict[str, Any] | None]] = [[None] * n_tasks for _ in range(n_tasks)]
-        for i in range(len(array)):
-            for j in range(i):
-                out[i][j] = from_samples(array[i, j].tolist()).to_dict()
-        return out
-
-    return {kind: cells(array) for kind, array in values.items()}
+    cells = values[i].tolist()
+    return [from_samples(cells[j]).to_dict() if j < i else None for j in range(len(cells))]
 
 
 def final(accuracy: Matrix, loss: Matrix) -> dict[str, Any] | None:
@@ -172,7 +169,3 @@ _CONTROLS = {
 def _mean(values: NDArray[np.float64]) -> Estimate:
     """Average over tasks, then spread over replicas."""
     return from_samples(values.mean(axis=0).tolist())
-
-
-def _finite(value: float) -> float | None:
-    return float(value) if math.isfinite(value) else None
