@@ -27,13 +27,14 @@ from capacity.compatibility.directional import by_flow, by_forecast
 from capacity.compatibility.drift import LOST, expected_drift
 from capacity.compatibility.function_space import restrict_soft, room
 from capacity.compatibility.kernel_flow import learning_time
-from capacity.compatibility.output_space import check_fit
 from capacity.compatibility.preserving import default_tolerance
 from capacity.compatibility.transition_kernels import TransitionKernels
 from capacity.compatibility.verdicts import Verdicts, judge
 from capacity.config import Training
+from capacity.dynamics.door import fit
 from capacity.dynamics.flat import FlatModel
 from capacity.estimate import Z90, Estimate, Status
+from capacity.tasks.losses import additive
 from capacity.tasks.task import Task
 
 SOURCE = "benchmarks/forecast/results/criterion.txt"
@@ -129,10 +130,11 @@ def assess_transition(
     positive_int("groups", groups, minimum=0)
     if displacement is not None:
         positive_float("displacement", displacement)
-    check_fit(model, theta, (*old, new))
+    *old, new = fit(model, theta, (*old, new))
     if tolerance is None:
         tolerance = default_tolerance(model, theta, old)
     positive_float("tolerance", tolerance)
+    old, new = [additive(task, task.train) for task in old], additive(new, new.train)
 
     time = learning_time(training, len(new.train))
     drift, why, moved = None, _BY_FLOW, None

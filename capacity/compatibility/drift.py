@@ -26,6 +26,7 @@ from capacity.compatibility.sketches import every_output, summed_outputs
 from capacity.dynamics.flat import FlatModel
 from capacity.estimate import Estimate, Status, not_defined
 from capacity.interruption import check
+from capacity.tasks.losses import sample_losses
 from capacity.tasks.task import Split, Task
 
 _ROWS = 1000
@@ -240,12 +241,6 @@ def _measure(
 def _per_sample(part: _Old, moved: Tensor) -> dict[str, Tensor]:
     """Give the measures of every sample of an old task; losses become per-sample ones."""
     y = _double(part.split.y)
-    loss = loss_on_outputs(part.task)
-
-    def each(f: Tensor) -> Tensor:
-        one = torch.func.vmap(lambda row, target: loss(row[None], target[None]))
-        return one(f, y)
-
     after = part.f + moved
     if part.task.classifies:
         lost = (part.f.argmax(1) == y).double() - (after.argmax(1) == y).double()
@@ -255,7 +250,7 @@ def _per_sample(part: _Old, moved: Tensor) -> dict[str, Tensor]:
     slope = (residual(part.task, part.f, y) * moved).sum(1)
     return {
         "lost": lost,
-        "loss_rise": each(after) - each(part.f),
+        "loss_rise": sample_losses(part.task, after, y) - sample_losses(part.task, part.f, y),
         "second_order": 0.5 * curved - slope,
     }
 

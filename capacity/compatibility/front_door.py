@@ -11,9 +11,9 @@ from torch import Tensor, nn
 from capacity.checks import positive_float, positive_int, resolve_device
 from capacity.compatibility.criterion import Verdicts, assess_transition
 from capacity.compatibility.dimension import Dimension
-from capacity.compatibility.output_space import check_fit
 from capacity.compatibility.transition import CapacityRecord, assess
 from capacity.config import Measure, Training
+from capacity.dynamics.door import fit
 from capacity.dynamics.flat import FlatModel
 from capacity.tasks.task import LossFunction, Task
 from capacity.tasks.tensors import as_task, old_tasks_of
@@ -82,8 +82,11 @@ def compatible_capacity(
     flat = FlatModel(model)
     old_tasks = _old_tasks(old, loss)
     new_task = None if new is None else as_task(new, name="new", loss=loss)
-    theta = flat.initial()
-    check_fit(flat, theta, old_tasks if new_task is None else (*old_tasks, new_task))
+    theta = flat.to(where).initial()
+    given = old_tasks if new_task is None else (*old_tasks, new_task)
+    made = fit(flat, theta, [task.to(where) for task in given])
+    old_tasks = made[: len(old_tasks)]
+    new_task = None if new_task is None else made[-1]
     operator = jacobian.jacobian() if isinstance(jacobian, TransportTracker) else jacobian
     if operator is not None and not isinstance(operator, TrainingJacobian):
         raise ValueError(
@@ -108,19 +111,19 @@ def compatible_capacity(
         curvature_samples=positive_int("samples", samples),
     )
     moved = 1.0 if operator is None or displacement is not None else _moved(operator, theta)
-    made = assess(
-        flat.to(where),
-        theta.to(where),
-        [task.to(where) for task in old_tasks],
-        None if new_task is None else new_task.to(where),
+    record = assess(
+        flat,
+        theta,
+        old_tasks,
+        new_task,
         operator,
         measure,
         displacement=moved,
         generator=torch.Generator(where).manual_seed(seed),
     )
-    if made.convergence.note:
-        warnings.warn(made.convergence.note, stacklevel=2)
-    return made
+    if record.convergence.note:
+        warnings.warn(record.convergence.note, stacklevel=2)
+    return record
 
 
 def task_dimension(
@@ -249,7 +252,6 @@ def verdict(
         raise ValueError("new is None; a verdict is on a new task: pass its data")
     new_task = as_task(new, name="new", loss=loss)
     theta = flat.initial()
-    check_fit(flat, theta, (*old_tasks, new_task))
     if tolerance is None and capacity is not None:
         tolerance = capacity.preserving.tolerance
     need = None if capacity is None else capacity.dimension

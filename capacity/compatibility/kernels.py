@@ -13,12 +13,11 @@ from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
-from torch.func import vmap
 
 from capacity.checks import one_of
 from capacity.compatibility.rows import BUDGET, Features, Layer, LayerFeatures, RowFeatures
 from capacity.curvature.lanczos import random_signs
-from capacity.differential import pullback
+from capacity.differential import pullback, vmap
 from capacity.dynamics.flat import FlatModel
 from capacity.tasks.task import Task
 

@@ -8,40 +8,16 @@ cross-entropy, r = y - f and H_out = 1 for the half squared error.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import torch
 from torch import Tensor
-from torch.func import grad, hessian, vmap
+from torch.func import grad
 from torch.nn import functional
 
+from capacity.differential import hessian, vmap
 from capacity.dynamics.flat import FlatModel
 from capacity.tasks.task import LOSSES, LossFunction, Task
 
 _CHUNK = 1024
-
-
-@torch.no_grad()
-def check_fit(model: FlatModel, theta: Tensor, tasks: Sequence[Task]) -> None:
-    """Run one sample of every task through the network, so that a misfit dies before any work.
-
-    Args:
-        model: The network.
-        theta: Parameters (P,).
-        tasks: The tasks.
-
-    Raises:
-        ValueError: If the network does not take a task's inputs, or its head not its labels.
-    """
-    for task in tasks:
-        shape = tuple(task.train.x.shape[1:])
-        try:
-            width = model.outputs(theta, task.train.x[:1].to(theta.device)).shape[-1]
-        except RuntimeError as error:
-            raise ValueError(
-                f"model does not take the inputs of task {task.name!r}, of shape {shape}: {error}"
-            ) from error
-        task.check_outputs(width)
 
 
 @torch.no_grad()

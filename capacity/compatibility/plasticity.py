@@ -17,10 +17,12 @@ from dataclasses import dataclass, fields
 
 import torch
 from torch import Tensor
-from torch.func import grad, vmap
+from torch.func import grad
 
+from capacity.differential import vmap
 from capacity.dynamics.flat import FlatModel
 from capacity.estimate import Estimate, not_defined
+from capacity.tasks.losses import additive
 from capacity.tasks.task import Task
 
 DORMANT_BELOW = 0.025
@@ -82,7 +84,7 @@ def plasticity(model: FlatModel, theta: Tensor, task: Task) -> Plasticity:
         srank = Estimate(value=float((share < SRANK_SHARE).sum() + 1), n=len(seen))
         dormant = Estimate(value=_dormant(layers), n=len(seen))
     few = task.train.first(_GRADIENTS)
-    slope = grad(model.loss(task))
+    slope = grad(model.loss(additive(task, task.train)))
     with torch.no_grad():
         gradients = vmap(lambda x, y: slope(theta, x[None], y[None]))(few.x, few.y)
     return Plasticity(

@@ -16,6 +16,7 @@ from capacity.curvature.spectral_measure import jackknife
 from capacity.dynamics.evaluate import outputs
 from capacity.dynamics.flat import FlatModel
 from capacity.estimate import Estimate, Status
+from capacity.tasks.losses import sample_losses
 from capacity.tasks.task import Task
 
 _EXACT = Estimate(value=0.0)
@@ -251,8 +252,7 @@ def default_tolerance(model: FlatModel, theta: Tensor, old: Sequence[Task]) -> f
         values = outputs(model, theta[None], task.test.x)[0].double()
         targets = task.test.y
         targets = targets.double() if targets.is_floating_point() else targets
-        rows = zip(values.split(1), targets.split(1), strict=True)
-        losses = torch.stack([task.loss_of(f, y) for f, y in rows])
+        losses = sample_losses(task, task.select(values), targets)
         spread = float(losses.std()) if len(losses) > 1 else 0.0
         errors.append(spread / math.sqrt(len(losses)))
     # A task that is learned to rounding has no noise; the floor keeps the threshold above 0.

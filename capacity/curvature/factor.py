@@ -11,11 +11,11 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from torch.func import hessian, vmap
 
-from capacity.differential import pullback
+from capacity.differential import hessian, pullback, vmap
 from capacity.dynamics.flat import FlatModel
 from capacity.interruption import check
+from capacity.tasks.losses import additive
 from capacity.tasks.task import Split, Task
 
 MOST_ROWS = 2048
@@ -113,6 +113,7 @@ def ggn_factor(model: FlatModel, tasks: Sequence[tuple[Task, Split]], theta: Ten
     blocks = []
     for task, split in tasks:
         scale = (len(split) * len(tasks)) ** -0.5
+        task = additive(task, split)
         for x, y in zip(split.x.split(_CHUNK), split.y.split(_CHUNK), strict=True):
             check()
             blocks.append(scale * _rows(model, task, theta, x, y))

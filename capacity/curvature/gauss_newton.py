@@ -12,9 +12,9 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from torch import Tensor
-from torch.func import grad, vmap
+from torch.func import grad
 
-from capacity.differential import pullback
+from capacity.differential import pullback, vmap
 from capacity.transport.hessian_products import HessianProducts, Untraced
 
 Outputs = Callable[[Tensor, Tensor], Tensor]

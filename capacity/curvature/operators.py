@@ -11,6 +11,7 @@ from torch.func import grad
 from capacity.curvature.gauss_newton import GaussNewtonProducts
 from capacity.curvature.lanczos import Operator
 from capacity.dynamics.flat import FlatModel
+from capacity.tasks.losses import additive
 from capacity.tasks.task import Split, Task
 from capacity.transport.hessian_products import HessianProducts
 
@@ -32,7 +33,7 @@ def hessian(
     Returns:
         V (K, P) -> H V (K, P).
     """
-    products = HessianProducts(model.loss(task))
+    products = HessianProducts(model.loss(additive(task, split)))
     return lambda rows: mean_over(split, chunk, lambda x, y: products(theta, x, y, rows))
 
 
@@ -55,7 +56,7 @@ def ggn(
     Returns:
         V (K, P) -> G V (K, P).
     """
-    products = GaussNewtonProducts(model.outputs, task.loss_of)
+    products = GaussNewtonProducts(model.outputs, additive(task, split).loss_of)
     return lambda rows: mean_over(split, chunk, lambda x, y: products(theta, x, y, rows))
 
 
@@ -74,7 +75,7 @@ def loss_gradient(
     Returns:
         The gradient (P,).
     """
-    slope = grad(model.loss(task))
+    slope = grad(model.loss(additive(task, split)))
     return mean_over(split, chunk, lambda x, y: slope(theta, x, y))
 
 

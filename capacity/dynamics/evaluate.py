@@ -6,8 +6,8 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
-from torch.func import vmap
 
+from capacity.differential import vmap
 from capacity.dynamics.flat import FlatModel
 from capacity.tasks.task import Split, Task
 

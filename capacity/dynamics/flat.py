@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 
 import torch
 from torch import Tensor, nn
@@ -31,12 +31,15 @@ class FlatModel:
         shapes: Their shapes, in order.
         sizes: Their numbers of elements, in order.
         size: P, the length of theta.
+        plain_kernels: Whether oneDNN's and cuDNN's kernels are left aside, whose recurrent layers
+            have no second derivative.
+        table: Shape of a sample's outputs where they are a table, which is laid out in one row.
     """
 
     def __init__(self, module: nn.Module) -> None:
         if not isinstance(module, nn.Module):
             raise ValueError(f"model is a {type(module).__name__}; pass a torch.nn.Module")
-        module = copy.deepcopy(module)
+        module = _copied(unwrapped(module))
         for name, part in module.named_modules():
             where = f"model layer {name or '(root)'!r} ({type(part).__name__})"
             if isinstance(part, _STATEFUL) and part.training and part.track_running_stats:
@@ -63,6 +66,11 @@ class FlatModel:
                 f"model parameter {lazy[0]!r} has no shape yet (a lazy layer); call the model on "
                 "one batch first"
             )
+        if any(t.is_meta for t in (*module.parameters(), *module.buffers())):
+            raise ValueError(
+                "model has its parameters on the meta device, where they have no values; load them "
+                "with model.to_empty(device='cpu') and load_state_dict first"
+            )
         if not trainable:
             raise ValueError(
                 "model has no trainable parameters; set requires_grad=True on those to train"
@@ -73,7 +81,7 @@ class FlatModel:
                 f"model has trainable parameters of dtypes {sorted(map(str, dtypes))}; "
                 "convert them to one, as with model.float()"
             )
-        self._module, self._recurrent = module, is_recurrent(module)
+        self._module = module
         self._writes: dict[tuple[torch.dtype, int], bool] = {}
         (self._dtype,) = dtypes
         self._fixed = {
@@ -84,6 +92,8 @@ class FlatModel:
         self.shapes = tuple(p.shape for p in trainable.values())
         self.sizes = tuple(p.numel() for p in trainable.values())
         self.size = sum(self.sizes)
+        self.plain_kernels = is_recurrent(module)
+        self.table: tuple[int, ...] | None = None
 
     def initial(self) -> Tensor:
         """Read theta from the module as it was handed over.
@@ -181,10 +191,46 @@ class FlatModel:
         fixed = self._fixed
         if theta.dtype != self._dtype:  # the same network in another precision
             fixed = {n: t.to(theta.dtype) if t.is_floating_point() else t for n, t in fixed.items()}
-        with differentiable(recurrent=self._recurrent):
+        with differentiable(recurrent=self.plain_kernels):
             if self.writes_into(x):
                 x = own_copy(x, theta)
-            return functional_call(self._module, {**self.unflatten(theta), **fixed}, (x,))
+            made = functional_call(self._module, {**self.unflatten(theta), **fixed}, (x,))
+        return made if self.table is None else made.flatten(1)
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Precision of the parameters."""
+        return self._dtype
+
+    def changes(self, theta: Tensor, x: Tensor) -> tuple[Tensor, list[str]]:
+        """Run the network and see what it leaves changed in itself.
+
+        Args:
+            theta: Parameters (P,).
+            x: Inputs (n, ...).
+
+        Returns:
+            Outputs (n, n_outputs), and the names of the buffers that the call wrote to or replaced;
+            they are as before again.
+        """
+        held = {n: b for n, b in self._fixed.items() if b.numel()}
+        before = {n: b.clone() for n, b in held.items()}
+        after: dict[str, Tensor] = {}
+
+        def look(module: nn.Module, *_: object) -> None:
+            # A buffer that was assigned is back in its place once the call is over.
+            after.update(module.named_buffers())
+
+        hook = self._module.register_forward_hook(look)
+        try:
+            made = self.outputs(theta, x)
+        finally:
+            hook.remove()
+        seen = {**held, **{n: b for n, b in after.items() if n in before}}
+        changed = [n for n, b in before.items() if not _same(b, seen[n])]
+        for name in changed:
+            held[name].copy_(before[name])
+        return made, changed
 
     def writes_into(self, x: Tensor) -> bool:
         """Tell whether the module writes into its input, so that each call needs a copy.
@@ -257,6 +303,56 @@ class FlatModel:
             return task.loss_of(self.outputs(theta, x), y)
 
         return loss
+
+
+def unwrapped(module: nn.Module) -> nn.Module:
+    """Take a module out of what only runs it on several devices, or compiled.
+
+    Args:
+        module: Any module.
+
+    Returns:
+        The module inside, which has the same parameters; the module itself where it is no wrapper.
+    """
+    wrappers = (nn.DataParallel, nn.parallel.DistributedDataParallel)
+    while isinstance(module, wrappers) or isinstance(getattr(module, "_orig_mod", None), nn.Module):
+        module = module.module if isinstance(module, wrappers) else module._orig_mod  # type: ignore[assignment]
+    return module
+
+
+def _copied(module: nn.Module) -> nn.Module:
+    """Copy a module, results of earlier calls that it keeps as attributes included."""
+    # Old-style weight_norm keeps its weight so: a tensor with a history, which torch does not copy.
+    kept = {
+        id(t): t.detach().clone()
+        for part in module.modules()
+        for t in _tensors(vars(part).values())
+        if not t.is_leaf
+    }
+    try:
+        return copy.deepcopy(module, kept)
+    except Exception as error:
+        why = " ".join(str(error).split())
+        raise ValueError(
+            f"model cannot be copied, and the one given is never changed ({type(error).__name__}: "
+            f"{why}); keep what cannot be copied (open files, locks, generators) out of the module"
+        ) from error
+
+
+def _tensors(values: Iterable[object]) -> Iterator[Tensor]:
+    for value in values:
+        if isinstance(value, Tensor):
+            yield value
+        elif isinstance(value, list | tuple):
+            yield from _tensors(value)
+        elif isinstance(value, dict):
+            yield from _tensors(value.values())
+
+
+def _same(one: Tensor, other: Tensor) -> bool:
+    if one.shape != other.shape or one.dtype != other.dtype:
+        return False
+    return bool(((one == other) | ((one != one) & (other != other))).all())
 
 
 def flatten(module: nn.Module) -> Tensor:

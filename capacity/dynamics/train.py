@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Protocol
 
 import torch
 from torch import Tensor
-from torch.func import grad_and_value, vmap
+from torch.func import grad_and_value
 
 from capacity.config import Training
+from capacity.differential import vmap
 from capacity.dynamics.batches import DataOrder
 from capacity.dynamics.flat import FlatModel
 from capacity.dynamics.updates import State, UpdateMap, from_training

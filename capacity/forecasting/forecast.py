@@ -185,13 +185,15 @@ def forecast(
     flat = FlatModel(model)
     old_tasks = old_tasks_of(old, loss=loss)
     new_task = as_task(new, name="new", loss=loss)
-    theta = flat.initial()
-    check_network(flat, theta, old_tasks, new_task)
-
-    flat.to(where)
-    new_task = new_task.to(where)
-    old_tasks = tuple(task.to(where) for task in old_tasks)
-    start = theta.to(where).expand(orders, -1).contiguous()
+    theta = flat.to(where).initial()
+    unknown = unknown_to_compression(training)
+    *older, new_task = check_network(
+        flat, theta,
+        [task.to(where) for task in old_tasks], new_task.to(where),
+        twice=budget is None or unknown is not None,
+    )  # fmt: skip
+    old_tasks = tuple(older)
+    start = theta.expand(orders, -1).contiguous()
     order = DataOrder(
         samples=len(new_task.train),
         batch_size=training.batch_size,
@@ -200,8 +202,6 @@ def forecast(
         seed=seed,
         path=("forecast",),
     )
-
-    unknown = unknown_to_compression(training)
 
     def under(options: Strategy) -> Forecast:
         if budget is not None and unknown is None:

@@ -13,11 +13,11 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
-from torch.func import grad, vmap
+from torch.func import grad
 from torch.utils.flop_counter import FlopCounterMode
 
 from capacity.config import Training
-from capacity.differential import pushforward
+from capacity.differential import pushforward, vmap
 from capacity.dynamics.batches import DataOrder
 from capacity.dynamics.evaluate import Score, score_outputs
 from capacity.dynamics.flat import FlatModel

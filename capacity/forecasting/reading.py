@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from torch.func import vmap
 
 from capacity.compatibility.output_space import loss_on_outputs, task_outputs
 from capacity.dynamics.flat import FlatModel
 from capacity.dynamics.seeds import stream
 from capacity.estimate import Estimate, Status, from_error, not_defined
+from capacity.tasks.losses import sample_losses
 from capacity.tasks.task import Split, Task
 
 _WANDER_PART = 0.1
@@ -22,6 +23,9 @@ _NEW_PART = 0.25
 OLD_PASSES, NEW_PASSES = 2 + _WANDER_PART, 1 + _NEW_PART
 """Forward passes per sample: old tasks before, at the end, a part at the last step; the new one at
 the end, a part before."""
+
+Score = Callable[[Tensor, Tensor], Tensor]
+"""(outputs (n, C), targets (n, ...)) to one number per sample that counts."""
 
 NOTE = (
     "The interval covers the finite test split and how far the end of the compressed training "
@@ -112,9 +116,14 @@ def _targets(test: Split) -> Tensor:
     return test.y.double() if test.y.is_floating_point() else test.y
 
 
+def _right(f: Tensor, y: Tensor) -> Tensor:
+    """Whether each sample's largest output is its target; ignored ones, below 0, left out."""
+    known = y >= 0
+    return (f.argmax(-1)[known] == y[known]).double()
+
+
 def _reading(outputs: list[Tensor], task: Task, test: Split, beyond: str) -> Reading:
     """Read a task off its outputs: at the end; for an old one also before, and at the last step."""
-    loss = loss_on_outputs(task)
     y = _targets(test)
     note = f"{NOTE} {beyond}".rstrip()
 
@@ -127,24 +136,22 @@ def _reading(outputs: list[Tensor], task: Task, test: Split, beyond: str) -> Rea
             else Estimate(value=None, status=Status.DIVERGED, note=note)
         )
 
-    def both(values: list[Tensor]) -> tuple[Estimate, Estimate]:
+    def both(score: Score) -> tuple[Estimate, Estimate]:
         """The value at the end, and its change: there is one where the task was read before."""
-        value = float(values[0].mean())
-        if len(values) == 1:
-            end = said(value, values[0], 0.0)
-            return end, end
-        _, before, last = values
-        wander = abs(float((values[0][: len(last)] - last).mean()))
-        change = values[0] - before
-        return said(value, values[0], wander), said(float(change.mean()), change, wander)
+        end = score(outputs[0], y)
+        value = float(end.mean())
+        if len(outputs) == 1:
+            return said(value, end, 0.0), said(value, end, 0.0)
+        _, before, last = outputs
+        part = y[: len(last)]
+        wander = abs(float(score(outputs[0][: len(last)], part).mean() - score(last, part).mean()))
+        change = end - score(before, y)
+        return said(value, end, wander), said(float(change.mean()), change, wander)
 
-    # A mean loss over one sample each gives the spread, whatever the loss.
-    each = vmap(lambda f, target: loss(f[None], target[None]))
-    end, rise = both([each(f, y[: len(f)]).double() for f in outputs])
+    end, rise = both(lambda f, y: sample_losses(task, f, y).double())
     if not task.classifies:
-        nothing = not_defined("Accuracy is not defined for regression; read the loss.")
+        nothing = not_defined("Accuracy is not defined without a class per sample; read the loss.")
         return Reading(drop=nothing, rise=rise, accuracy=nothing, loss=end)
-    right = [(f.argmax(-1) == y[: len(f)]).double() for f in outputs]
-    accuracy, _ = both(right)
-    _, drop = both([1 - r for r in right])
+    accuracy, _ = both(lambda f, y: _right(f, y))
+    _, drop = both(lambda f, y: 1 - _right(f, y))
     return Reading(drop=drop, rise=rise, accuracy=accuracy, loss=end)

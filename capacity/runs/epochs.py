@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from capacity.checks import fits_in_memory
@@ -14,7 +13,6 @@ from capacity.dynamics.evaluate import Score
 from capacity.dynamics.flat import FlatModel
 from capacity.dynamics.seeds import stream_seed
 from capacity.estimate import from_samples, not_defined
-from capacity.tasks.task import TaskSequence
 from capacity.thermo.grams import layer_grams
 from capacity.thermo.path import PathObserver
 from capacity.thermo.wasserstein import distance
@@ -101,29 +99,6 @@ def networks(recipe: Recipe, new_model: Callable[[int], nn.Module]) -> list[Flat
     first = FlatModel(new_model(next(seeds)))
     fits_in_memory("replicas", recipe.replicas, recipe.replicas * first.size)
     return [first, *(FlatModel(new_model(seed)) for seed in seeds)]
-
-
-def check_head(model: FlatModel, theta: Tensor, tasks: TaskSequence) -> None:
-    """Run one sample through the network, so that a misfit dies before any work.
-
-    Args:
-        model: The network.
-        theta: Its parameters (P,).
-        tasks: The tasks.
-
-    Raises:
-        ValueError: If the network does not take the inputs, or has too few outputs.
-    """
-    x = tasks[0].train.x[:1].clone()  # a layer may write into it
-    try:
-        with torch.no_grad():
-            width = model.outputs(theta, x).shape[-1]
-    except RuntimeError as error:
-        raise ValueError(
-            f"model does not take inputs of shape {tuple(x.shape[1:])} and dtype {x.dtype}: {error}"
-        ) from error
-    for task in tasks.tasks:
-        task.check_outputs(width)
 
 
 def _mean_and_error(name: str, values: list[Tensor], *, single: bool = False) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -11,6 +12,7 @@ from torch import Tensor, nn
 from capacity import interruption
 from capacity.config import Recipe
 from capacity.dynamics.batches import DataOrder
+from capacity.dynamics.door import fit
 from capacity.dynamics.evaluate import Score, evaluate
 from capacity.dynamics.seeds import stream
 from capacity.dynamics.strategies.contribution import Contribution
@@ -18,7 +20,7 @@ from capacity.dynamics.strategies.registry import Mitigation
 from capacity.dynamics.strategies.terms import Source
 from capacity.dynamics.train import Divergence
 from capacity.runs.directory import RunDirectory
-from capacity.runs.epochs import check_head, epoch_row, networks, path_row
+from capacity.runs.epochs import epoch_row, networks, path_row
 from capacity.runs.journal import Entry
 from capacity.runs.judge import Along
 from capacity.runs.lesson import Lesson, NotRepeatedError, moments
@@ -55,7 +57,10 @@ class Execution:
         models = networks(recipe, new_model)
         self._model = models[0].to(device)
         self._theta = torch.stack([model.initial() for model in models]).to(device)
-        check_head(self._model, self._theta[0], self._tasks)
+        measured = recipe.measure.transport or recipe.measure.capacity
+        self._tasks = replace(
+            self._tasks, tasks=fit(self._model, self._theta[0], self._tasks.tasks, twice=measured)
+        )
         self._mitigation = Mitigation(
             recipe.training.strategy, self._model, Source(recipe.seed, ("strategy",))
         )

@@ -8,8 +8,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
+from capacity.dynamics.door import fit
 from capacity.dynamics.flat import FlatModel
-from capacity.runs.epochs import check_head
 from capacity.runs.fingerprint import to_text
 from capacity.tasks.task import Task, TaskSequence
 
@@ -37,7 +37,7 @@ def fingerprint_of(tasks: TaskSequence, new_model: Callable[[int], nn.Module]) -
     module, on_cpu = new_model(0), tasks.to(cpu)
     model = FlatModel(module).to(cpu)
     start = model.initial().to(cpu)
-    check_head(model, start, on_cpu)
+    fit(model, start, on_cpu.tasks, twice=False)
     source = torch.Generator().manual_seed(_SEED)
     size = start.abs().clamp_min(0.1 * float(start.square().mean().sqrt()) + 1e-3)
     noise = torch.randn(start.shape, generator=source, dtype=torch.float64).to(start.dtype)
@@ -73,22 +73,7 @@ def _evaluated(model: FlatModel, theta: Tensor, task: Task) -> tuple[Tensor, Ten
     few = task.train.first(_SAMPLES)
     outputs = model.outputs(theta, few.x.clone())
     kept = outputs.detach().clone()
-    try:
-        loss = task.loss_of(outputs, few.y.clone())
-    except Exception as error:
-        said = " ".join(f"{type(error).__name__}: {error}".split())
-        raise ValueError(
-            f"task {task.name!r}: loss cannot be taken of outputs {tuple(kept.shape)} and targets "
-            f"{tuple(few.y.shape)} ({said}); pass a function of (outputs, targets) that returns "
-            "the mean"
-        ) from error
-    if not isinstance(loss, Tensor) or loss.numel() != 1:
-        shown = f"shape {tuple(loss.shape)}" if isinstance(loss, Tensor) else type(loss).__name__
-        raise ValueError(
-            f"task {task.name!r}: loss returns {shown}; it must return one number, the mean over "
-            "the samples"
-        )
-    return kept, loss.reshape(())
+    return kept, task.loss_of(outputs, few.y.clone())
 
 
 def _projected(values: Tensor, source: torch.Generator) -> list[float]:

@@ -118,10 +118,10 @@ class Task(InNotebook):
 
     @property
     def classifies(self) -> bool:
-        """Whether targets are class indices, so that accuracy is defined."""
-        return self.loss == "cross_entropy" or (
-            not isinstance(self.loss, str) and not self.train.y.is_floating_point()
-        )
+        """Whether each sample has a class index as its target, so that accuracy is defined."""
+        if isinstance(self.loss, str):
+            return self.loss == "cross_entropy"
+        return not self.train.y.is_floating_point() and self.train.y.dim() == 1
 
     def select(self, outputs: Tensor) -> Tensor:
         """Keep the outputs that this task reads.
@@ -160,14 +160,15 @@ class Task(InNotebook):
 
         Args:
             outputs: All model outputs (n, n_outputs).
-            targets: Class indices (n,).
+            targets: Class indices (n,); samples with a negative one are not counted.
 
         Returns:
             A scalar in [0, 1]; NaN where accuracy is not defined (regression).
         """
         if not self.classifies:
             return outputs.new_full((), torch.nan)
-        return (self.select(outputs).argmax(-1) == targets).to(outputs.dtype).mean()
+        right = (self.select(outputs).argmax(-1) == targets).to(outputs.dtype)
+        return right.sum() / (targets >= 0).sum()
 
     def check_outputs(self, n_outputs: int) -> None:
         """Check that the model has the outputs that this task needs.
@@ -183,7 +184,7 @@ class Task(InNotebook):
                 f"task {self.name!r} reads output {max(self.outputs)}, but the model has "
                 f"{n_outputs} outputs; give it at least {max(self.outputs) + 1}"
             )
-        if not self.classifies:
+        if self.loss != "cross_entropy":  # a loss of the user's own says itself what it takes
             return
         width = n_outputs if self.outputs is None else len(self.outputs)
         for part, split in (("train", self.train), ("test", self.test)):

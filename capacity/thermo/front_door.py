@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from capacity.checks import one_of, positive_int, resolve_device
 from capacity.config import Training
+from capacity.dynamics.door import fit
 from capacity.dynamics.evaluate import evaluate
 from capacity.dynamics.flat import FlatModel
 from capacity.dynamics.seeds import stream_seed
@@ -141,7 +142,9 @@ def epistemic_speed_limit(
     flat, initial, law, entropy = _ensemble_start(model, replicas, start, seed, where)
     chain = [as_task(t, name=f"task {i}", loss=loss) for i, t in enumerate(_listed(tasks))]
     names = tuple(task.name for task in chain)
-    chain = [task.to(where) for task in chain]
+    point = initial(0)
+    twice = keeping or log_volume > 0
+    chain = list(fit(flat, point, [task.to(where) for task in chain], twice=twice))
     ensemble = Ensemble(
         initial,
         replicas=replicas,

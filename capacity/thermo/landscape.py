@@ -15,8 +15,8 @@ from typing import Protocol
 
 import torch
 from torch import Tensor
-from torch.func import vmap
 
+from capacity.differential import vmap
 from capacity.dynamics.flat import FlatModel
 from capacity.dynamics.seeds import stream
 from capacity.tasks.task import Task

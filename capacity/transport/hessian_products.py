@@ -16,10 +16,10 @@ from typing import Any, Protocol
 
 import torch
 from torch import Tensor, fx
-from torch.func import functionalize, grad, vmap
+from torch.func import functionalize, grad
 from torch.fx.experimental.proxy_tensor import make_fx
 
-from capacity.differential import pullback
+from capacity.differential import pullback, vmap
 from capacity.interruption import check
 from capacity.transport import kernels
 from capacity.transport.graphs import fuse, parts_of, pure, share_exponentials, simplify, split

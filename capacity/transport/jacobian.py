@@ -18,11 +18,10 @@ from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
-from torch.func import vmap
 
 from capacity.checks import positive_int
 from capacity.curvature.lanczos import random_signs
-from capacity.differential import pullback, pushforward
+from capacity.differential import pullback, pushforward, vmap
 from capacity.dynamics.own_steps import AnyStep, BatchStep, advance
 from capacity.dynamics.updates import Adam, Momentum, RMSprop, State, symmetric_decay
 from capacity.estimate import Estimate, from_samples, not_defined

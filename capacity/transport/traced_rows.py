@@ -12,10 +12,10 @@ from collections.abc import Callable
 
 import torch
 from torch import Tensor
-from torch.func import functionalize, grad, grad_and_value, vmap
+from torch.func import functionalize, grad, grad_and_value
 from torch.fx.experimental.proxy_tensor import make_fx
 
-from capacity.differential import pullback
+from capacity.differential import pullback, vmap
 from capacity.transport.graphs import pure, simplify
 from capacity.transport.planned import Planned
 from capacity.transport.watch import Watch

@@ -7,7 +7,8 @@ from torch import Tensor, nn
 from torch.func import grad
 
 from capacity.checks import one_of, positive_float, positive_int
-from capacity.dynamics.flat import FlatModel, flatten
+from capacity.dynamics.door import fit_batch
+from capacity.dynamics.flat import FlatModel, flatten, unwrapped
 from capacity.dynamics.own_steps import AnyStep
 from capacity.dynamics.updates import SGD, State
 from capacity.estimate import Estimate
@@ -80,13 +81,15 @@ class TransportTracker:
         log_volume_nodes: int = 3,
         seed: int = 0,
     ) -> None:
-        self._module, self._optimizer = model, optimizer
         self._flat = FlatModel(model)
+        model = unwrapped(model)
+        self._module, self._optimizer = model, optimizer
         if isinstance(loss, str):
             loss = LOSSES[one_of("loss", loss, LOSSES)]
         elif not callable(loss):
             raise ValueError(f"loss = {loss!r} must be a name or a function of (outputs, targets)")
-        bound = Guarded(loss)
+        self._loss: LossFunction = Guarded(loss)
+        self._looked = False
         if tangents is None:
             tangents = min(64, self._flat.size)
         if positive_int("tangents", tangents) > self._flat.size:
@@ -102,7 +105,7 @@ class TransportTracker:
         device = self._flat.initial().device
         self._generator = torch.Generator(device).manual_seed(seed)
         self._phase = PhaseTracker(
-            lambda theta, x, y: bound(self._flat.outputs(theta, x), y),
+            lambda theta, x, y: self._loss(self._flat.outputs(theta, x), y),
             update,
             tangents=tangents,
             log_volume_probes=positive_int("log_volume_probes", log_volume_probes, minimum=2),
@@ -144,6 +147,9 @@ class TransportTracker:
             rate = float(self._optimizer.param_groups[0]["lr"])
             state = (theta, *moments(self._optimizer, update, self._module))
             update = update_now(self._optimizer, update)
+        if not self._looked:
+            self._loss = fit_batch(self._flat, theta, self._loss, x, y)
+            self._looked = True
         self._path.compare(state)
         step = TrainingStep(state, x, y, rate, len(trajectory) + 1, update)
         if step.count <= CHECKED_STEPS:

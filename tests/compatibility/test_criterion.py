@@ -257,7 +257,7 @@ def test_bad_input(float64):
     with pytest.raises(ValueError, match="labels run from 12 to 13, but the head has 10 outputs"):
         judged(new=replace(new, train=split, test=split))
     narrow = Split(new.train.x[:, :30], new.train.y)
-    with pytest.raises(ValueError, match=r"does not take the inputs of task .* shape \(30,\)"):
+    with pytest.raises(ValueError, match=r"does not take inputs of shape \(30,\)"):
         judged(new=replace(new, train=narrow, test=narrow))
     nothing = Split(new.train.x[:0], new.train.y[:0])
     with pytest.raises(ValueError, match="inputs is empty"):

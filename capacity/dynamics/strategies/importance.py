@@ -6,11 +6,12 @@ from dataclasses import replace
 
 import torch
 from torch import Tensor
-from torch.func import grad, hessian, vmap
+from torch.func import grad
 
-from capacity.differential import pullback
+from capacity.differential import hessian, pullback, vmap
 from capacity.dynamics.flat import FlatModel
 from capacity.dynamics.strategies.terms import sample_mean
+from capacity.tasks.losses import additive
 from capacity.tasks.task import Split, Task
 
 
@@ -26,7 +27,7 @@ def empirical_fisher(model: FlatModel, theta: Tensor, task: Task, split: Split) 
     Returns:
         The diagonal (R, P).
     """
-    loss = model.loss(task)
+    loss = model.loss(additive(task, split))
 
     def squared(t: Tensor, x: Tensor, y: Tensor) -> Tensor:
         return grad(loss)(t, x[None], y[None]).square()
@@ -49,7 +50,7 @@ def true_fisher(model: FlatModel, theta: Tensor, task: Task, split: Split) -> Te
     Returns:
         The diagonal (R, P).
     """
-    bare = replace(task, outputs=None)  # its loss, on the outputs that it reads
+    bare = replace(additive(task, split), outputs=None)  # its loss, on the outputs that it reads
     width = task.select(model.outputs(theta[0], split.x[:1])).shape[-1]
 
     def diagonal(t: Tensor, x: Tensor, y: Tensor) -> Tensor:

@@ -7,9 +7,10 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.func import jacrev, vmap
+from torch.func import jacrev
 
 from capacity.config import Training
+from capacity.differential import vmap
 from capacity.dynamics.flat import FlatModel
 from capacity.dynamics.strategies.contribution import Contribution
 from capacity.dynamics.strategies.terms import Private, Source

@@ -12,8 +12,8 @@ from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
-from torch.func import vmap
 
+from capacity.differential import vmap
 from capacity.dynamics.batches import DataOrder
 from capacity.dynamics.strategies.memory import Memory
 from capacity.dynamics.strategies.terms import HERE, Private, Source

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from torch.func import grad, grad_and_value, vmap
+from torch.func import grad, grad_and_value
 
+from capacity.differential import vmap
 from capacity.dynamics.flat import FlatModel
 from capacity.dynamics.own_steps import AnyStep, BatchStep, Loss
 from capacity.dynamics.strategies.contribution import Contribution, Projector

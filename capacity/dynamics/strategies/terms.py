@@ -7,8 +7,8 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
-from torch.func import vmap
 
+from capacity.differential import vmap
 from capacity.interruption import check
 from capacity.tasks.task import Split
 
