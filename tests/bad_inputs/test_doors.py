@@ -164,8 +164,6 @@ NOT_AT_THE_TRACKER = {
     "batch norm without statistics", "attention over the batch", "a head that masks a class"
 }  # fmt: skip
 """A step on a batch is a function of theta all the same."""
-INSIDE_RUN = {"a lazy layer", "no values"}
-"""Refused where the run takes the fingerprint of its network, before the door."""
 
 
 @pytest.mark.parametrize("door", DOORS)
