@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from capacity import config
 from capacity.comparison import differences
+from capacity.comparison.summary import summarised
 from capacity.report.page import read
 from capacity.report.view import Record, RunView
 from capacity.runs import fingerprint
@@ -24,7 +25,7 @@ class Entry:
 
     Attributes:
         path: Its directory.
-        view: Its content.
+        view: What is compared of it.
         twin: Another run of the same recipe and seed that is counted in its place; None for none.
     """
 
@@ -138,10 +139,12 @@ def run_directories(paths: Iterable[str | Path]) -> list[Path]:
         found += inside
     if not found:
         raise ValueError("runs is empty; pass at least one run directory")
-    places = [path.resolve() for path in found]
-    for k, place in enumerate(places):
-        if place in places[:k]:
-            raise ValueError(f"run = {str(found[k])!r} is named twice; name every run once")
+    places: set[Path] = set()
+    for path in found:
+        place = path.resolve()
+        if place in places:
+            raise ValueError(f"run = {str(path)!r} is named twice; name every run once")
+        places.add(place)
     return found
 
 
@@ -170,6 +173,7 @@ def gather(paths: Iterable[str | Path]) -> Gathered:
     by_recipe: dict[object, list[Entry]] = {}
     settings: dict[object, dict[str, Any]] = {}
     fingerprints: dict[str, None] = {}
+    first: dict[object, dict[int, Path]] = {}
     for path in run_directories(paths):
         view = read_checked(path)
         recipe = differences.settings(_completed(view.recipe))
@@ -182,10 +186,12 @@ def gather(paths: Iterable[str | Path]) -> Gathered:
         key = tuple((name, differences.frozen(value)) for name, value in sorted(recipe.items()))
         settings[key] = recipe
         group = by_recipe.setdefault(key, [])
-        entry = Entry(path=path, view=view)
+        entry = Entry(path=path, view=summarised(view))
         # The same recipe and seed give the same numbers: twice the same is no second sample.
-        twin = next((e.path for e in group if e.seed == entry.seed and e.counted), None)
-        group.append(Entry(path=path, view=view, twin=twin))
+        counted = first.setdefault(key, {})
+        group.append(replace(entry, twin=counted.get(entry.seed)))
+        if group[-1].counted:
+            counted[entry.seed] = path
     recipes = list(settings.values())
     differ = differences.differing(recipes)
     names = {entry.view.name for group in by_recipe.values() for entry in group}

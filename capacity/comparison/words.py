@@ -10,6 +10,7 @@ from capacity.estimate import Estimate
 from capacity.report.format import clip, number, plural, say, with_interval
 
 _FIELDS = 4
+_SEEDS = 40
 
 
 def headline(gathered: Gathered) -> str:
@@ -91,8 +92,10 @@ def differs(gathered: Gathered) -> str:
     """
     runs, fields = plural(len(gathered.entries), "run"), gathered.differences
     if not fields:
-        seeds = ", ".join(str(entry.seed) for entry in gathered.entries)
-        return f"{runs} of one recipe, with the seeds {seeds}."
+        seeds = [entry.seed for entry in gathered.entries]
+        if len(seeds) > _SEEDS:
+            return f"{runs} of one recipe, with seeds from {min(seeds)} to {max(seeds)}."
+        return f"{runs} of one recipe, with the seeds {', '.join(map(str, seeds))}."
     named = ", ".join(fields[:_FIELDS])
     more = f" and {len(fields) - _FIELDS} more" if len(fields) > _FIELDS else ""
     return f"{runs} of {plural(len(gathered.variants), 'recipe')}, which differ in {named}{more}."

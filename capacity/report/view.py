@@ -172,7 +172,7 @@ def forecast_mean(transition: Record, target: str) -> Estimate | None:
     Returns:
         The average, or None if nothing was forecast.
     """
-    return _mean_of_cells(transition, "forecast", target)
+    return cells_mean(transition, "forecast", target)
 
 
 def measured_mean(view: RunView, transition: Record, target: str) -> Estimate | None:
@@ -196,10 +196,20 @@ def measured_mean(view: RunView, transition: Record, target: str) -> Estimate | 
         if any(before is None or after is None for before, after in pairs):
             continue
         samples.append(sign * sum(before - after for before, after in pairs) / i)
-    return from_samples(samples) if samples else _mean_of_cells(transition, "measured", target)
+    return from_samples(samples) if samples else cells_mean(transition, "measured", target)
 
 
-def _mean_of_cells(transition: Record, side: str, target: str) -> Estimate | None:
+def cells_mean(transition: Record, side: str, target: str) -> Estimate | None:
+    """Average one side of a transition over its old tasks, as `forecast_mean` does.
+
+    Args:
+        transition: One transition of the result.
+        side: `forecast` or `measured`.
+        target: `accuracy_drop` or `loss_increase`.
+
+    Returns:
+        The average, or None if there is no cell of this side.
+    """
     found = [pick(cell[side], target) for cell in transition["old"]]
     known = [e for e in found if e is not None]
     if not known:
