@@ -30,6 +30,9 @@ class Status(StrEnum):
     """An iterative method stopped at its limit; the note says what is missing."""
     NOT_DEFINED = "not_defined"
     """The quantity does not exist here (the note says why); there is no value."""
+    OUT_OF_REGIME = "out_of_regime"
+    """The value is right as a number, but what gives it its name does not hold here (the note says
+    what): it must not be read as the quantity that it equals elsewhere."""
     DIVERGED = "diverged"
     """The training that should have been measured produced non-finite numbers."""
 

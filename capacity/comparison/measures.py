@@ -127,7 +127,7 @@ def mean_inefficiency(view: RunView) -> Estimate | None:
         The mean, whose error over replicas is not known; not defined where a task has none; None
         where no task has one.
     """
-    found = [pick(phase, "thermo", "inefficiency") for phase in view.phases if phase]
+    found = [pick(phase, "thermo", "inefficiency_path") for phase in view.phases if phase]
     known = [e for e in found if e is not None and e.value is not None]
     if not known:
         return None

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from capacity.comparison.differences import flat
 from capacity.comparison.gather import read_checked
+from capacity.estimate import Status
 from capacity.report.view import RunView, forecast_mean, measured_mean, pick
 
 if TYPE_CHECKING:
@@ -89,7 +90,7 @@ def _tasks(view: RunView) -> dict[int, dict[str, float]]:
 
 
 def _phase(phase: Mapping[str, Any]) -> Iterator[tuple[str, float]]:
-    for name in ("inefficiency", "inefficiency_path", "loss_drop", "displacement_sq"):
+    for name in ("inefficiency_path", "loss_drop_ratio", "loss_drop", "displacement_sq"):
         yield from _estimate(f"task/{name}", phase, "thermo", name)
     for name in ("log_volume", "stable_rank", "effective_rank"):
         yield from _estimate(f"task/{name}", phase, "transport", name)
@@ -124,7 +125,8 @@ def _estimate(
     name: str, record: Mapping[str, Any] | None, *path: str
 ) -> Iterator[tuple[str, float]]:
     found = pick(record, *path)
-    if found is not None and found.value is not None:
+    # A tracker shows no status: what must not be read as its name says stays here.
+    if found is not None and found.value is not None and found.status is not Status.OUT_OF_REGIME:
         yield name, float(found.value)
         if found.stderr is not None:
             yield f"{name}_stderr", float(found.stderr)

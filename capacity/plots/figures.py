@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from capacity.estimate import Estimate
+from capacity.estimate import Estimate, Status
 from capacity.plots.style import (
     COLORS,
     COLUMN,
@@ -217,8 +217,9 @@ def thermodynamics(run: object) -> Figure:
         run: A run, or the path of its directory.
 
     Returns:
-        The figure: left the inefficiency of every task by the loss it dropped and by its path
-        (1 is the limit); right log|det J| of every task. A path without a run is a ValueError.
+        The figure: left the inefficiency of every task (1 is the limit) and, where it stands for
+        it, the ratio of the loss drop; right log|det J| of every task. A path without a run is a
+        ValueError.
     """
     view = view_of(run)
     figure, (left, right) = blank(2 * COLUMN, 2.4, columns=2)
@@ -226,8 +227,8 @@ def thermodynamics(run: object) -> Figure:
     drawn = False
     for k, (label, name) in enumerate(
         {
-            "by loss drop": "inefficiency",
-            "of the path": "inefficiency_path",
+            "inefficiency": "inefficiency_path",
+            "$T\\,\\Delta L$ over $|\\Delta\\theta|^2$": "loss_drop_ratio",
         }.items()
     ):
         found = _per_task(view, tasks, "thermo", name)
@@ -238,7 +239,7 @@ def thermodynamics(run: object) -> Figure:
     if drawn:
         left.axhline(1.0, color=MUTED, linewidth=0.6)
         left.set_yscale("log")
-        left.set_ylabel("inefficiency, \u00d7 the speed limit")
+        left.set_ylabel("\u00d7 the speed limit")
         task_ticks(left, view, tasks)
         legend(left, columns=3)
     else:
@@ -257,4 +258,8 @@ def thermodynamics(run: object) -> Figure:
 
 def _per_task(view: RunView, tasks: list[int], section: str, name: str) -> dict[int, Estimate]:
     found = {i: pick(view.phases[i], section, name) for i in tasks}
-    return {i: e for i, e in found.items() if e is not None and e.value is not None}
+    return {
+        i: e
+        for i, e in found.items()
+        if e is not None and e.value is not None and e.status is not Status.OUT_OF_REGIME
+    }

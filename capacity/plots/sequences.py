@@ -74,12 +74,12 @@ def cost_along(run: object) -> Figure:
         "$W_2^2$ at least": ("w2_lower", COLORS[0], ":"),
     }
     ratios = {
-        "of the path": ("inefficiency_path", COLORS[1], "-"),
-        "by loss drop": ("inefficiency", COLORS[4], "--"),
+        "inefficiency": ("inefficiency_path", COLORS[1], "-"),
+        "$T\\,\\Delta L$ over $|\\Delta\\theta|^2$": ("loss_drop_ratio", COLORS[4], "--"),
     }
     for axes, kinds, label in (
         (left, costs, "$T\\,\\Sigma$ and $W_2^2$"),
-        (right, ratios, "inefficiency, \u00d7 the speed limit"),
+        (right, ratios, "\u00d7 the speed limit"),
     ):
         drawn = [
             _per_task(axes, view, name, color, style, said)

@@ -31,8 +31,8 @@ _COST = {
     "W\u2082² at least: trace bound": ("w2_lower", FORECAST, [2, 3]),
 }
 _INEFFICIENCY = {
-    "of the path": ("inefficiency_path", MEASURED, []),
-    "by loss drop": ("inefficiency", "var(--third)", [6, 3]),
+    "inefficiency": ("inefficiency_path", MEASURED, []),
+    "T \u0394L over |\u0394\u03b8|²": ("loss_drop_ratio", "var(--third)", [6, 3]),
 }
 Kinds = Mapping[str, tuple[str, str, list[int]]]
 
@@ -78,7 +78,8 @@ def inefficiency_figure(view: RunView) -> Figure | None:
         title="Inefficiency of the training so far",
         caption="By how many times the training of a task up to an epoch exceeded the least that "
         "the speed limit (dashed, 1) allows for as far as it came. It rises where a network that "
-        "has arrived goes on wandering.",
+        "has arrived goes on wandering. Dashed, where it stands for the inefficiency: the ratio by "
+        "the loss drop, which long or noisy steps put out of its regime.",
         y_title="\u00d7 the speed limit",
         one=True,
     )

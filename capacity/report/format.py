@@ -24,6 +24,7 @@ STATUS_WORDS = {
     Status.NOT_RESOLVED: "not resolved",
     Status.NOT_CONVERGED: "not converged",
     Status.NOT_DEFINED: "not defined",
+    Status.OUT_OF_REGIME: "out of regime",
     Status.DIVERGED: "diverged",
 }
 

@@ -28,6 +28,7 @@ from capacity.report.tables import Table
 from capacity.report.view import RunView, pick
 
 _VOLUME_POINTS = 300
+_LOSS_DROP = "T \u0394L over |\u0394\u03b8|²"
 
 
 def spectrum_figure(view: RunView) -> Figure | None:
@@ -272,12 +273,12 @@ def thermo_figure(view: RunView) -> Figure | None:
     Returns:
         The figure; None where none is defined.
     """
-    paths = {"by loss drop": "inefficiency", "of the path": "inefficiency_path"}
+    paths = {"inefficiency": "inefficiency_path", _LOSS_DROP: "loss_drop_ratio"}
     rows: list[dict[str, Any]] = []
     for i, phase in enumerate(view.phases):
         for kind, name in paths.items():
             found = pick(phase, "thermo", name)
-            if found is None or found.value is None or found.value <= 0:
+            if found is None or not found.resolved or not found.value or found.value <= 0:
                 continue
             low, high = found.interval or (found.value, found.value)
             rows.append({
@@ -291,13 +292,13 @@ def thermo_figure(view: RunView) -> Figure | None:
     if not rows:
         return None
     order = [view.label(i) for i in range(len(view.tasks))]
-    kinds, colors, shapes = list(paths), ["var(--third)", MEASURED], ["circle", "diamond"]
+    kinds, colors, shapes = list(paths), [MEASURED, "var(--third)"], ["diamond", "circle"]
     highest = max(row["high"] for row in rows)
     lowest = min(row["low"] for row in rows)
     domain = [min(0.8, 0.9 * lowest), 1.15 * highest]
     scale = alt.Scale(type="log", domain=domain, nice=False)
     axis = alt.Axis(format="~g", grid=True, values=log_ticks(*domain))
-    title = "inefficiency, × the speed limit, logarithmic"
+    title = "× the speed limit, logarithmic"
     y = alt.Y("task:N", sort=order, title=None, axis=alt.Axis(grid=True, gridDash=[1, 3]))
     base = alt.Chart(data(rows)).encode(
         y=y, color=alt.Color("kind:N", scale=alt.Scale(domain=kinds, range=colors), legend=None)
@@ -313,7 +314,7 @@ def thermo_figure(view: RunView) -> Figure | None:
             shape=alt.Shape("kind:N", scale=alt.Scale(domain=kinds, range=shapes), legend=None),
             tooltip=[
                 alt.Tooltip("task:N"),
-                alt.Tooltip("kind:N", title="inefficiency"),
+                alt.Tooltip("kind:N", title="what"),
                 alt.Tooltip("said:N", title="× the speed limit"),
             ],
         ),
@@ -325,8 +326,9 @@ def thermo_figure(view: RunView) -> Figure | None:
         id="fig-thermo",
         title="Inefficiency of learning, per task",
         caption="At the dashed line at 1 the network goes straight to where it ends, at constant "
-        "speed. By loss drop: T \u0394L over the squared displacement. Of the path: the same with "
-        "the action of the actual steps, minibatch noise included; no path can be below 1.",
+        "speed. The inefficiency: T times the action of the steps that were taken, minibatch noise "
+        "included, over the squared displacement; no path can be below 1. T \u0394L over the same "
+        "equals it where the steps follow gradient flow, and is drawn there only.",
         alt="Dot plot of the inefficiency per task against the speed limit at 1: "
         + "; ".join(f"{row['task']} {row['kind']} {row['said']}" for row in rows[:8])
         + ".",
@@ -334,13 +336,13 @@ def thermo_figure(view: RunView) -> Figure | None:
         keys=[
             *(
                 Key(kind, color, shape)
-                for kind, color, shape in zip(kinds, colors, ("dot", "diamond"), strict=True)
+                for kind, color, shape in zip(kinds, colors, ("diamond", "dot"), strict=True)
                 if kind in present
             ),
             Key("speed limit", MUTED, "dash"),
         ],
         table=table,
-        csv={"task": "task", "kind": "inefficiency", "value": "value", "low": "from", "high": "to"},
+        csv={"task": "task", "kind": "what", "value": "value", "low": "from", "high": "to"},
     )
 
 
@@ -366,8 +368,8 @@ def thermo_table(view: RunView) -> Table | None:
             cell(pick(thermo, "loss_drop")),
             cell(pick(thermo, "action")),
             cell(pick(thermo, "displacement_sq")),
-            cell(pick(thermo, "inefficiency")),
             cell(pick(thermo, "inefficiency_path")),
+            cell(pick(thermo, "loss_drop_ratio")),
             cell(pick(thermo, "length_ratio")),
             text_cell(f"{'holds' if invariant['holds'] else 'BROKEN'}, smallest {smallest}"),
         ))
@@ -382,10 +384,10 @@ def thermo_table(view: RunView) -> Table | None:
             "Loss drop",
             "Action",
             "|\u0394\u03b8|²",
-            "Inefficiency, ×::by loss drop",
-            "Inefficiency, ×::of the path",
+            "× the speed limit::inefficiency",
+            f"× the speed limit::{_LOSS_DROP}",
             "Length over chord",
-            "Path invariant \u2265 1",
+            "Check of the meter: path \u2265 1",
         ),
         rows=rows,
     )

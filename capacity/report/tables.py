@@ -204,8 +204,8 @@ def room_table(view: RunView) -> Table:
             _demand(pick(transition, "dimension", "stable_rank"), demand),
             _demand(pick(transition, "dimension", "intrinsic"), demand),
             text_cell(_verdict(literal)),
-            cell(pick(phase, "thermo", "inefficiency"), missing=open_),
             cell(pick(phase, "thermo", "inefficiency_path"), missing=open_),
+            cell(pick(phase, "thermo", "loss_drop_ratio"), missing=open_),
         ))
     missing = [
         f"Task {view.label(transition['task'])}: {transition['note']}"
@@ -222,8 +222,8 @@ def room_table(view: RunView) -> Table:
             "Need: m_B::stable rank",
             "Need: m_B::intrinsic",
             "Literal criterion m_B > R_A",
-            "Inefficiency, × the speed limit::by loss drop",
-            "Inefficiency, × the speed limit::of the path",
+            "× the speed limit::inefficiency",
+            "× the speed limit::T \u0394L over |\u0394\u03b8|²",
         ),
         rows=rows,
         remark=f"P = {number(view.result['model']['parameters'], 6)} parameters; where J "

@@ -18,7 +18,7 @@ from capacity.thermo.path import PathObserver
 from capacity.thermo.wasserstein import distance
 
 _PATH = (
-    "action", "loss_drop", "displacement_sq", "w2_lower", "inefficiency", "inefficiency_path"
+    "action", "loss_drop", "displacement_sq", "w2_lower", "inefficiency_path", "loss_drop_ratio"
 )  # fmt: skip
 
 
@@ -70,14 +70,17 @@ def path_row(
 
     Returns:
         Means and standard errors over replicas, as `result_schema.md` has them; None where a
-        quantity is not defined, or, for the lower bound of W2^2, not told from 0.
+        quantity is not defined, the lower bound of W2^2 not told from 0, or the loss drop's ratio
+        out of its regime.
     """
     if path is None or path.start is None or theta is None:
         return {f"{name}{end}": None for name in _PATH for end in ("", "_stderr")}
     cost = path.cost(before, now, plain=plain, full=full, noisy=noisy)
     found = {name: getattr(cost, name) for name in _PATH if name != "w2_lower"}
     lower = distance(layer_grams(path.start, theta, dict(layout))).bracket().lower
-    found["w2_lower"] = lower if lower.resolved else not_defined(lower.note)
+    found["w2_lower"] = lower
+    # A row has no room for a status: what must not be read as its name says is not there.
+    found = {name: e if e.resolved else not_defined(e.note) for name, e in found.items()}
     return {
         f"{name}{end}": value
         for name, e in found.items()

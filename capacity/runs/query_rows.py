@@ -198,7 +198,7 @@ def _tasks(k: int, view: RunView) -> Iterable[Row]:
                 row[f"{score}_learned"], row[f"{score}_final"] = mean[i][i], mean[end][i]
         if 0 <= end < len(last):
             row |= _cells("forgetting", {"e": last[end][i]}, "e")
-        yield row | _cells("inefficiency", view.phases[i], "thermo", "inefficiency")
+        yield row | _cells("inefficiency", view.phases[i], "thermo", "inefficiency_path")
 
 
 def _transitions(k: int, view: RunView) -> Iterable[Row]:

@@ -16,6 +16,7 @@ from torch import Tensor
 from capacity.estimate import Estimate, Status, not_defined
 from capacity.thermo.ensemble_record import Dynamics, EnsembleRecord, GaussianBound
 from capacity.thermo.jackknife import Statistic
+from capacity.thermo.regime import marked
 
 _NOISY = (
     "Sums over a path with thermal noise grow like 2 tau P t/dt: they measure the step, not the "
@@ -26,6 +27,11 @@ _OTHER = (
     "Reported instead: length and action of its path, as geometry, and the per-replica path ratio."
 )
 
+FOLDED = (
+    "Some steps fold (lr times curvature above 1): they are no Langevin dynamics in continuous "
+    "time, whose free energy bounds the distance; use smaller steps."
+)
+
 
 @dataclass(frozen=True, kw_only=True)
 class Dissipation:
@@ -33,8 +39,9 @@ class Dissipation:
 
     Attributes:
         action: sum |d theta_k|^2/dt_k, every step; the path's own bound, whatever the step size.
-        loss_drop: E[L_0] - E[L_T] (plus the kinetic balance of heavy ball); O(lr) from the action.
-        trapezoid: -sum d theta_k . (g_k + g_{k+1})/2; recovers the loss drop.
+        loss_drop: E[L_0] - E[L_T] (plus the kinetic balance of heavy ball); O(lr) from the action,
+            `out_of_regime` where it does not agree with it.
+        trapezoid: -sum d theta_k . (g_k + g_{k+1})/2; recovers the loss drop; the same.
         free_energy: E[V_0 - V_T] + work + tau (H_T - H_0), H_T bounded from above: an upper bound
             of Sigma. At tau = 0 the loss drop.
         noise: What minibatch noise adds to the action; None for full batches.
@@ -116,16 +123,34 @@ def cost_of(record: EnsembleRecord, *, level: float) -> Cost:
             if noisy
             else none
             if other
-            else Statistic.mean(drop).estimate(level=level, note=_drop_note(kind))
+            else marked(
+                Statistic.mean(drop).estimate(level=level, note=_drop_note(kind)), action, drop
+            )
         ),
         trapezoid=(
             not_defined(_NOISY)
             if noisy
             else none
             if other or kind is Dynamics.HEAVY_BALL
-            else Statistic.mean(series.trapezoid[-1]).estimate(level=level, note=path_note)
+            else marked(
+                Statistic.mean(series.trapezoid[-1]).estimate(level=level, note=path_note),
+                action,
+                series.trapezoid[-1],
+            )
         ),
-        free_energy=none if other else _free_energy(record, free, certain, level),
+        free_energy=(
+            none
+            if other
+            else _free_energy(record, free, certain, level)
+            if noisy
+            else marked(
+                Statistic.mean(drop).estimate(
+                    level=level, note="At temperature 0 this is the drop of E[L]."
+                ),
+                action,
+                drop,
+            )
+        ),
         noise=_noise(record, level),
         checkpoints=_from_checkpoints(record, level),
     )
@@ -194,7 +219,7 @@ def free_energy_drop(record: EnsembleRecord, drop: Tensor) -> tuple[Statistic | 
     total = Statistic.mean(drop) + change * record.temperature
     if record.dynamics is Dynamics.UNDERDAMPED:
         total = total + _kinetic_part(record)
-    return total, known and record.full
+    return total, known and record.full and not record.folded
 
 
 def _kinetic_part(record: EnsembleRecord) -> Statistic:
@@ -233,14 +258,14 @@ def _free_energy(
             status=Status.NOT_RESOLVED,
             note="The entropy needs at least 4 replicas whose every coordinate varies.",
         )
-    if not record.temperature:
-        return free.estimate(level=level, note="At temperature 0 this is the drop of E[L].")
     if not record.full:
         return free.estimate(
             level=level,
             status=Status.UNCALIBRATED,
             note="Minibatch noise heats the ensemble beyond its temperature.",
         )
+    if record.folded:
+        return free.estimate(level=level, status=Status.UNCALIBRATED, note=FOLDED)
     if not certain:
         return free.estimate(
             level=level,

@@ -25,6 +25,7 @@ from capacity.dynamics.flat import FlatModel
 from capacity.dynamics.seeds import stream
 from capacity.dynamics.updates import State, UpdateMap
 from capacity.interruption import check
+from capacity.thermo.action import checked_ratio
 from capacity.thermo.chunk_memory import chunk_size
 from capacity.thermo.ensemble_record import (
     Checkpoint,
@@ -42,6 +43,7 @@ from capacity.thermo.positions import Positions
 from capacity.thermo.update_kinds import (
     check_update,
     dynamics_of,
+    explicit,
     kinetic_energy,
     of_replicas,
     time_scale_of,
@@ -175,7 +177,8 @@ class Ensemble:
         theta = self._theta[replicas.start : replicas.stop].to(self._device)
         state = update.init(theta)
         kinetic = kinetic_energy(update, state, None, plan.rates[0])
-        meter = StreamMeter(plan.marks, plain=update.plain)
+        standing = landscape.full and not landscape.moving
+        meter = StreamMeter(plan.marks, curved=standing and explicit(update))
         volumes = None
         if plan.log_volume:
             seeds = [stream(plan.seed, "log-volume", r) for r in replicas]
@@ -215,7 +218,7 @@ class Ensemble:
             "lost": meter.lost.cpu(),
             "first_kinetic": kinetic,
             "last_kinetic": kinetic_energy(update, state, last, plan.rates[-1]),
-            "folds": None if volumes is None else volumes.folds.cpu(),
+            "folds": _most(meter.folds, None if volumes is None else volumes.folds),
         }
 
     def _record(
@@ -253,6 +256,9 @@ class Ensemble:
                     entropy=gaussian_bound(after, rows=rows),
                 )
             )
+        # Cauchy-Schwarz holds for every path; if it fails here, the accounting above is wrong.
+        squared = marks[-1].grams.moved.diagonal(dim1=-2, dim2=-1).sum(0)
+        checked_ratio(times[plan.stops[-1]], series.action[-1], squared)
         picked = {
             name: None if moved[name] is None else moved[name][rows]
             for name in ("first_kinetic", "last_kinetic", "folds")
@@ -340,6 +346,12 @@ def _gradient(
         return torch.autograd.grad(gradient, rows, v, retain_graph=True)[0]
 
     return values.detach(), gradient.detach(), product
+
+
+def _most(along: Tensor | None, probed: Tensor | None) -> Tensor | None:
+    """Steps that fold (n,), as the steps themselves or the probes show more of them."""
+    seen = [folds.cpu() for folds in (along, probed) if folds is not None]
+    return torch.stack(seen).amax(0) if seen else None
 
 
 def _joined(parts: list[dict[str, Any]]) -> dict[str, Any]:

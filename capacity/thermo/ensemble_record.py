@@ -184,8 +184,8 @@ class EnsembleRecord:
         theta_start: Positions at the start (N, P), in memory or mapped from disk.
         theta: Positions at every checkpoint, each (N, P), in memory or mapped from disk.
         time_scale: learning_time over sum lr_k.
-        folds: Steps of each replica (N,) in which lr times a curvature was seen above 1 by the
-            probes of the log-volume; None if there were none.
+        folds: Steps of each replica (N,) in which lr times a curvature was seen above 1, along the
+            step or by the probes of the log-volume; None where neither can tell.
     """
 
     dynamics: Dynamics
@@ -213,6 +213,11 @@ class EnsembleRecord:
     def size(self) -> int:
         """P."""
         return sum(size for _, size in self.layout)
+
+    @property
+    def folded(self) -> bool:
+        """Whether a step was seen to fold: lr times a curvature above 1."""
+        return self.folds is not None and bool((self.folds > 0).any())
 
     @property
     def end(self) -> Checkpoint:

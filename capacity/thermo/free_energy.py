@@ -117,11 +117,10 @@ def _change(record: EnsembleRecord, level: float) -> Estimate:
         )
     if volumes is None:
         return not_defined("Ask for log_volume probes to have it.")
-    folded = record.folds is not None and bool((record.folds > 0).any())
     return Statistic.mean(volumes[-1]).estimate(
         level=level,
-        status=Status.UNCALIBRATED if folded else Status.OK,
+        status=Status.UNCALIBRATED if record.folded else Status.OK,
         note="Upper bound of the change: some steps fold (lr times curvature above 1)."
-        if folded
+        if record.folded
         else "",
     )

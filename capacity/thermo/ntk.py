@@ -215,7 +215,8 @@ def compared(predicted: FlowCost, measured: PathCost) -> list[Comparison]:
         measured: The path of that training.
 
     Returns:
-        Displacement, loss drop, length ratio and inefficiency.
+        Displacement, loss drop, length ratio and T dL/|d theta|^2, which is the inefficiency of the
+        predicted flow.
 
     Raises:
         ValueError: If the two speak of different learning times.
@@ -228,11 +229,16 @@ def compared(predicted: FlowCost, measured: PathCost) -> list[Comparison]:
     return [
         Comparison(
             name=name,
-            predicted=getattr(predicted, name),
+            predicted=of_flow,
             measured=getattr(measured, name),
-            ratio=_quotient(getattr(predicted, name), getattr(measured, name)),
+            ratio=_quotient(of_flow, getattr(measured, name)),
         )
-        for name in ("displacement_sq", "loss_drop", "length_ratio", "inefficiency")
+        for name, of_flow in (
+            ("displacement_sq", predicted.displacement_sq),
+            ("loss_drop", predicted.loss_drop),
+            ("length_ratio", predicted.length_ratio),
+            ("loss_drop_ratio", predicted.inefficiency),
+        )
     ]
 
 

@@ -1,7 +1,6 @@
 """What is summed up along the way: action, length, trapezoid and log-volume of every replica.
 
-Streamed: each step is read once and forgotten. Both are observers of `capacity.dynamics.train`,
-too, for people who train with it.
+Streamed: each step is read once and forgotten.
 """
 
 from __future__ import annotations
@@ -12,10 +11,12 @@ import torch
 from torch import Tensor
 
 from capacity.curvature.lanczos import quadrature
-from capacity.dynamics.train import Step
+from capacity.thermo.action import ActionMeter
 from capacity.thermo.ensemble_record import Series
 
 _TINY = 1e-12
+_SEEN = 1e-4
+"""Change of a step's slope, over the slope, that float32 tells from rounding."""
 _NAMES = ("loss", "action", "length", "trapezoid", "noise_free")
 
 
@@ -24,29 +25,22 @@ class StreamMeter:
 
     Args:
         marks: Steps, ascending, at which the sums are kept; None keeps every step.
-        plain: Whether steps are theta - lr gradient, so that d theta . g need not be computed.
+        curved: Whether the change of the gradient over a step is the Hessian's: the energy is the
+            same at every step, and a step is theta - lr gradient, noise aside.
     """
 
-    def __init__(self, marks: Sequence[int] | None = None, *, plain: bool = False) -> None:
+    def __init__(self, marks: Sequence[int] | None = None, *, curved: bool = False) -> None:
         self._marks = None if marks is None else frozenset(marks)
-        self._plain = plain
+        self._curved = curved
+        self._path = ActionMeter()
         self._sums: dict[str, Tensor] = {}
         self._kept: dict[str, list[Tensor]] = {name: [] for name in _NAMES}
         self._at: list[tuple[int, float]] = []
-        self._moved: Tensor | None = None
-        self._factor = 1.0
+        self._last: tuple[float, Tensor, Tensor, Tensor] | None = None
         self._late = False
-        self._time = 0.0
         self._count = 0
         self._lost: Tensor | None = None
-
-    def observe(self, step: Step) -> None:
-        """Add one step of `capacity.dynamics.train`.
-
-        Args:
-            step: The step.
-        """
-        self.add(step.lr, step.before[0], step.after[0], step.gradient, step.loss)
+        self._folds: Tensor | None = None
 
     @torch.no_grad()
     def add(self, lr: float, before: Tensor, after: Tensor, gradient: Tensor, loss: Tensor) -> None:
@@ -60,32 +54,23 @@ class StreamMeter:
             loss: Energy at `before` (n,).
         """
         self._close(gradient)
-        if self._plain:
-            # The displacement is -lr gradient: one product does, and no copy is made.
-            self._moved, self._factor = gradient, -lr
-            squared = lr**2 * _dots(gradient, gradient)
-            forward = -squared / lr
-        else:
-            self._moved, self._factor = after - before, 1.0
-            squared = _dots(self._moved, self._moved)
-            forward = _dots(self._moved, gradient)
+        moved, squared = self._path.add(lr, before, after)
+        slope = _dots(moved, gradient)
+        self._last = (lr, moved, squared, slope)
         if not self._sums:
-            zeros = torch.zeros_like(squared)
-            self._sums = dict.fromkeys(("action", "length", "before", "after"), zeros)
+            self._sums = dict.fromkeys(("before", "after"), torch.zeros_like(squared))
             self._lost = torch.zeros_like(squared, dtype=torch.int64)
-        sums = self._sums
-        sums["action"] = sums["action"] + squared / lr
-        sums["length"] = sums["length"] + squared.sqrt()
-        sums["before"] = sums["before"] - forward
-        self._count, self._time = self._count + 1, self._time + lr
+            self._folds = torch.zeros_like(self._lost)
+        self._sums["before"] = self._sums["before"] - slope
+        self._count += 1
         assert self._lost is not None
         bad = ~torch.isfinite(squared + loss)
         self._lost = torch.where(bad & (self._lost == 0), self._count, self._lost)
         if self._marks is None or self._count in self._marks:
-            self._at.append((self._count, self._time))
+            self._at.append((self._count, self._path.time))
             self._kept["loss"].append(loss.double())
-            self._kept["action"].append(sums["action"])
-            self._kept["length"].append(sums["length"])
+            self._kept["action"].append(self._path.action)
+            self._kept["length"].append(self._path.length)
             self._late = True
 
     @property
@@ -97,7 +82,15 @@ class StreamMeter:
     @property
     def time(self) -> float:
         """Learning time so far."""
-        return self._time
+        return self._path.time
+
+    @property
+    def folds(self) -> Tensor | None:
+        """Steps of each replica (n,) in which lr times the curvature along it was above 1.
+
+        None where the steps do not show it.
+        """
+        return self._folds if self._curved else None
 
     def finish(self, gradient: Tensor) -> Series:
         """Close the books.
@@ -118,11 +111,17 @@ class StreamMeter:
     @torch.no_grad()
     def _close(self, gradient: Tensor) -> None:
         """Add what the last step's sums owe to the gradient after it."""
-        if self._moved is None:
+        if self._last is None:
             return
-        sums = self._sums
-        sums["after"] = sums["after"] - self._factor * _dots(self._moved, gradient)
-        self._moved = None
+        sums, (lr, moved, squared, slope) = self._sums, self._last
+        arrived = _dots(moved, gradient)
+        sums["after"] = sums["after"] - arrived
+        if self._curved:
+            assert self._folds is not None
+            bent = lr * (arrived - slope)
+            told = bent > _SEEN * lr * slope.abs()
+            self._folds = self._folds + ((bent > squared) & told).long()
+        self._last = None
         if self._late:
             self._kept["trapezoid"].append(0.5 * (sums["before"] + sums["after"]))
             self._kept["noise_free"].append(sums["after"])

@@ -15,8 +15,8 @@ from torch import Tensor
 from capacity.dynamics.train import Step
 from capacity.estimate import Estimate, from_samples, not_defined
 from capacity.notebook import InNotebook
-
-_ROUNDING = 1e-6
+from capacity.thermo.action import STILL, ActionMeter, at_least_one, checked_ratio
+from capacity.thermo.regime import marked
 
 _LANGEVIN_PATH = (
     "The noise of Langevin dynamics makes every step's length grow without bound, relative to its "
@@ -34,9 +34,9 @@ class PathCost(InNotebook):
 
     Attributes:
         learning_time: T = sum of dt_k, dt_k = lr_k.
-        inefficiency: T dL / |theta_T - theta_0|^2, the per-replica inefficiency of [S] eq. 12; at
-            least 1 for gradient flow. Defined for plain (S)GD.
         inefficiency_path: T sum |d theta_k|^2/dt_k / |theta_T - theta_0|^2; at least 1 always.
+        loss_drop_ratio: T dL / |theta_T - theta_0|^2 ([S] eq. 12), which equals the inefficiency
+            for gradient flow; `out_of_regime` where the two do not agree. Defined for plain (S)GD.
         action: Sigma of the path, sum |d theta_k|^2 / dt_k. Not defined for Langevin dynamics, nor
             is anything else that the lengths of single steps enter.
         loss_drop: Training loss before minus after.
@@ -46,8 +46,8 @@ class PathCost(InNotebook):
     """
 
     learning_time: float
-    inefficiency: Estimate
     inefficiency_path: Estimate
+    loss_drop_ratio: Estimate
     action: Estimate
     loss_drop: Estimate
     displacement_sq: Estimate
@@ -60,7 +60,7 @@ class PathCost(InNotebook):
         Returns:
             The `.thermo` entry of a phase.
         """
-        names = ("inefficiency", "inefficiency_path", "action", "loss_drop", "displacement_sq")
+        names = ("inefficiency_path", "loss_drop_ratio", "action", "loss_drop", "displacement_sq")
         record: dict[str, object] = {"learning_time": self.learning_time}
         for name in (*names, "length_ratio"):
             record[name] = getattr(self, name).to_dict()
@@ -74,9 +74,7 @@ class PathObserver:
     def __init__(self) -> None:
         self._start: Tensor | None = None
         self._end: Tensor | None = None
-        self._action: Tensor | float = 0.0
-        self._length: Tensor | float = 0.0
-        self._time = 0.0
+        self._meter = ActionMeter()
 
     def observe(self, step: Step) -> None:
         """Add one step.
@@ -86,10 +84,7 @@ class PathObserver:
         """
         if self._start is None:
             self._start = step.before[0].double()
-        moved = (step.after[0].double() - step.before[0].double()).square().sum(-1)
-        self._action = self._action + moved / step.lr
-        self._length = self._length + moved.sqrt()
-        self._time += step.lr
+        self._meter.add(step.lr, step.before[0], step.after[0])
         self._end = step.after[0]
 
     @property
@@ -108,9 +103,9 @@ class PathObserver:
         return {
             "start": self._start,
             "end": self._end,
-            "action": torch.as_tensor(self._action),
-            "length": torch.as_tensor(self._length),
-            "time": torch.tensor(self._time, dtype=torch.float64),
+            "action": self._meter.action,
+            "length": self._meter.length,
+            "time": torch.tensor(self._meter.time, dtype=torch.float64),
         }
 
     def restore(self, kept: dict[str, Tensor]) -> None:
@@ -121,8 +116,8 @@ class PathObserver:
         """
         if kept:
             self._start, self._end = kept["start"], kept["end"]
-            self._action, self._length = kept["action"], kept["length"]
-            self._time = float(kept["time"])
+            self._meter.action, self._meter.length = kept["action"], kept["length"]
+            self._meter.time = float(kept["time"])
 
     def cost(
         self,
@@ -151,41 +146,42 @@ class PathObserver:
         if self._start is None or self._end is None:
             raise ValueError("steps: none was observed; train at least one step before the cost")
         squared = (self._end.double() - self._start).square().sum(-1)
-        action, length = torch.as_tensor(self._action), torch.as_tensor(self._length)
+        time, action, length = self._meter.time, self._meter.action, self._meter.length
         drop = (loss_before - loss_after).double()
-        moved = squared > 0
-        ratio = self._time * action / squared
-        smallest = float(ratio[moved].min()) if bool(moved.any()) else None
-        # Cauchy-Schwarz holds for every path; if it fails here, the accounting above is wrong.
-        assert smallest is None or smallest >= 1 - _ROUNDING, f"path invariant broken: {smallest}"
+        ratio = checked_ratio(time, action, squared)
+        moved = (squared > 0) & torch.isfinite(squared)
+        by_drop = time * drop[moved] / squared[moved]
 
         noise = "" if full else "Minibatch noise is part of the path."
+        stayed = len(squared) - len(ratio)
+        if stayed:
+            noise = f"{noise} {stayed} of {len(squared)} replicas did not move.".strip()
 
         def of_path(values: Tensor) -> Estimate:
             if noisy:
                 return not_defined(_LANGEVIN_PATH)
-            if smallest is None:
-                return not_defined("theta did not move.")
-            return _over_replicas(values, noise)
+            return _over_replicas(values, noise) if len(ratio) else not_defined(STILL)
 
         if noisy:
-            inefficiency = not_defined(_LANGEVIN_DROP)
+            loss_drop_ratio = not_defined(_LANGEVIN_DROP)
         elif not plain:
-            inefficiency = not_defined(
+            loss_drop_ratio = not_defined(
                 "T dL is the speed limit's left side for plain (S)GD only; read the inefficiency "
                 "of the path instead."
             )
+        elif not len(ratio):
+            loss_drop_ratio = not_defined(STILL)
         else:
-            inefficiency = of_path(self._time * drop / squared)
+            loss_drop_ratio = marked(_over_replicas(by_drop), ratio, by_drop)
         return PathCost(
-            learning_time=self._time,
-            inefficiency=inefficiency,
-            inefficiency_path=of_path(ratio),
+            learning_time=time,
+            inefficiency_path=at_least_one(of_path(ratio)),
+            loss_drop_ratio=loss_drop_ratio,
             action=not_defined(_LANGEVIN_PATH) if noisy else _over_replicas(action, noise),
             loss_drop=_over_replicas(drop),
             displacement_sq=_over_replicas(squared),
-            length_ratio=of_path(length / squared.sqrt()),
-            smallest_ratio=smallest,
+            length_ratio=at_least_one(of_path(length[moved] / squared[moved].sqrt())),
+            smallest_ratio=float(ratio.min()) if len(ratio) else None,
         )
 
 

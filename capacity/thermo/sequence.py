@@ -165,8 +165,10 @@ def _whole(records: Sequence[EnsembleRecord]) -> EnsembleRecord:
         # Every phase starts at rest: what each had left in its last step was not dissipated.
         parts = [k[at] for k, at in zip(kinetic, rows, strict=True) if k is not None]
         balance = torch.stack(parts).sum(0) if last.dynamics is Dynamics.HEAVY_BALL else parts[-1]
+    folds = [r.folds[at] for r, at in zip(records, rows, strict=True) if r.folds is not None]
     return replace(
         last,
+        folds=torch.stack(folds).sum(0) if folds else None,
         start=first.start,
         learning_time=math.fsum(r.learning_time for r in records),
         last_kinetic=balance,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import warnings
 from dataclasses import dataclass
-from enum import StrEnum
 from typing import Any
 
 import torch
@@ -13,30 +12,25 @@ from torch import Tensor
 from capacity.checks import positive_float
 from capacity.estimate import Estimate, Status, not_defined
 from capacity.notebook import InNotebook
-from capacity.thermo.dissipation import Cost, Dissipation, cost_of
-from capacity.thermo.ensemble_record import Dynamics, EnsembleRecord, Start
+from capacity.thermo.action import STILL, at_least_one, path_ratio
+from capacity.thermo.dissipation import FOLDED, Cost, Dissipation, cost_of, heat_of
+from capacity.thermo.ensemble_record import EnsembleRecord, Start
 from capacity.thermo.free_energy import FreeEnergy, free_energy
-from capacity.thermo.jackknife import LEVEL, Statistic, widened
+from capacity.thermo.jackknife import LEVEL, Statistic
 from capacity.thermo.signatures import Signature, signatures
+from capacity.thermo.verdicts import (
+    VIOLATION_LEVEL,
+    Verdict,
+    identity,
+    judge_loss_drop,
+    loss_rounding,
+    missing_sigma,
+    rule,
+)
 from capacity.thermo.wasserstein import Bracket, Distance, distance
 
-VIOLATION_LEVEL = 0.9999
-"""Coverage of the two intervals that must not meet for a violation: on a geodesic both sides are
-equal, and at 95 % one ensemble in forty would be called a violation by chance."""
 COARSE = 0.1
 """Share of the action that checkpoints may miss without a warning."""
-_ROUNDING = 1e-6
-
-
-class Verdict(StrEnum):
-    """What a measured ensemble says about T Sigma >= W2^2."""
-
-    CONSISTENT = "consistent"
-    """T Sigma is at least the upper bound of W2^2, within the interval of the difference."""
-    INCONCLUSIVE = "inconclusive"
-    """T Sigma lies between the bounds, or one of them is missing."""
-    VIOLATED = "violated"
-    """T Sigma lies below the lower bound, beyond both intervals."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,7 +38,8 @@ class SpeedLimit(InNotebook):
     """What it cost to move an ensemble, and what it would have cost at least.
 
     Attributes:
-        verdict: Consistent, inconclusive or violated.
+        verdict: For deterministic training `identity`, which no path can fail; what could have
+            failed is judged consistent, inconclusive or violated (see `Verdict`).
         reason: Why, in one sentence.
         dynamics: What moved the ensemble.
         optimizer: Name of the update map.
@@ -60,10 +55,14 @@ class SpeedLimit(InNotebook):
         speed_limit: T_SL = W2^2/Sigma, from both sides.
         inefficiency: T Sigma/W2^2, from both sides.
         excess_cost: Sigma - W2^2/T, from both sides.
-        per_replica: T Sigma_i/|theta_T - theta_0|^2, each replica a delta distribution, where W2 is
-            exact ([S] eq. 12); with the loss drop for plain gradients, the action else. The
-            primary figure for random initialisation.
+        per_replica: The inefficiency T sum |d theta_k|^2/dt_k / |theta_T - theta_0|^2, each replica
+            a delta distribution, where W2 is exact; never below 1. The primary figure for random
+            initialisation.
         per_replica_spread: Standard deviation of it over replicas.
+        loss_drop_ratio: T dL/|theta_T - theta_0|^2 ([S] eq. 12), mean over replicas: what
+            `per_replica` is for gradient flow; `out_of_regime` where the two do not agree.
+        loss_drop_verdict: The limit with T E[dL] for T Sigma, which can fail; inconclusive out of
+            its regime.
         length_over_chord: Curve length over |theta_T - theta_0|, mean over replicas.
         headline: `per_replica` or `inefficiency`: the figure to read first.
         signatures: The four failure signatures.
@@ -88,6 +87,8 @@ class SpeedLimit(InNotebook):
     excess_cost: Bracket
     per_replica: Estimate
     per_replica_spread: float | None
+    loss_drop_ratio: Estimate
+    loss_drop_verdict: Verdict
     length_over_chord: Estimate
     headline: str
     signatures: tuple[Signature, ...]
@@ -105,7 +106,8 @@ class SpeedLimit(InNotebook):
                 made[name] = [s.to_dict() for s in value]
             else:
                 made[name] = value.to_dict() if hasattr(value, "to_dict") else value
-        return {**made, "verdict": str(self.verdict)}
+        named = {"verdict": str(self.verdict), "loss_drop_verdict": str(self.loss_drop_verdict)}
+        return {**made, **named}
 
 
 def judge(
@@ -117,9 +119,10 @@ def judge(
 ) -> SpeedLimit:
     """Judge the speed limit on one phase of an ensemble.
 
-    Rule: violated only if the upper end of T Sigma lies below the lower end of the lower bound of
-    W2^2, both at `violation_level`; consistent if T Sigma less the upper bound is not below 0; else
-    inconclusive.
+    Rule for what can fail, free energies and loss drops: violated only if the upper end of T Sigma
+    lies below the lower end of the lower bound of W2^2, both at `violation_level`; consistent if T
+    Sigma less the upper bound is not below 0; else inconclusive. For the action of deterministic
+    paths the limit is an identity.
 
     Args:
         record: What was measured.
@@ -162,18 +165,27 @@ def settle(
         The verdict with everything that it rests on.
     """
     w2 = moved.bracket(level)
-    verdict, reason = rule(cost, moved, time, replicas=len(record.replicas), level=violation_level)
+    count = len(record.replicas)
+    own = None if record.dynamics.noisy else record.series.action[-1] / record.time_scale
+    if own is None:
+        verdict, reason = rule(cost, moved, time, replicas=count, level=violation_level)
+    else:
+        verdict, reason = identity(record, own, moved, time)
+    if record.excluded:
+        reason = f"{record.excluded_note} Of the others: {verdict}. {reason}"
+        verdict = Verdict.DIVERGED
+    ratio = None if own is None else path_ratio(time, own, moved.squared)
+    by_drop, drop_verdict = judge_loss_drop(record, cost, moved, time, level, violation_level)
     sigma = _sigma(cost, level)
     ratios = _ratios(cost.sigma, moved, time, level)
-    own = _per_replica(record, cost, moved, time)
-    primary = record.start is Start.COLD and own is not None
+    primary = record.start is Start.COLD and ratio is not None and len(ratio) > 0
     return SpeedLimit(
         verdict=verdict,
         reason=reason,
         dynamics=str(record.dynamics),
         optimizer=record.optimizer,
         start=str(record.start),
-        replicas=len(record.replicas),
+        replicas=count,
         excluded=record.excluded_note,
         learning_time=time,
         sigma=sigma,
@@ -182,8 +194,10 @@ def settle(
         free_energy=free_energy(record, level=level),
         w2_squared=w2,
         **ratios,
-        per_replica=_over_replicas(own, record, level),
-        per_replica_spread=None if own is None or len(own) < 2 else float(own.std()),
+        per_replica=_per_replica(ratio, count, level),
+        per_replica_spread=None if ratio is None or len(ratio) < 2 else float(ratio.std()),
+        loss_drop_ratio=by_drop,
+        loss_drop_verdict=drop_verdict,
         length_over_chord=_length_ratio(record, moved, level),
         headline="per_replica" if primary else "inefficiency",
         signatures=signatures(
@@ -196,53 +210,6 @@ def settle(
     )
 
 
-def rule(
-    cost: Cost,
-    moved: Distance,
-    time: float,
-    *,
-    replicas: int,
-    level: float = VIOLATION_LEVEL,
-) -> tuple[Verdict, str]:
-    """Apply the rule of `judge`.
-
-    Args:
-        cost: Sigma.
-        moved: W2^2.
-        time: T.
-        replicas: N.
-        level: Coverage of the two intervals that must not meet for a violation.
-
-    Returns:
-        The verdict, and why.
-    """
-    if cost.sigma is None:
-        return Verdict.INCONCLUSIVE, f"Sigma is not known here: {_missing(cost)}"
-    if replicas < 2:
-        return Verdict.INCONCLUSIVE, (
-            "One replica has no law: its own path obeys T Sigma >= |d theta|^2, and nothing can be "
-            "said about an ensemble. Train at least 4."
-        )
-    paid = cost.sigma * time
-    lower = moved.upper if moved.exact else moved.lower
-    if lower is not None and cost.certain:
-        high = widened(paid.estimate(), level)[1]
-        low = widened(lower.estimate(), level)[0]
-        if high < low - _ROUNDING * abs(low):
-            return Verdict.VIOLATED, (
-                f"T Sigma is at most {high:.4g}, W2^2 at least {low:.4g} (each at {level:.2%})."
-            )
-    slack = widened((paid - moved.upper).estimate(), LEVEL)[0]
-    if cost.certain and slack >= -_ROUNDING * abs(moved.upper.value):
-        return Verdict.CONSISTENT, "T Sigma is at least the path coupling, which bounds W2^2."
-    if not cost.certain:
-        return Verdict.INCONCLUSIVE, "Sigma is uncalibrated here; read its routes."
-    return (
-        Verdict.INCONCLUSIVE,
-        "T Sigma is not below the lower bound of W2^2, nor surely above the upper one.",
-    )
-
-
 def _ratios(
     sigma: Statistic | None, moved: Distance, time: float, level: float
 ) -> dict[str, Bracket]:
@@ -251,6 +218,12 @@ def _ratios(
         none = not_defined("There is no Sigma.")
         nothing = Bracket(lower=none, upper=none)
         return dict.fromkeys(("speed_limit", "inefficiency", "excess_cost"), nothing)
+    if not bool((moved.squared > 0).any()):
+        still = not_defined(STILL)
+        ratio = Bracket(lower=still, upper=still)
+        paid_all = sigma.estimate(level=level)
+        spent = Bracket(lower=paid_all, upper=paid_all)
+        return {"speed_limit": ratio, "inefficiency": ratio, "excess_cost": spent}
     upper, lower = moved.upper, moved.upper if moved.exact else moved.lower
     open_end = Estimate(
         value=None,
@@ -279,25 +252,17 @@ def _ratios(
     }
 
 
-def _per_replica(record: EnsembleRecord, cost: Cost, moved: Distance, time: float) -> Tensor | None:
-    """T Sigma_i/|d_i|^2 of every replica that moved."""
-    if record.dynamics.noisy:
-        return None
-    plain = record.dynamics in {Dynamics.GRADIENT, Dynamics.MINIBATCH}
-    own = cost.drop if plain else record.series.action[-1] / record.time_scale
-    went = moved.squared > 0
-    return time * own[went] / moved.squared[went] if bool(went.any()) else None
-
-
-def _over_replicas(own: Tensor | None, record: EnsembleRecord, level: float) -> Estimate:
-    if record.dynamics.noisy:
+def _per_replica(ratio: Tensor | None, count: int, level: float) -> Estimate:
+    if ratio is None:
         return not_defined(
             "A single replica of Langevin dynamics has no free energy: Sigma is a property of the "
             "ensemble."
         )
-    if own is None:
-        return not_defined("No replica moved.")
-    return Statistic.mean(own).estimate(level=level)
+    if not len(ratio):
+        return not_defined(STILL)
+    stayed = count - len(ratio)
+    note = f"{stayed} of {count} replicas did not move." if stayed else ""
+    return at_least_one(Statistic.mean(ratio).estimate(level=level, note=note))
 
 
 def _length_ratio(record: EnsembleRecord, moved: Distance, level: float) -> Estimate:
@@ -305,27 +270,27 @@ def _length_ratio(record: EnsembleRecord, moved: Distance, level: float) -> Esti
         return not_defined("The length of a noisy path grows with the number of steps.")
     went = moved.squared > 0
     if not bool(went.any()):
-        return not_defined("No replica moved.")
+        return not_defined(STILL)
     ratio = record.series.length[-1][went] / moved.squared[went].sqrt()
-    return Statistic.mean(ratio).estimate(level=level)
+    return at_least_one(Statistic.mean(ratio).estimate(level=level))
 
 
 def _sigma(cost: Cost, level: float) -> Estimate:
     if cost.route == "free energy":
         return cost.routes.free_energy
     if cost.sigma is None:
-        return not_defined(_missing(cost))
+        return not_defined(missing_sigma(cost))
     return cost.sigma.estimate(level=level, note=cost.routes.action.note)
-
-
-def _missing(cost: Cost) -> str:
-    free = cost.routes.free_energy
-    return free.note or cost.routes.action.note
 
 
 def _note(record: EnsembleRecord) -> str:
     parts = [record.excluded_note]
-    if record.folds is not None and bool((record.folds > 0).any()):
+    rose = int((heat_of(record) < -loss_rounding(record)).sum())
+    if rose and not record.dynamics.noisy:
+        parts.append(f"{rose} of {len(record.replicas)} replicas ended with a higher loss.")
+    if record.folded and record.dynamics.noisy:
+        parts.append(FOLDED)
+    elif record.folded and record.series.log_det is not None:
         parts.append(
             "Some steps fold (lr times curvature above 1): the log-volume is an upper bound of the "
             "change of entropy."

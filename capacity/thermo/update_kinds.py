@@ -61,6 +61,18 @@ def dynamics_of(update: object, *, full: bool) -> Dynamics:
     return Dynamics.UNDERDAMPED if isinstance(update, UnderdampedLangevin) else Dynamics.OTHER
 
 
+def explicit(update: object) -> bool:
+    """Tell whether a step is theta - lr gradient, noise aside, so that it can fold.
+
+    Args:
+        update: The update map.
+
+    Returns:
+        True for plain SGD and Euler steps of Langevin dynamics.
+    """
+    return isinstance(update, SGD | Langevin)
+
+
 def check_update(update: UpdateMap, kind: Dynamics, log_volume: int) -> None:
     """Refuse what cannot be measured.
 
@@ -85,7 +97,7 @@ def check_update(update: UpdateMap, kind: Dynamics, log_volume: int) -> None:
             "energy here: give it to the landscape as decay, and to the update none"
         )
     # J of momentum and Adam on the extended state has a determinant that knows no Hessian.
-    if log_volume and not isinstance(update, SGD | Langevin):
+    if log_volume and not explicit(update):
         raise ValueError(
             f"log_volume = {log_volume!r} is not defined for {update.name!r}: the volume of theta "
             "alone changes in a known way for plain SGD and Langevin steps only; use 0"

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from capacity.thermo.speed_limit import Verdict, judge
+from capacity.thermo.speed_limit import judge
+from capacity.thermo.verdicts import Verdict
 
 sys.path.append(str(Path(__file__).parents[2] / "benchmarks" / "thermo"))
 

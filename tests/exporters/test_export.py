@@ -43,7 +43,7 @@ def test_content_holds_the_runs_numbers(path):
     assert made.parameters["training.lr"] == "0.1"
     assert made.series[0]["test_accuracy/task_1"] == pytest.approx(accuracy(0, 0))
     assert made.series[10]["train/loss"] == pytest.approx(1.0)
-    assert made.tasks[1]["task/inefficiency"] == pytest.approx(1.8)
+    assert made.tasks[1]["task/inefficiency_path"] == pytest.approx(1.9)
     # Before task 3 the drop is 12 points on each of two earlier tasks; 14 were forecast.
     assert made.tasks[3]["task/accuracy_drop_measured"] == pytest.approx(0.12)
     assert made.tasks[3]["task/accuracy_drop_forecast"] == pytest.approx(0.14)
@@ -58,8 +58,8 @@ def test_tensorboard_reads_back_what_was_written(path, tmp_path):
 
     events = EventAccumulator(where)
     events.Reload()
-    found = {event.step: event.value for event in events.Scalars("task/inefficiency")}
-    assert found == pytest.approx({1: 1.8, 2: 2.8, 3: 3.8})
+    found = {event.step: event.value for event in events.Scalars("task/inefficiency_path")}
+    assert found == pytest.approx({1: 1.9, 2: 2.9, 3: 3.9})
     assert set(events.Tags()["images"]) == set(capacity.plots.FIGURES)
     steps = [event.step for event in events.Scalars("train/loss")]
     assert steps == sorted(content(path).series)
@@ -77,7 +77,7 @@ def test_wandb_writes_an_offline_run(path, tmp_path, monkeypatch):
     where = capacity.export(path, to="wandb", out=tmp_path)
     assert "offline-run" in where
     (log,) = tmp_path.rglob("run-*.wandb")
-    names = (b"task/inefficiency", b"test_accuracy/task_1", b"final/accuracy", b"training.lr")
+    names = (b"task/inefficiency_path", b"test_accuracy/task_1", b"final/accuracy", b"training.lr")
     # W&B's own process writes the file, and may be a moment behind.
     deadline = time.monotonic() + 60
     while missing := [name for name in names if name not in log.read_bytes()]:
@@ -128,7 +128,7 @@ def test_mlflow_is_asked_for_every_number(case, ended, tmp_path, monkeypatch):
     client = Client.latest
     assert where == f"{client.uri}, run abc"
     assert client.uri.startswith("sqlite:///")
-    assert client.metrics["task/inefficiency"][1] == pytest.approx(1.8)
+    assert client.metrics["task/inefficiency_path"][1] == pytest.approx(1.9)
     assert client.params["training.lr"] == "0.1"
     assert client.tags == {"state": case}
     assert client.ended == ended
@@ -145,9 +145,9 @@ def test_mlflow_keeps_a_run_in_its_own_store(path, tmp_path):
     run = client.get_run(key)
     assert run.info.status == "FINISHED"
     assert run.data.params["training.lr"] == "0.1"
-    history = client.get_metric_history(key, "task/inefficiency")
+    history = client.get_metric_history(key, "task/inefficiency_path")
     found = {m.step: m.value for m in history}
-    assert found == pytest.approx({1: 1.8, 2: 2.8, 3: 3.8})
+    assert found == pytest.approx({1: 1.9, 2: 2.9, 3: 3.9})
     figures = {artifact.path for artifact in client.list_artifacts(key, "figures")}
     assert figures == {f"figures/{name}.png" for name in capacity.plots.FIGURES}
     assert capacity.export(path, to="mlflow", out=tmp_path) != where, "a second run beside it"

@@ -186,8 +186,8 @@ def phase(i: int, replicas: int) -> Record:
         },
         "thermo": {
             "learning_time": 9.0,
-            "inefficiency": estimate(1.8 + i, error),
-            "inefficiency_path": estimate(14.0, error),
+            "inefficiency_path": estimate(1.9 + i, error),
+            "loss_drop_ratio": estimate(1.8 + i, error),
             "action": estimate(19.0, error),
             "loss_drop": estimate(2.2, error),
             "displacement_sq": estimate(11.0, error),
@@ -297,8 +297,11 @@ def _refuse(made: Record) -> None:
     transport = made["phases"][0]["transport"]
     transport["log_volume"] = estimate(None, None, "not_defined", "NOTE-momentum-has-no-volume")
     transport["deviation_sq"] = estimate(5.0, None, "not_resolved", "NOTE-below-the-noise")
-    made["phases"][1]["thermo"]["inefficiency"] = estimate(
+    made["phases"][1]["thermo"]["inefficiency_path"] = estimate(
         None, None, "diverged", "NOTE-thermo-diverged"
+    )
+    made["phases"][0]["thermo"]["loss_drop_ratio"] = estimate(
+        -2.5, 0.5, "out_of_regime", "NOTE-steps-too-long"
     )
     first = made["transitions"][0]
     first["capacity"]["directions"] = estimate(900.0, 5.0, "not_converged", "NOTE-more-nodes")
@@ -321,8 +324,8 @@ def path_costs(epoch: int, error: float | None) -> Record:
         "loss_drop": 0.4 * epoch,
         "displacement_sq": 0.5 * epoch,
         "w2_lower": 0.1 * epoch if error else None,
-        "inefficiency": 0.8 * epoch,
-        "inefficiency_path": 8.0 * epoch,
+        "inefficiency_path": 1.0 + 0.8 * epoch,
+        "loss_drop_ratio": 0.9 + 0.8 * epoch,
     }
     return {
         f"{name}{end}": None if not epoch or value is None else (error if end else value)

@@ -162,11 +162,12 @@ def test_refusals_are_shown_with_their_notes(pages):
         "NOTE-momentum-has-no-volume",
         "NOTE-below-the-noise",
         "NOTE-thermo-diverged",
+        "NOTE-steps-too-long",
         "NOTE-more-nodes",
         "NOTE-no-demand",
     ):
         assert note in text
-    for status in ("not defined", "not resolved", "not converged", "diverged"):
+    for status in ("not defined", "not resolved", "not converged", "diverged", "out of regime"):
         assert status in text.lower()
 
 

@@ -40,7 +40,7 @@ def test_transport_and_forecast_are_there_but_no_path_cost(made):
     assert made.status == "finished"
     for phase in made.result["phases"]:
         assert phase["transport"]["log_volume"]["status"] == "ok"
-        for name in ("action", "inefficiency", "inefficiency_path", "length_ratio"):
+        for name in ("action", "loss_drop_ratio", "inefficiency_path", "length_ratio"):
             assert phase["thermo"][name]["status"] == "not_defined"
             assert "Langevin" in phase["thermo"][name]["note"]
         assert phase["thermo"]["displacement_sq"]["value"] > 0

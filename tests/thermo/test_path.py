@@ -52,15 +52,16 @@ def test_inefficiency_of_one_mode_is_that_of_gradient_flow(float64):
     _, _, cost = descend([rate], lr=lr, steps=steps)
     x = rate * lr * steps
     expected = (x / 2) / math.tanh(x / 2)
-    assert cost.inefficiency.value == pytest.approx(expected, rel=1e-4)
+    assert cost.loss_drop_ratio.value == pytest.approx(expected, rel=1e-4)
+    assert cost.loss_drop_ratio.status is Status.OK
     assert cost.inefficiency_path.value == pytest.approx(expected, rel=1e-4)
     assert cost.length_ratio.value == pytest.approx(1.0, rel=1e-9)
 
 
 def test_momentum_has_a_path_but_no_loss_drop_inefficiency(float64):
     _, _, cost = descend([0.2, 2.0], lr=0.05, steps=40, optimizer="momentum")
-    assert cost.inefficiency.status is Status.NOT_DEFINED
-    assert cost.inefficiency.value is None
+    assert cost.loss_drop_ratio.status is Status.NOT_DEFINED
+    assert cost.loss_drop_ratio.value is None
     assert cost.inefficiency_path.value >= 1
 
 
@@ -72,7 +73,7 @@ def test_path_invariant_is_asserted_and_can_fail():
     assert observer.cost(zero, zero, plain=True, full=True).smallest_ratio == pytest.approx(1.0)
     # A path whose accounting lost a step: the displacement is then more than the action allows.
     observer.observe(Step(2, 1e-9, (end,), (end,), start, zero, start, zero))
-    observer._action = observer._action * 0.5
+    observer._meter.action *= 0.5
     with pytest.raises(AssertionError, match="path invariant broken"):
         observer.cost(zero, zero, plain=True, full=True)
 
@@ -89,10 +90,10 @@ def test_langevin_noise_is_not_called_transport(float64):
         observer = PathObserver()
         start = flat.initial().expand(50, -1)
         train(flat, start, made.task, training, batches, observers=[observer])
-        sums.append(float(observer._action.mean()))
+        sums.append(float(observer._meter.action.mean()))
     assert sums[1] / sums[0] > 1.6
     cost = observer.cost(torch.ones(50), torch.zeros(50), plain=False, full=True, noisy=True)
-    for name in ("action", "inefficiency", "inefficiency_path", "length_ratio"):
+    for name in ("action", "loss_drop_ratio", "inefficiency_path", "length_ratio"):
         found = getattr(cost, name)
         assert found.status is Status.NOT_DEFINED
         assert "Langevin" in found.note
@@ -104,3 +105,36 @@ def test_langevin_noise_is_not_called_transport(float64):
 def test_no_step_is_an_error():
     with pytest.raises(ValueError, match="steps: none was observed"):
         PathObserver().cost(torch.zeros(1), torch.zeros(1), plain=True, full=True)
+
+
+def stepped(positions, rates, drop=0.0):
+    """Walk a path of one network, and close its books."""
+    observer, none = PathObserver(), torch.zeros(1)
+    for k, lr in enumerate(rates):
+        before, after = positions[k][None], positions[k + 1][None]
+        observer.observe(Step(k + 1, lr, (before,), (after,), none, none, none, none))
+    return observer.cost(none + drop, none, plain=True, full=True)
+
+
+def test_the_loss_drop_ratio_is_out_of_regime_where_it_is_no_inefficiency():
+    """Five steps of 1 at dt 1: T action/|d|^2 is 25/25, whatever the loss did."""
+    positions = list(torch.arange(6.0)[:, None])
+    for drop, status in ((5.0, Status.OK), (4.97, Status.OK), (2.0, Status.OUT_OF_REGIME)):
+        cost = stepped(positions, [1.0] * 5, drop)
+        assert cost.inefficiency_path.value == 1
+        assert cost.loss_drop_ratio.value == pytest.approx(drop / 5)
+        assert cost.loss_drop_ratio.status is status
+    # An exploded training: the path is dear, not cheaper than nothing.
+    cost = stepped([torch.tensor([v]) for v in (1.0, -3.0, 9.0, -27.0)], [4.0] * 3, -364.0)
+    assert cost.inefficiency_path.value == pytest.approx(3 * (16 + 144 + 1296) / 784)
+    assert cost.loss_drop_ratio.value < 0
+    assert not cost.loss_drop_ratio.resolved
+    assert "the loss drop is not what the path cost" in cost.loss_drop_ratio.note
+
+
+def test_no_movement_has_no_inefficiency():
+    cost = stepped([torch.ones(3)] * 4, [0.1] * 3)
+    for found in (cost.inefficiency_path, cost.loss_drop_ratio, cost.length_ratio):
+        assert (found.value, found.status) == (None, Status.NOT_DEFINED)
+        assert "below the rounding" in found.note
+    assert cost.smallest_ratio is None

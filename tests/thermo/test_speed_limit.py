@@ -20,7 +20,8 @@ from capacity.thermo.entropy import gaussian_bound, initial_entropy
 from capacity.thermo.grams import LayerGrams, layer_grams, squared_distance
 from capacity.thermo.jackknife import Statistic
 from capacity.thermo.landscape import Potential
-from capacity.thermo.speed_limit import Verdict, judge
+from capacity.thermo.speed_limit import judge
+from capacity.thermo.verdicts import Verdict
 from capacity.thermo.wasserstein import assignment, distance, trace_bound
 from ensembles import RATE, TARGET, bowl, gaussian_start, protocol, relaxation
 
@@ -215,12 +216,14 @@ def test_a_geodesic_is_not_violated_and_half_its_time_is():
 
 
 @pytest.mark.parametrize("update", [SGD(), Momentum(0.9)], ids=["GD", "momentum"])
-def test_deterministic_descent_is_consistent(update):
+def test_deterministic_descent_obeys_an_identity(update):
     _, ensemble = gaussian_start(30)
     made = judge(ensemble.learn(bowl(), update, [0.02] * 200))
-    assert made.verdict is Verdict.CONSISTENT
+    assert made.verdict is Verdict.IDENTITY
+    assert "no training could have failed it" in made.reason
     assert made.inefficiency.lower.interval[0] >= 1
     assert made.headline == "per_replica"
+    assert made.per_replica.value >= 1
     if isinstance(update, Momentum):
         assert made.learning_time == pytest.approx(0.02 * 200 / 0.1)
         # Energy balance and action agree in the continuous limit.
@@ -238,7 +241,8 @@ def test_one_point_of_departure_makes_w2_exact():
     ensemble = Ensemble(torch.zeros(6, 3, dtype=torch.float64), start=Start.DELTA)
     record = ensemble.learn(bowl(), SGD(), [0.01] * 100)
     made = judge(record)
-    assert made.verdict is Verdict.CONSISTENT
+    assert made.verdict is Verdict.IDENTITY
+    assert made.loss_drop_verdict is Verdict.CONSISTENT
     assert made.w2_squared.lower.value == made.w2_squared.upper.value
     assert made.headline == "inefficiency"
     assert judge(record, learning_time=0.5).verdict is Verdict.VIOLATED
@@ -247,10 +251,11 @@ def test_one_point_of_departure_makes_w2_exact():
 def test_an_optimiser_without_sigma_is_named():
     _, ensemble = gaussian_start(5)
     made = judge(ensemble.learn(bowl(), Adam(), [0.05] * 30))
-    assert made.verdict is Verdict.INCONCLUSIVE
+    assert made.verdict is Verdict.IDENTITY
     assert made.sigma.status is Status.NOT_DEFINED
     assert "adam" in made.sigma.note
-    assert "Reported instead" in made.reason
+    assert "Sigma is not defined for this optimiser" in made.reason
+    assert made.loss_drop_ratio.status is Status.NOT_DEFINED
     assert made.dissipation.action.status is Status.UNCALIBRATED
     assert made.per_replica.value >= 1
     assert made.inefficiency.lower.status is Status.NOT_DEFINED
@@ -261,12 +266,10 @@ def test_few_replicas_say_what_they_can(count):
     _, ensemble = gaussian_start(count)
     made = judge(ensemble.learn(bowl(), SGD(), [0.05] * 30))
     assert made.w2_squared.lower.status is Status.NOT_RESOLVED
-    assert made.per_replica.value >= 0.9
+    assert made.per_replica.value >= 1
+    assert made.verdict is Verdict.IDENTITY
     assert (made.per_replica.interval is None) is (count == 1)
     assert made.free_energy.entropy_end.status is Status.NOT_RESOLVED
-    if count == 1:
-        assert made.verdict is Verdict.INCONCLUSIVE
-        assert "One replica has no law" in made.reason
     _, ensemble = gaussian_start(count)
     cold = judge(ensemble.learn(bowl(), Langevin(0.1), [0.05] * 30))
     assert cold.sigma.status is Status.NOT_RESOLVED

@@ -30,7 +30,7 @@ from capacity.thermo.ensemble_record import EnsembleRecord
 from capacity.thermo.grams import layer_grams
 from capacity.thermo.jackknife import LEVEL, Statistic
 from capacity.thermo.landscape import TaskLandscape
-from capacity.thermo.speed_limit import rule
+from capacity.thermo.verdicts import rule
 from capacity.thermo.wasserstein import Distance, distance
 
 SIZES = (10, 20, 50, 100, 200)
