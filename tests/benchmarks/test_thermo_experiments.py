@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import math
 import re
+from dataclasses import replace
 
+import cnn_shown
 import cnn_study
 import curriculum
 import ensemble_size
@@ -19,11 +21,13 @@ import pytest
 import reachable_study
 import run
 import torch
+from thermo_claims import exponent
 from thermo_drawing import printed
 from thermo_page import to_html
 from thermo_records import RESULTS, load, rounded, save
 from thermo_training import digits, first_samples
 
+from capacity.estimate import Estimate
 from capacity.tasks.task import Split, Task
 from capacity.thermo.grams import layer_grams
 from capacity.thermo.wasserstein import distance
@@ -37,7 +41,7 @@ TOY = {
         small(), count=2, epochs=4, full_epochs=6, lr=0.1, stages=2
     ),
     "ensemble-size": lambda: ensemble_size.measured(
-        digits(), sizes=(4, 8), dimension=20, repeats=5, samples=20, steps=10
+        digits(), sizes=(4, 6, 8), dimension=20, repeats=5, samples=20, steps=10
     ),
     "noise-level": lambda: noise_level.measured(
         samples=20, replicas=10, data_sets=3, betas=(1.0, 10.0)
@@ -66,6 +70,10 @@ def test_an_experiment_runs_and_is_shown(name, tmp_path):
     section = experiment.section(kept)
     assert section.id == name
     assert section.claims
+    for claim in section.claims:
+        # What nothing could refute is no claim; the power is a number.
+        assert re.search(r"\d", claim.refuted), claim
+        assert "Cauchy" not in claim.theory
     text = "\n".join([*section.told, *(line for t in section.tables for line in printed(t))])
     assert "nan" not in text
     for figure in section.figures:
@@ -119,6 +127,60 @@ def test_the_page_counts_verdicts():
     html = to_html([section])
     assert f"{len(section.claims)} claims" in html
     assert html.count('<span class="verdict') == len(section.claims)
+    assert html.count("<em>Refuted by:</em>") == len(section.claims)
+    assert 'id="checks"' not in html
+
+
+def test_identities_are_no_claims_and_the_refuted_hypothesis_is_said():
+    findings = load(learning_rate.Findings, RESULTS / "learning-rate.json")
+    section = learning_rate.section(findings)
+    (check,) = section.checks
+    assert "Cauchy-Schwarz" in check.identity
+    assert check.verdict == "meter right"
+    claims = learning_rate.claims(findings)
+    assert "path" not in claims
+    assert claims["bound"].theory.startswith("slow rates approach the bound")
+    assert claims["bound"].verdict == "does not hold"
+    assert "1.433" in claims["bound"].here
+    html = to_html([section])
+    # The check is listed, and not counted.
+    assert f"{len(section.claims)} claims" in html
+    assert html.index('id="checks"') < html.index("Cauchy-Schwarz")
+    # A network that did approach it would have made the claim hold.
+    slow = findings.runs[0]
+    near = replace(slow, of_path=Estimate(value=1.004, stderr=0.006))
+    assert learning_rate.claims(replace(findings, runs=[near, *findings.runs[1:]]))[
+        "bound"
+    ].verdict == ("holds")
+
+
+def test_an_exponent_is_a_fit_over_all_points_with_its_interval():
+    xs = [1.0, 2.0, 4.0, 8.0]
+    exact = exponent([(x, 3 * x**0.5) for x in xs])
+    assert exact.value == pytest.approx(0.5)
+    assert exact.interval == pytest.approx((0.5, 0.5))
+    # Level between its ends, but not flat: two points would say 0.
+    bent = exponent([(1.0, 1.0), (2.0, 2.0), (4.0, 2.0), (8.0, 1.0)])
+    assert bent.interval[1] - bent.interval[0] > 1
+    # Points that are not known better than 10 % have no exponent known to 1 %.
+    vague = exponent([(x, Estimate(value=3 * x**0.5, stderr=0.3 * x**0.5)) for x in xs])
+    logs = np.log(xs)
+    assert vague.stderr == pytest.approx(0.1 / np.sqrt(((logs - logs.mean()) ** 2).sum()))
+    with pytest.raises(ValueError, match="takes 3"):
+        exponent([(1.0, 1.0), (2.0, 2.0)])
+
+
+def test_growth_with_time_is_judged_by_its_interval():
+    findings = load(cnn_study.Findings, RESULTS / "cnn.json")
+    found = cnn_shown.claims(findings)["scaling"]
+    assert found.verdict == "does not hold"
+    assert "0.19 (0.15 to 0.24) from the warm start" in found.here
+    flat = Estimate(value=2.0, stderr=0.001)
+    starts = [
+        replace(start, moments=[replace(m, of_path=flat) for m in start.moments])
+        for start in findings.starts
+    ]
+    assert cnn_shown.claims(replace(findings, starts=starts))["scaling"].verdict == "holds"
 
 
 def test_other_images_become_a_regression(monkeypatch):

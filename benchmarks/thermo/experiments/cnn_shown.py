@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 
 from cnn_study import COLD, WARM, Findings, Moment, Size, Start
-from thermo_drawing import COLORS, Claim, Section, Series, Value, held, plotted, value_of
+from thermo_claims import Check, Claim, Section, exponent, held, visible
+from thermo_drawing import COLORS, Series, Value, plotted, value_of
 
 from capacity.estimate import Estimate
-from capacity.report.format import Cell, cell, header_cell, number, say
+from capacity.report.format import Cell, cell, header_cell, number, say, with_interval
 from capacity.report.tables import Table
+from capacity.thermo.regime import CLOSE, FAR
 
 _NAMES = {
     "displacement_sq": "|\u0394\u03b8|\u00b2",
     "loss_drop": "loss drop",
     "length_ratio": "length over chord",
-    "inefficiency": "inefficiency",
+    "loss_drop_ratio": "T dL/|\u0394\u03b8|\u00b2",
 }
+WIDE = 0.1
+"""Half-width of an exponent's interval from which nothing is said of its being 0."""
 _COLOR = {COLD: COLORS[0], WARM: COLORS[1]}
 _PALE = {COLD: COLORS[5], WARM: COLORS[4]}
 
@@ -24,35 +29,51 @@ _PALE = {COLD: COLORS[5], WARM: COLORS[4]}
 def claims(findings: Findings) -> dict[str, Claim]:
     """Hold theory and the source against what came out."""
     cold, warm = findings.starts
-    late = _exponent(cold)
+    growth = {start.name: exponent(_decade(start)) for start in findings.starts}
     ends = [start.moments[-1] for start in findings.starts]
-    below = [m for start in findings.starts for m in start.moments if value_of(m.by_drop) < 1]
-    lowest = min((m for start in findings.starts for m in start.moments), key=_by_drop)
-    firmly = [m for m in below if value_of(m.by_drop) + 2 * (m.by_drop.stderr or 0) < 1]
+    every = [m for start in findings.starts for m in start.moments]
+    flow = [m for m in every if _follows_flow(m)]
+    nearest = min(every, key=_by_drop)
+    lowest = min(flow, key=_by_drop) if flow else nearest
+    firmly = [m for m in flow if value_of(m.by_drop) + 2 * (m.by_drop.stderr or 0) < 1]
     misses = {start.name: max(start.held, key=_off) for start in findings.starts}
     worst = max(misses.values(), key=_off)
-    gap = value_of(ends[0].by_drop) - value_of(ends[1].by_drop)
-    error = math.hypot(ends[0].by_drop.stderr or 0, ends[1].by_drop.stderr or 0)
-    sizes = [size.quarter for size in findings.sizes if size.quarter is not None]
+    gap = value_of(ends[0].of_path) - value_of(ends[1].of_path)
+    error = math.hypot(ends[0].of_path.stderr or 0, ends[1].of_path.stderr or 0)
+    sizes = [(s.samples, s.quarter.of_path) for s in findings.sizes if s.quarter is not None]
+    by_size = exponent(sizes) if len(sizes) > 2 else None
     return {
         "scaling": Claim(
             "after a short costly regime learning is optimal in scaling: the inefficiency stops "
             "growing with T ([S])",
-            f"over the last decade of T it grows as T to the power {number(late, 2)} (0 is optimal "
-            "in scaling, 1 is standing still)",
-            held(late < 0.5),
+            "over the last decade of T it grows as T to the power "
+            + ", ".join(
+                f"{_interval(power)} from the {name} ({power.n} points)"
+                for name, power in growth.items()
+            )
+            + "; no one power fits the cold start, which is level and then rises again",
+            _level(growth.values()),
+            "an exponent above 0 beyond its 95 % interval, in a fit over every noted moment of "
+            f"that decade; {number(max(_half(power) for power in growth.values()), 2)} would have "
+            "shown from either start (by the scatter about the line; moments share their networks)",
         ),
         "limit": Claim(
             "T dL is at least |\u0394\u03b8|\u00b2 for gradient flow",
-            f"lowest {say(lowest.by_drop)} at T = {lowest.time:g}; {len(firmly)} moments "
-            f"lie below 1 by more than two standard errors, by the length of the steps: the path's "
-            f"own cost there is {number(value_of(lowest.of_path), 3)}",
-            held(not firmly),
+            f"of {len(flow)} moments of {len(every)} at which the path and the loss drop agree the "
+            f"lowest is {say(lowest.by_drop)}, at T = {lowest.time:g}; at the others the steps are "
+            f"too long for the flow, and the ratio comes to {say(nearest.by_drop)}"
+            if flow
+            else "at no moment do the path and the loss drop agree",
+            held(not firmly if flow else None),
+            "one of these moments below 1 by two standard errors; at the lowest, "
+            f"{visible([lowest.by_drop], errors=2)} would have shown",
         ),
         "warm": Claim(
             "past that first regime, from a warm start, learning is closer to the limit ([S])",
-            f"{say(ends[1].by_drop)} warm, {say(ends[0].by_drop)} cold, at the end",
+            f"{say(ends[1].of_path)} warm, {say(ends[0].of_path)} cold, at the end",
             held(gap > 0 if abs(gap) > 2 * error else None),
+            "a warm start farther from the limit by two standard errors; a difference of "
+            f"{number(2 * error, 2)} would have shown, either way",
         ),
         "kernel": Claim(
             "the kernel at the start foretells displacement, loss drop, length and inefficiency "
@@ -60,39 +81,78 @@ def claims(findings: Findings) -> dict[str, Claim]:
             f"within 10 % for {_within(cold)} of {len(cold.held)} from the cold start, "
             f"{_within(warm)} of {len(warm.held)} from the warm one; worst {_miss(worst)}",
             held(all(_off(h) < 0.1 for start in findings.starts for h in start.held)),
+            "one of them off by 10 %; their errors are "
+            f"{visible((h.ratio for start in findings.starts for h in start.held), errors=1)} at "
+            "most (one standard error)",
         ),
         "size": Claim(
             "the inefficiency of learning to the same share of the loss does not depend on the "
             "size of the data set",
-            f"to a quarter {say(sizes[0].by_drop)} for the smallest, {say(sizes[-1].by_drop)} for "
-            "the largest"
-            if len(sizes) > 1
+            f"to a quarter {say(sizes[0][1])} for {sizes[0][0]} images, {say(sizes[-1][1])} for "
+            f"{sizes[-1][0]}: as the size to the power {_interval(by_size)}, a fit over all "
+            f"{by_size.n} sizes"
+            if by_size
             else "too few sizes came to a quarter of their loss",
-            held(None if len(sizes) < 2 or _flat(sizes) else False),
+            _level([by_size]) if by_size else "inconclusive",
+            "an exponent that is not 0, beyond its 95 % interval; "
+            + (f"{number(_half(by_size), 2)} would have shown" if by_size else "none was fitted"),
         ),
     }
+
+
+def checks(findings: Findings) -> list[Check]:
+    """Say what the meter had to find, whatever was trained."""
+    moments = [m for start in findings.starts for m in start.moments]
+    lowest = min(moments, key=lambda m: value_of(m.of_path))
+    return [
+        Check(
+            "T \u03a3|\u0394\u03b8\u2096|\u00b2/lr is at least |\u0394\u03b8|\u00b2 at every "
+            "moment (Cauchy-Schwarz)",
+            f"lowest of {len(moments)} moments {number(value_of(lowest.of_path), 4)}, at "
+            f"T = {lowest.time:g}",
+            value_of(lowest.of_path) >= 1,
+        )
+    ]
+
+
+def _decade(start: Start) -> list[tuple[float, Value]]:
+    """Moments of the last decade of T, all of them."""
+    last = start.moments[-1].time
+    return [(m.time, m.of_path) for m in start.moments if m.time >= 0.0999 * last]
+
+
+def _interval(power: Estimate) -> str:
+    assert power.interval is not None
+    return with_interval(value_of(power), power.interval)
+
+
+def _half(power: Estimate) -> float:
+    assert power.interval is not None
+    return (power.interval[1] - power.interval[0]) / 2
+
+
+def _level(powers: Iterable[Estimate]) -> str:
+    """Word whether exponents are 0: not where one is beyond its interval, open where it is wide."""
+    found = list(powers)
+    if any(e.interval is not None and not e.interval[0] <= 0 <= e.interval[1] for e in found):
+        return held(False)
+    return held(True if all(_half(e) < WIDE for e in found) else None)
+
+
+def _follows_flow(moment: Moment) -> bool:
+    """Whether the loss drop and the path agree, by the package's own criterion."""
+    path, drop = moment.of_path, moment.by_drop
+    error = math.hypot(path.stderr or 0.0, drop.stderr or 0.0)
+    off = abs(value_of(path) - value_of(drop))
+    return off <= max(CLOSE * value_of(path), min(error, FAR * value_of(path)))
 
 
 def _by_drop(moment: Moment) -> float:
     return value_of(moment.by_drop)
 
 
-def _exponent(start: Start) -> float:
-    """Exponent of T in the inefficiency, over the last decade of T."""
-    last = start.moments[-1]
-    first = min(start.moments, key=lambda m: abs(m.time - last.time / 10))
-    rise = math.log(value_of(last.by_drop) / value_of(first.by_drop))
-    return rise / math.log(last.time / first.time)
-
-
 def _within(start: Start) -> int:
     return sum(_off(one) < 0.1 for one in start.held)
-
-
-def _flat(moments: list[Moment]) -> bool:
-    first, last = moments[0].by_drop, moments[-1].by_drop
-    error = math.hypot(first.stderr or 0.0, last.stderr or 0.0)
-    return abs(value_of(first) - value_of(last)) <= 2 * error
 
 
 def told(findings: Findings) -> list[str]:
@@ -103,15 +163,15 @@ def told(findings: Findings) -> list[str]:
     worst = {start.name: max(start.held, key=_off) for start in findings.starts}
     return [
         f"From a cold start, {number(findings.parameters, 6)} parameters and "
-        f"{findings.kernel_samples} images, training takes {say(last.by_drop)} times as long as "
+        f"{findings.kernel_samples} images, training takes {say(last.of_path)} times as long as "
         f"the speed limit after T = {last.time:g}; from where the loss has halved, "
-        f"{say(warm.moments[-1].by_drop)} times.",
-        f"Training starts at the limit ({say(cold.moments[0].by_drop)} after the first noted step) "
+        f"{say(warm.moments[-1].of_path)} times.",
+        f"Training starts at the limit ({say(cold.moments[0].of_path)} after the first noted step) "
         f"and {_course(cold)}. At the end the curve is {say(last.length_ratio)} times as long as "
         f"its chord: of the inefficiency, {_share(last)} is detour (its square), the rest is "
         "speed that falls along the way.",
-        f"More data, same learning time: {say(small.end.by_drop)} at {small.samples} images, "
-        f"{say(large.end.by_drop)} at {large.samples}. " + _quarters(small, large),
+        f"More data, same learning time: {say(small.end.of_path)} at {small.samples} images, "
+        f"{say(large.end.of_path)} at {large.samples}. " + _quarters(small, large),
         f"Half of the residue lies in the first {say(cold.half_modes)} modes of the kernel at the "
         f"cold start, and in the first {say(warm.half_modes)} at the warm one: "
         + (
@@ -136,13 +196,13 @@ def _miss(held: object) -> str:
 
 
 def _course(start: Start) -> str:
-    values = [value_of(m.by_drop) for m in start.moments]
+    values = [value_of(m.of_path) for m in start.moments]
     peak = max(range(len(values)), key=values.__getitem__)
     if peak == len(values) - 1:
         return "is farthest from it at the end"
     return (
         f"is worst at T = {number(start.moments[peak].time, 2)}, with "
-        f"{say(start.moments[peak].by_drop)}"
+        f"{say(start.moments[peak].of_path)}"
     )
 
 
@@ -155,8 +215,8 @@ def _quarters(small: Size, large: Size) -> str:
     if small.quarter is None or large.quarter is None:
         return "Not every size brought its loss down to a quarter in that time."
     return (
-        f"To a quarter of the loss it is {say(small.quarter.by_drop)} and "
-        f"{say(large.quarter.by_drop)}."
+        f"To a quarter of the loss it is {say(small.quarter.of_path)} and "
+        f"{say(large.quarter.of_path)}."
     )
 
 
@@ -164,7 +224,7 @@ def _agreement(findings: Findings) -> str:
     lines = []
     for start in findings.starts:
         near = [
-            (m.time, value_of(m.by_drop), value_of(p))
+            (m.time, value_of(m.of_path), value_of(p))
             for m, p in zip(start.moments, start.predicted, strict=True)
         ]
         good = [t for t, m, p in near if abs(p / m - 1) > 0.1]
@@ -186,9 +246,9 @@ def section(findings: Findings) -> Section:
     inefficiency: list[Series] = []
     for start in findings.starts:
         times = [m.time for m in start.moments]
-        by_drop = [m.by_drop for m in start.moments]
+        of_path = [m.of_path for m in start.moments]
         inefficiency += [
-            Series(f"{start.name}, measured", _zip(times, by_drop), _COLOR[start.name]),
+            Series(f"{start.name}, measured", _zip(times, of_path), _COLOR[start.name]),
             Series(
                 f"{start.name}, by its kernel",
                 _zip(times, [p.value for p in start.predicted]),
@@ -197,7 +257,7 @@ def section(findings: Findings) -> Section:
             ),
         ]
     sizes = [float(s.samples) for s in findings.sizes]
-    quarter = [(float(s.samples), s.quarter.by_drop) for s in findings.sizes if s.quarter]
+    quarter = [(float(s.samples), s.quarter.of_path) for s in findings.sizes if s.quarter]
     overlap = [
         Series(
             f"residue, {start.name}", _zip(start.ranks, start.overlap), _COLOR[start.name], "both"
@@ -228,7 +288,7 @@ def section(findings: Findings) -> Section:
                 alt_text="Inefficiency against learning time on a logarithmic axis, measured and "
                 "predicted, from the cold and from the warm start.",
                 x="learning time since the start",
-                y="T dL / |\u0394\u03b8|\u00b2",
+                y="inefficiency",
                 log_x=True,
                 one=True,
                 height=300,
@@ -237,7 +297,7 @@ def section(findings: Findings) -> Section:
                 [
                     Series(
                         "at the end",
-                        _zip(sizes, [s.end.by_drop for s in findings.sizes]),
+                        _zip(sizes, [s.end.of_path for s in findings.sizes]),
                         COLORS[0],
                         "both",
                     ),
@@ -253,7 +313,7 @@ def section(findings: Findings) -> Section:
                 f"fallen to a quarter. {spread} {found['size'].caption}",
                 alt_text="Inefficiency against the number of images on a logarithmic axis.",
                 x="training images",
-                y="T dL / |\u0394\u03b8|\u00b2",
+                y="inefficiency",
                 log_x=True,
                 one=True,
                 half=True,
@@ -323,6 +383,7 @@ def section(findings: Findings) -> Section:
         ],
         [kernel_table(findings), size_table(findings)],
         list(found.values()),
+        checks(findings),
     )
 
 
@@ -356,7 +417,7 @@ def size_table(findings: Findings) -> Table:
             return (Cell("never", numeric=False), Cell("\u2013"), Cell("\u2013"))
         return (
             Cell(number(moment.time, 3)),
-            _plain(moment.by_drop),
+            _plain(moment.of_path),
             _plain(moment.length_ratio),
         )
 
@@ -366,10 +427,10 @@ def size_table(findings: Findings) -> Table:
             "Images",
             "At the end::loss",
             "At the end::T dL / |\u0394\u03b8|\u00b2",
-            "At the end::of the path",
+            "At the end::inefficiency",
             "At the end::length over chord",
             "At a quarter of the loss::T",
-            "At a quarter of the loss::T dL / |\u0394\u03b8|\u00b2",
+            "At a quarter of the loss::inefficiency",
             "At a quarter of the loss::length over chord",
         ),
         rows=[

@@ -2,7 +2,8 @@
 
 Five trainable layers (four 3 x 3 convolutions of stride 2, one linear head), ReLU, He-normal
 weights, mean half squared error on one-hot targets, full-batch gradient descent with small steps.
-Measured per initialisation, where W2 is exact: the inefficiency T dL/|d theta|^2 over training,
+Measured per initialisation, where W2 is exact: T dL/|d theta|^2 over training, which steps as small
+as these keep close to the inefficiency (both are recorded, every step in the package's one meter),
 from the initialisation (cold) and from where the loss has halved (warm); the same over the size of
 the data set; the length of the curve over its chord; and the tangent kernel at both starts, with
 the residue's overlap and what the kernel alone predicts.
@@ -29,6 +30,7 @@ from capacity.dynamics.train import Step, train
 from capacity.estimate import Estimate, from_samples
 from capacity.tasks import build_tasks
 from capacity.tasks.task import Split, Task
+from capacity.thermo.action import ActionMeter, checked_ratio
 from capacity.thermo.ntk import KernelView, compared, kernel_view, predicted_flow
 from capacity.thermo.path import PathObserver
 
@@ -224,10 +226,8 @@ class Track:
         self.path = PathObserver()
         self.start: Tensor | None = None
         self.began = 0.0
-        self._action: Tensor | float = 0.0
-        self._length: Tensor | float = 0.0
+        self._meter = ActionMeter()
         self._first_loss: Tensor | None = None
-        self._time = 0.0
         self._count = 0
 
     def observe(self, step: Step) -> None:
@@ -240,10 +240,7 @@ class Track:
                 self.moments.append(self._moment(step.before[0], loss))
             if self.quarter is None and float(loss.mean()) <= float(self._first_loss.mean()) / 4:
                 self.quarter = self._moment(step.before[0], loss)
-        moved = (step.after[0].double() - step.before[0].double()).square().sum(-1)
-        self._action = self._action + moved / step.lr
-        self._length = self._length + moved.sqrt()
-        self._time += step.lr
+        self._meter.add(step.lr, step.before[0], step.after[0])
         self._count += 1
         self.path.observe(step)
 
@@ -260,12 +257,12 @@ class Track:
     def _moment(self, theta: Tensor, loss: Tensor) -> Moment:
         assert self.start is not None
         chord = (theta.double() - self.start.double()).square().sum(-1)
-        action, length = torch.as_tensor(self._action), torch.as_tensor(self._length)
+        time = self._meter.time
         return Moment(
-            time=self._time,
-            by_drop=_spread(self._time * (self.first_loss - loss) / chord),
-            of_path=_spread(self._time * action / chord),
-            length_ratio=_spread(length / chord.sqrt()),
+            time=time,
+            by_drop=_spread(time * (self.first_loss - loss) / chord),
+            of_path=_spread(checked_ratio(time, self._meter.action, chord)),
+            length_ratio=_spread(self._meter.length / chord.sqrt()),
             loss=_spread(loss),
         )
 

@@ -14,7 +14,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-from thermo_drawing import COLORS, Claim, Section, Series, held, plotted, value_of
+from thermo_claims import Claim, Section, held, visible
+from thermo_drawing import COLORS, Series, plotted, value_of
 from thermo_training import MLP, first_samples, one_hot_task, replicas, watched
 from torch import Tensor
 
@@ -217,23 +218,35 @@ def claims(findings: Findings) -> dict[str, Claim]:
             "training stays in the ball: |\u0394\u03b8|\u00b2 is at most T dL",
             f"in {len(obeyed)} of {len(runs)} trainings",
             held(len(obeyed) == len(runs)),
+            "one training whose loss drop is too small for its distance (T dL is no action: with "
+            "long steps it can be); the nearest came to "
+            f"{number(min(value_of(r.paid) / value_of(r.moved) for r in runs), 3)} times "
+            f"|\u0394\u03b8|\u00b2, and {visible((r.paid for r in runs), errors=2)} would have "
+            "shown in every one",
         ),
         "free": Claim(
             "the cheapest linearised solution lies in the ball that training used",
             f"for {len(inside)} of {len(runs)} angles",
             held(len(inside) == len(runs)),
+            "one angle whose solution is outside beyond its interval; "
+            f"{visible((r.free for r in runs), errors=2)} of W2\u00b2 would have shown",
         ),
         "cheapest": Claim(
             "training goes at least as far as the cheapest linearised solution (exact if the "
             "kernel stood still)",
             f"in {len(cheaper)} of {len(runs)} trainings",
             held(len(cheaper) == len(runs)),
+            "one training that comes to the share with less than the solution's W2\u00b2; "
+            f"{visible((r.free for r in runs), errors=2)} would have shown",
         ),
         "preserving": Claim(
             "the budget that learning needs also pays for not forgetting",
             f"the solutions that keep the old task lie inside for {len(kept)} angles, outside for "
             f"{len(out)}, on the rim for {len(runs) - len(kept) - len(out)}",
             held(len(kept) == len(runs) or (False if out else None)),
+            "one angle whose keeping solution is outside beyond its interval; "
+            f"{visible((r.preserving for r in runs if r.preserving.value), errors=2)} of "
+            "W2\u00b2 would have shown",
         ),
     }
 

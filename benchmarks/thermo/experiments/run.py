@@ -31,7 +31,8 @@ import learning_rate
 import noise_level
 import reachable_study
 import torch
-from thermo_drawing import Section, printed
+from thermo_claims import Section
+from thermo_drawing import printed
 from thermo_page import write
 from thermo_records import RESULTS, load, rounded, save
 

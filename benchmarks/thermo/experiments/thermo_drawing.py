@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import altair as alt
@@ -34,64 +34,6 @@ class Series:
     points: Sequence[tuple[float, Value]]
     color: str
     shape: str = "dot"
-
-
-@dataclass(frozen=True)
-class Claim:
-    """Something that theory, or a paper, says, held against an experiment.
-
-    Attributes:
-        theory: What is said.
-        here: What came out.
-        verdict: `holds`, `does not hold` or `inconclusive`.
-    """
-
-    theory: str
-    here: str
-    verdict: str
-
-    @property
-    def caption(self) -> str:
-        """The claim in two sentences, for below a figure."""
-        return f"Theory: {self.theory}. Here: {self.here}; {self.verdict}."
-
-
-def held(holds: bool | None) -> str:
-    """Word a verdict; None is inconclusive."""
-    if holds is None:
-        return "inconclusive"
-    return "holds" if holds else "does not hold"
-
-
-@dataclass(frozen=True)
-class Section:
-    """One experiment on the page.
-
-    Attributes:
-        id: Anchor, and name of the experiment's record.
-        title: In a few words.
-        told: Sentences; the first is the headline.
-        figures: In order.
-        tables: Below them.
-        claims: What was to be checked.
-    """
-
-    id: str
-    title: str
-    told: Sequence[str]
-    figures: Sequence[Figure]
-    tables: Sequence[Table] = field(default=())
-    claims: Sequence[Claim] = field(default=())
-
-    @property
-    def short(self) -> str:
-        """Title without its second half."""
-        return self.title.partition(":")[0].partition(",")[0]
-
-    @property
-    def lead(self) -> int:
-        """Number of figures as wide as the column; those half as wide come after them, in pairs."""
-        return sum(not figure.half for figure in self.figures)
 
 
 def plotted(

@@ -8,12 +8,13 @@ from pathlib import Path
 
 from jinja2 import ChoiceLoader, Environment, FileSystemLoader, PackageLoader, StrictUndefined
 from markupsafe import Markup
-from thermo_drawing import Section
+from thermo_claims import Section
 
 from capacity.report.page import symbols
 
 _CLASSES = {"holds": "yes", "does not hold": "no", "inconclusive": "open"}
 """How verdicts look."""
+_PASSED = {True: "yes", False: "no"}
 _WORDS = {"holds": "hold", "does not hold": "do not hold", "inconclusive": "are inconclusive"}
 """What several claims do."""
 
@@ -46,7 +47,9 @@ def to_html(sections: Sequence[Section]) -> str:
     return environment.get_template("thermo_page.html").render(
         sections=sections,
         classes=_CLASSES,
+        passed=_PASSED,
         words=_WORDS,
+        checked=[(section, check) for section in sections for check in section.checks],
         count=said.total(),
         verdicts=[(verdict, said[verdict]) for verdict in _CLASSES if said[verdict]],
     )
