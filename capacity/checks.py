@@ -7,9 +7,11 @@ import math
 import os
 from collections.abc import Iterable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import torch
-from torch import Tensor
+if TYPE_CHECKING:  # seconds to import, and a wrong recipe is refused at once
+    import torch
+    from torch import Tensor
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
@@ -145,11 +147,36 @@ def path_of(argument: str, value: object) -> Path:
         The path.
 
     Raises:
-        ValueError: If it is anything else than text or a path.
+        ValueError: If it is anything else than text or a path, or no file system can hold it.
     """
     if not isinstance(value, str | os.PathLike):
         raise ValueError(f"{argument} is a {type(value).__name__}; pass a path, as text or a Path")
-    return Path(value)
+    try:
+        path_text(os.fsdecode(value))
+    except ValueError as error:
+        raise ValueError(f"{argument} = {str(value)!r} {error}") from None
+    return Path(os.fsdecode(value))
+
+
+def path_text(text: str) -> str:
+    """Check that a path can be one.
+
+    Args:
+        text: The path.
+
+    Returns:
+        The path.
+
+    Raises:
+        ValueError: If it holds what no file system takes.
+    """
+    if "\0" in text:
+        raise ValueError("holds a NUL character, which no path can; leave it out")
+    try:
+        os.fsencode(text)
+    except UnicodeError:
+        raise ValueError("holds half a character; pass text that can be encoded") from None
+    return text
 
 
 def fits_in_memory(argument: str, value: object, numbers: int) -> None:
@@ -186,7 +213,9 @@ def finite_tensor(argument: str, value: object) -> Tensor:
     Raises:
         ValueError: If it is no tensor, empty, or not finite.
     """
-    if not isinstance(value, Tensor):
+    import torch
+
+    if not isinstance(value, torch.Tensor):
         raise ValueError(f"{argument} is a {type(value).__name__}; pass a torch.Tensor")
     if value.numel() == 0:
         raise ValueError(f"{argument} is empty (shape {tuple(value.shape)}); pass at least one row")
@@ -210,6 +239,8 @@ def resolve_device(device: str | torch.device) -> torch.device:
     Raises:
         ValueError: If the device is unknown or not on this machine.
     """
+    import torch
+
     name = str(device)
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")

@@ -11,6 +11,7 @@ from pathlib import Path
 from types import FrameType
 from typing import NoReturn
 
+from capacity.checks import positive_int
 from capacity.text import visible
 
 FAILED = 1
@@ -209,13 +210,16 @@ def _run_seeds(parsed: argparse.Namespace) -> int:
     if any(word.partition("=")[0].strip() == "seed" for word in parsed.overrides):
         raise ValueError("seed=... and --seeds name the seed twice; leave one of them out")
     recipe = config.load(parsed.recipe, parsed.overrides)
-    from capacity.runs.seeds import run_seeds
     from capacity.runs.seeds_folder import parse_seeds
+
+    seeds = parse_seeds(parsed.seeds)
+    jobs = positive_int("jobs", 1 if parsed.jobs is None else parsed.jobs)
+    from capacity.runs.seeds import run_seeds
 
     made = run_seeds(
         recipe,
-        parse_seeds(parsed.seeds),
-        jobs=1 if parsed.jobs is None else parsed.jobs,
+        seeds,
+        jobs=jobs,
         out=parsed.out,
         device=parsed.device,
         quiet=parsed.quiet,
@@ -227,6 +231,9 @@ def _run_seeds(parsed: argparse.Namespace) -> int:
 
 def _report(parsed: argparse.Namespace) -> int:
     from capacity.report.renderer import RenderingError
+    from capacity.runs.directory import RunDirectory
+
+    RunDirectory.open(parsed.run)  # torch takes seconds to import; a wrong path should not
     from capacity.runs.run import open_run
 
     try:
@@ -237,6 +244,9 @@ def _report(parsed: argparse.Namespace) -> int:
 
 
 def _compare(parsed: argparse.Namespace) -> int:
+    from capacity.comparison.gather import run_directories
+
+    run_directories(parsed.runs)
     from capacity.comparison.compare import compare
     from capacity.report.renderer import RenderingError
 

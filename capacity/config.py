@@ -9,21 +9,29 @@ from __future__ import annotations
 
 import math
 import os
-import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, BeforeValidator, Field, Strict, ValidationError, model_validator
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    Field,
+    Strict,
+    ValidationError,
+    model_validator,
+)
 
-from capacity.checks import budget_given, nearest, one_of
+from capacity.checks import budget_given, nearest, one_of, path_text
+from capacity.config_refusals import refusal
 from capacity.config_strategy import PositiveFloat, PositiveInt, Section, Strategy
+from capacity.strict_yaml import parse_yaml, read_yaml
 
 Fraction = Annotated[float, Field(gt=0, lt=1)]
 Decay = Annotated[float, Field(ge=0, lt=1)]
 # YAML has lists only; the numbers inside stay strictly typed.
-Sizes = Annotated[tuple[PositiveInt, ...], Strict(False)]
+Sizes = Annotated[tuple[PositiveInt, ...], Strict(False), Field(max_length=200)]
 NamedStrategy = Annotated[
     Strategy, BeforeValidator(lambda given: {"name": given} if isinstance(given, str) else given)
 ]
@@ -50,7 +58,7 @@ class TaskStream(Section):
     """Seed of the split, the permutations and the subsample."""
     fingerprint: str | None = None
     """What the tasks, the network and the losses are (`custom` only), set by `capacity.run`."""
-    root: str | None = None
+    root: Annotated[str, Field(max_length=4000), AfterValidator(path_text)] | None = None
     """Where the downloaded data sets lie; None takes Avalanche's default."""
 
     @model_validator(mode="after")
@@ -152,7 +160,7 @@ class Measure(Section):
     """Forecast the forgetting of every earlier task before each task."""
     forecast_budget: Annotated[float | Literal["auto"] | None, BeforeValidator(budget_given)] = None
     """Share of the training's operations to forecast with; `auto` is 5 %; null simulates for 2."""
-    strategies: Annotated[tuple[NamedStrategy, ...], Strict(False)] = ()
+    strategies: Annotated[tuple[NamedStrategy, ...], Strict(False), Field(max_length=100)] = ()
     """Strategies to forecast and rank before each task, as [ewc, {name: replay, memory: 20}]."""
     transport: bool = True
     """Track J_t of replica 0; off, R_A takes J_t = 1."""
@@ -181,9 +189,15 @@ class Measure(Section):
     """Most sweeps over the trajectory for log det in R_A."""
     capacity_precision: PositiveFloat = 0.02
     """Half-width of R_A's interval, relative to it, at which the sweeps end earlier."""
-    eps: Annotated[tuple[PositiveFloat, ...], Strict(False), Field(min_length=1)] = (0.1,)
+    eps: Annotated[
+        tuple[PositiveFloat, ...], Strict(False), Field(min_length=1, max_length=200)
+    ] = (0.1,)
     """Scales of R_A = 1/2 log det(1 + eps^-2 J' P_A J); the first is the headline."""
-    sensitivity_eps: Annotated[tuple[PositiveFloat, ...], Strict(False)] = (0.01, 0.1, 1.0)
+    sensitivity_eps: Annotated[tuple[PositiveFloat, ...], Strict(False), Field(max_length=200)] = (
+        0.01,
+        0.1,
+        1.0,
+    )
     """Scales of R_A's table over tolerances (a tenth, one, ten times); [] leaves it out."""
     tolerance: PositiveFloat | None = None
     """Allowed rise of A's loss, nats; None derives it from the noise of A's own loss."""
@@ -213,9 +227,9 @@ class Measure(Section):
 class Recipe(Section):
     """Everything a run depends on, apart from the device."""
 
-    name: Annotated[str, Field(min_length=1)]
+    name: Annotated[str, Field(min_length=1, max_length=1000)]
     """Name of the run; what `capacity recipes ls` lists."""
-    description: str = ""
+    description: Annotated[str, Field(max_length=4000)] = ""
     """One line for people."""
     tasks: TaskStream = TaskStream()
     model: Model = Model()
@@ -235,59 +249,6 @@ class Recipe(Section):
         return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
 
 
-def _line(error: ValidationError, source: str) -> str:
-    """Say the first thing wrong with a recipe in one line, and how many more there are."""
-    first, *others = error.errors()
-    path = ".".join(str(part) for part in first["loc"]) or "recipe"
-    if first["type"] in {"extra_forbidden", "invalid_key"}:
-        names = list(_section_at(first["loc"][:-1]).model_fields)
-        said = (
-            f"is not a field{nearest(str(first['loc'][-1]), names)}; accepted: {', '.join(names)}"
-        )
-        text = f"{path} {said}"
-    elif first["type"] == "missing":
-        text = f"{path} is missing"
-    elif first["type"] == "value_error":
-        text = f"{path}: {first['ctx']['error']}"
-    elif first["type"] in {"model_type", "model_attributes_type"}:
-        names = list(_section_at(first["loc"]).model_fields)
-        text = f"{path} = {first['input']!r} is no section; give its fields: {', '.join(names)}"
-    elif first["type"] == "literal_error":
-        names = re.findall(r"'([^']*)'", first["ctx"]["expected"])
-        text = (
-            f"{path} = {first['input']!r} is not known; accepted: "
-            f"{', '.join(map(repr, names))}{nearest(str(first['input']), names)}"
-        )
-    else:
-        text = f"{path} = {first['input']!r}: {first['msg'][0].lower()}{first['msg'][1:]}"
-        if first["type"] in {"float_type", "float_parsing"}:
-            text += _as_number(first["input"])
-    more = f" (and {len(others)} more)" if others else ""
-    return f"{source}: {text}{more}"
-
-
-def _as_number(value: object) -> str:
-    """Say how YAML takes what looks like a number and is text to it, as 1e-3."""
-    try:
-        number = float(value) if isinstance(value, str) else math.nan
-    except ValueError:
-        return ""
-    return f"; write {yaml.safe_dump(number).split()[0]}" if math.isfinite(number) else ""
-
-
-def _section_at(path: Sequence[str | int]) -> type[BaseModel]:
-    """Find the section that a path leads to, through lists of sections, too."""
-    section: type[BaseModel] = Recipe
-    for part in path:
-        if isinstance(part, int):
-            continue
-        annotation = section.model_fields[part].annotation
-        while not isinstance(annotation, type):
-            annotation = get_args(annotation)[0]
-        section = annotation
-    return section
-
-
 def build(fields: Mapping[str, Any], *, source: str = "recipe") -> Recipe:
     """Build a recipe from plain data.
 
@@ -305,7 +266,7 @@ def build(fields: Mapping[str, Any], *, source: str = "recipe") -> Recipe:
     try:
         return Recipe.model_validate(dict(fields))
     except ValidationError as error:
-        raise ValueError(_line(error, source)) from None
+        raise ValueError(f"{source}: {refusal(error, Recipe)}") from None
 
 
 def recipe_folder() -> Path:
@@ -370,10 +331,9 @@ def load(name: str | Path, overrides: Sequence[str] = ()) -> Recipe:
     """
     path = recipe_path(name)
     try:
-        fields = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError, OSError) as error:
-        reason = " ".join(str(error).split())
-        raise ValueError(f"{path.name}: not readable as YAML: {reason}") from None
+        fields = read_yaml(path)
+    except ValueError as error:
+        raise ValueError(f"{path.name}: {error}") from None
     if not isinstance(fields, dict):
         came = "and this is empty" if fields is None else f"not {type(fields).__name__}"
         raise ValueError(f"{path.name}: a recipe is a mapping of fields, {came}")
@@ -390,9 +350,9 @@ def _override(fields: dict[str, Any], item: str) -> None:
             f"override {item!r} is not understood; write FIELD=VALUE, as training.lr=0.05"
         )
     try:
-        value = yaml.safe_load(text)
-    except yaml.YAMLError:
-        raise ValueError(f"override {item!r}: {text!r} is not readable as YAML") from None
+        value = parse_yaml(text)
+    except ValueError as error:
+        raise ValueError(f"override {item!r}: {error}") from None
     section = fields
     for part in parts[:-1]:
         section = section.setdefault(part, {})

@@ -3,11 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, Strict, model_serializer, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    Strict,
+    ValidationError,
+    model_serializer,
+    model_validator,
+)
 
 from capacity.checks import nearest
+from capacity.config_refusals import refusal
 
 PositiveInt = Annotated[int, Field(ge=1, le=2**31 - 1)]
 PositiveFloat = Annotated[float, Field(gt=0, allow_inf_nan=False)]
@@ -19,6 +28,18 @@ class Section(BaseModel):
     model_config = ConfigDict(
         frozen=True, extra="forbid", strict=True, use_attribute_docstrings=True
     )
+
+    if not TYPE_CHECKING:  # the fields stay the arguments to a type checker
+
+        def __init__(self, /, **fields: Any) -> None:
+            try:
+                super().__init__(**fields)
+            except ValidationError as error:
+                said = refusal(error, type(self))
+                raise ValueError(f"{type(self).__name__}: {said}") from None
+
+        # Else pydantic would build the sections of a recipe through it, and lose their paths.
+        __init__.__pydantic_base_init__ = True
 
 
 STRATEGY_OPTIONS: dict[str, dict[str, Any]] = {

@@ -11,7 +11,6 @@ from typing import Any
 from capacity import config
 from capacity.comparison import differences
 from capacity.comparison.summary import summarised
-from capacity.report.page import read
 from capacity.report.view import Record, RunView
 from capacity.runs import fingerprint
 from capacity.runs.directory import RunDirectory
@@ -157,6 +156,8 @@ def read_checked(path: Path) -> RunView:
     Returns:
         Its content. A file that cannot be read, or that follows another schema, is a ValueError.
     """
+    from capacity.report.page import read  # altair takes a second to import
+
     RunDirectory.open(path).check()
     return read(path)
 

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterable
 from pathlib import Path
-
-import yaml
 
 from capacity.report import (
     along,
@@ -32,7 +29,8 @@ from capacity.report.shell import page
 from capacity.report.shell import symbols as symbols
 from capacity.report.view import RunView
 from capacity.runs.directory import RunDirectory
-from capacity.runs.files import read_tensors, write_atomically
+from capacity.runs.files import read_json, read_tensors, write_atomically
+from capacity.strict_yaml import read_yaml
 
 
 def render(run_dir: Path, output: Path | None = None) -> Path:
@@ -65,14 +63,13 @@ def read(run_dir: Path) -> RunView:
         ValueError: If there is no run in `run_dir`, or one of its files cannot be read.
     """
     directory = RunDirectory.open(run_dir)
-    text = (run_dir / "recipe.yaml").read_text(encoding="utf-8")
-    env = run_dir / "env.json"
-    spectra = run_dir / "spectra.safetensors"
     try:
-        recipe = yaml.safe_load(text)
-        described = json.loads(env.read_text(encoding="utf-8")) if env.is_file() else {}
-    except (yaml.YAMLError, json.JSONDecodeError) as error:
-        raise ValueError(f"{run_dir}: recipe.yaml or env.json is not readable ({error})") from None
+        recipe = read_yaml(run_dir / "recipe.yaml")
+    except ValueError as error:
+        raise ValueError(f"{run_dir / 'recipe.yaml'}: {error}") from None
+    text = (run_dir / "recipe.yaml").read_text(encoding="utf-8")
+    described = read_json(run_dir / "env.json")
+    spectra = run_dir / "spectra.safetensors"
     volumes: dict[int, list[float]] = {}
     for name, values in read_tensors(spectra).items():
         match = re.fullmatch(r"task(\d+)\.log_volume_steps", name)

@@ -8,11 +8,7 @@ import time
 from collections.abc import Iterable
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
-
-import yaml
-from safetensors.torch import save
-from torch import Tensor
+from typing import TYPE_CHECKING, Any
 
 from capacity import config
 from capacity.checks import path_of
@@ -29,6 +25,10 @@ from capacity.runs.fingerprint import with_the_same
 from capacity.runs.journal import Journal
 from capacity.runs.lock import DirectoryLock
 from capacity.runs.reading import changed_fields, check_result
+from capacity.strict_yaml import read_yaml
+
+if TYPE_CHECKING:  # seconds to import, and a path without a run is refused at once
+    from torch import Tensor
 
 _FILES = (
     "recipe.yaml",
@@ -218,10 +218,9 @@ class RunDirectory:
 
     def _fields(self) -> dict[str, Any]:
         try:
-            fields = yaml.safe_load((self.path / "recipe.yaml").read_text(encoding="utf-8"))
-        except (OSError, yaml.YAMLError, UnicodeDecodeError) as error:
-            said = " ".join(str(error).split())
-            raise ValueError(f"recipe.yaml: not readable as YAML: {said}") from None
+            fields = read_yaml(self.path / "recipe.yaml")
+        except ValueError as error:
+            raise ValueError(f"recipe.yaml: {error}") from None
         if not isinstance(fields, dict):
             raise ValueError("recipe.yaml is not a mapping of fields")
         return fields
@@ -350,6 +349,8 @@ class RunDirectory:
             name: Path below the run directory.
             tensors: What to keep.
         """
+        from safetensors.torch import save
+
         plain = {key: tensor.detach().cpu().contiguous() for key, tensor in tensors.items()}
         write_atomically(self.path / name, save(plain))
 

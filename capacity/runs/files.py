@@ -5,11 +5,11 @@ from __future__ import annotations
 import json
 import os
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from safetensors import SafetensorError
-from safetensors.torch import load_file
-from torch import Tensor
+if TYPE_CHECKING:  # seconds to import
+    from torch import Tensor
+
 
 _LEAVE_OUT = "delete this line, and the others are read"
 
@@ -147,6 +147,9 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
     """
     if not path.is_file():
         return {}
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
     try:
         return load_file(path)
     except (SafetensorError, OSError) as error:

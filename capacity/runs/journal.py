@@ -12,15 +12,14 @@ import hashlib
 import json
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
-
-import torch
-from safetensors import SafetensorError
-from safetensors.torch import load, save
-from torch import Tensor
+from typing import TYPE_CHECKING, Any
 
 from capacity.config import Recipe
 from capacity.runs.files import read_json, to_json, write_atomically
+
+if TYPE_CHECKING:  # seconds to import
+    import torch
+    from torch import Tensor
 
 _SCHEMA = "capacity/journal"
 _VERSION = 1
@@ -124,6 +123,9 @@ class Journal:
             raise ValueError(
                 _damaged(path, "its digest is not the recorded one", self._path(stage))
             )
+        from safetensors import SafetensorError
+        from safetensors.torch import load
+
         try:
             # Copies: what is read stands wherever the file has it, and arithmetic on tensors that
             # are not aligned may round otherwise.
@@ -150,6 +152,8 @@ class Journal:
         }
         digest = None
         if plain:
+            from safetensors.torch import save
+
             data = save(plain)
             digest = hashlib.sha256(data).hexdigest()
             write_atomically(self._tensors(stage, digest), data)

@@ -85,7 +85,7 @@ CALLS = {
         "checkpoint_minutes = 'x'", "at least 0",
     ),
     "a rate as text": (lambda run, new: capacity.Training(lr="fast"), "lr", "valid number"),
-    "an unknown argument": (lambda run, new: capacity.Training(rate=1), "rate", "not permitted"),
+    "an unknown argument": (lambda run, new: capacity.Training(rate=1), "rate", "is not a field"),
     "nothing to measure with": (lambda run, new: capacity.Measure(eps=()), "eps", "at least 1"),
 }  # fmt: skip
 

@@ -6,6 +6,7 @@ import re
 
 import pytest
 
+import capacity
 from bad_inputs.checkers import TINY, check_refused, copy_of
 from capacity.cli import main
 
@@ -45,7 +46,7 @@ FIELDS = {
         ["model.hidden=[2000000000]"], "model.hidden = [2000000000]", "GiB", "smaller"
     ),
     "layer beyond whole numbers": (
-        ["model.hidden=[100000000000000000000]"], "model.hidden.0", "less than or equal"
+        ["model.hidden=[10000000000]"], "model.hidden.0", "less than or equal"
     ),
     "replicas beyond all memory": (["replicas=2000000000"], "replicas = 2000000000", "GiB"),
     "negative seed": (["seed=-1"], "seed = -1", "greater than or equal to 0"),
@@ -95,7 +96,7 @@ FILES = {
     "no name": (b"replicas: 2\n", "name is missing"),
     "keys that are numbers": (b"name: a\n7: b\n", "7 is not a field"),
     "a key that is a list": (b"name: a\n? [a]\n: b\n", "not readable as YAML", "key"),
-    "itself inside": (b"&a\nname: x\ntasks: *a\n", "tasks"),
+    "itself inside": (b"&a\nname: x\ntasks: *a\n", "line 3", "inside of itself"),
 }
 
 
@@ -168,3 +169,39 @@ def test_markup_in_a_recipe_is_text_in_the_report(kept, tmp_path):
     assert bad not in page
     assert "&lt;script&gt;alert(1)&lt;/script&gt;" in page
     assert len(re.findall("<script", page)) == len(re.findall("<script", plain))
+
+
+SECTIONS = {
+    # what is wrong: (a call, what came and where, what is accepted, what to do)
+    "a number as text": (lambda: capacity.Training(lr="0.1"), "lr = '0.1'", "number", "write 0.1"),
+    "a count as text": (
+        lambda: capacity.Training(epochs="3"), "Training: epochs = '3'", "integer", "write 3"
+    ),
+    "a switch as text": (
+        lambda: capacity.Measure(forecast="no"), "forecast = 'no'", "boolean", "write true or false"
+    ),
+    "a name as a number": (
+        lambda: capacity.Recipe(name=3), "Recipe: name = 3", "string", "put it in quotes"
+    ),
+    "no list": (lambda: capacity.Model(hidden=64), "hidden = 64", "tuple", "give a list"),
+    "nothing": (lambda: capacity.Recipe(), "name is missing", "give it"),
+    "inside of a section": (
+        lambda: capacity.Recipe(name="a", training={"lr": "x"}), "Recipe: training.lr = 'x'"
+    ),
+    "a path with NUL": (
+        lambda: capacity.TaskStream(root="a\0b"), "root", "NUL character"
+    ),
+    "a giant": (lambda: capacity.Training(epochs=10**9000), "epochs = a number of", "less than"),
+    "a long text": (lambda: capacity.Training(schedule="x" * 10**6), "schedule", "'constant'"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", SECTIONS)
+def test_a_section_built_in_python_is_refused_in_one_line(case):
+    call, *said = SECTIONS[case]
+    with pytest.raises(ValueError, match=r".") as caught:
+        call()
+    message = str(caught.value)
+    assert not [part for part in said if part not in message], message
+    assert "\n" not in message
+    assert len(message) < 400

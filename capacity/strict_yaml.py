@@ -1,0 +1,144 @@
+"""YAML of strangers: plain data within bounds, or one line that says where it is not.
+
+Bounds are checked on the stream of events, before anything is built: an alias costs what it stands
+for, and depth ends the reading at once.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+LARGEST = 64 * 1024
+"""Bytes of a file; the largest bundled recipe has less than 2 KiB."""
+_DEEPEST = 32
+_NODES = 10_000
+_WHOLE = 2**63
+
+
+class _Strict(yaml.SafeLoader):
+    """Refuses a key that is given twice, and numbers that are none."""
+
+    def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
+        node = super().compose_mapping_node(anchor)
+        lines: dict[tuple[str, str], int] = {}
+        for key, _ in node.value:
+            if not isinstance(key, yaml.ScalarNode):
+                continue
+            name, line = (key.tag, key.value), key.start_mark.line + 1
+            if name in lines:
+                raise ValueError(
+                    f"line {line}: {_short(key.value)} is given twice, first on line "
+                    f"{lines[name]}; give it once"
+                )
+            lines[name] = line
+        return node
+
+    def construct_yaml_int(self, node: yaml.ScalarNode) -> int:
+        text = node.value
+        try:
+            value = super().construct_yaml_int(node) if len(text) <= 80 else _WHOLE
+        except ValueError:  # as 0x_
+            value = _WHOLE
+        if not -_WHOLE <= value < _WHOLE:
+            raise ValueError(
+                f"line {node.start_mark.line + 1}: {_short(text)} is no whole number of 64 bits; "
+                "give one of at most 18 digits"
+            )
+        return value
+
+    def construct_text(self, node: yaml.ScalarNode) -> str:
+        return str(node.value)
+
+
+_Strict.add_constructor("tag:yaml.org,2002:int", _Strict.construct_yaml_int)
+# A recipe has no dates, and what looks like one may be none.
+_Strict.add_constructor("tag:yaml.org,2002:timestamp", _Strict.construct_text)
+
+
+def read_yaml(path: Path) -> Any:
+    """Read a file.
+
+    Args:
+        path: The file, UTF-8.
+
+    Returns:
+        Plain data.
+
+    Raises:
+        ValueError: If it cannot be read, is no YAML, or leaves the bounds.
+    """
+    try:
+        with path.open("rb") as file:
+            content = file.read(LARGEST + 1)
+    except OSError as error:
+        raise ValueError(f"not readable: {error.strerror}") from None
+    if len(content) > LARGEST:
+        raise ValueError(f"has more than {LARGEST // 1024} KiB; a recipe has a few lines")
+    try:
+        text = content.decode()
+    except UnicodeDecodeError as error:
+        raise ValueError(f"not readable as YAML: {error}") from None
+    return parse_yaml(text)
+
+
+def parse_yaml(text: str) -> Any:
+    """Read YAML.
+
+    Args:
+        text: What a file holds, or the right side of an override.
+
+    Returns:
+        Plain data.
+
+    Raises:
+        ValueError: If it is no YAML, or leaves the bounds.
+    """
+    try:
+        _check_bounds(text)
+        return yaml.load(text, _Strict)
+    except yaml.YAMLError as error:
+        raise ValueError(f"not readable as YAML: {' '.join(str(error).split())}") from None
+
+
+def _check_bounds(text: str) -> None:
+    """Walk through the events; `sizes` counts the nodes that every open collection stands for."""
+    known: dict[str, int] = {}
+    sizes, anchors = [0], [""]
+    for event in yaml.parse(text, yaml.SafeLoader):
+        line = event.start_mark.line + 1 if event.start_mark else 0
+        if (tag := getattr(event, "tag", None)) is not None:
+            tag = tag.replace("tag:yaml.org,2002:", "!!")
+            raise ValueError(
+                f"not readable as YAML: line {line}: tag {_short(tag)}; give plain values"
+            )
+        if isinstance(event, yaml.CollectionStartEvent):
+            sizes.append(1)
+            anchors.append(event.anchor or "")
+            if len(sizes) > _DEEPEST:
+                raise ValueError(f"line {line}: more than {_DEEPEST} levels; a recipe has four")
+            continue
+        if isinstance(event, yaml.CollectionEndEvent):
+            size, anchor = sizes.pop(), anchors.pop()
+        elif isinstance(event, yaml.ScalarEvent):
+            size, anchor = 1, event.anchor or ""
+        elif isinstance(event, yaml.AliasEvent):
+            if event.anchor in anchors:
+                raise ValueError(f"line {line}: *{event.anchor} stands inside of itself")
+            size, anchor = known.get(str(event.anchor), 1), ""
+        else:
+            continue
+        if anchor:
+            known[anchor] = size
+        sizes[-1] += size
+        if sum(sizes) > _NODES:
+            raise ValueError(
+                f"line {line}: more than {_NODES:,} entries, aliases counted as what they stand "
+                "for; write fewer"
+            )
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= 40 else f"{text[:20]}... ({len(text)} characters)"
