@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from capacity.tasks.task import Split as Split
     from capacity.tasks.task import Task as Task
     from capacity.tasks.task import TaskSequence as TaskSequence
+    from capacity.tasks.tensors import hold_out as hold_out
     from capacity.thermo.front_door import EpistemicSpeedLimit as EpistemicSpeedLimit
     from capacity.thermo.front_door import epistemic_speed_limit as epistemic_speed_limit
     from capacity.transport.tracker import TransportTracker as TransportTracker
@@ -72,6 +73,7 @@ _HOME = {
     "Split": "capacity.tasks.task",
     "Task": "capacity.tasks.task",
     "TaskSequence": "capacity.tasks.task",
+    "hold_out": "capacity.tasks.tensors",
     # read
     "Run": "capacity.runs.run",
     "SeedRuns": "capacity.runs.seeds",

@@ -15,8 +15,8 @@ NAMES = [
     "BatchStep", "Comparison", "EpistemicSpeedLimit", "Estimate", "Forecast", "GradientStep",
     "Measure", "Model", "Recipe", "Rows", "Run", "RunTables", "SeedRuns", "Split", "Status", "Task",
     "TaskSequence", "TaskStream", "Training", "TransportTracker", "compare", "compatible_capacity",
-    "epistemic_speed_limit", "export", "forecast", "load_runs", "open_run", "plots", "query",
-    "resume", "run", "run_seeds", "task_dimension", "verdict",
+    "epistemic_speed_limit", "export", "forecast", "hold_out", "load_runs", "open_run", "plots",
+    "query", "resume", "run", "run_seeds", "task_dimension", "verdict",
 ]  # fmt: skip
 
 
@@ -48,6 +48,7 @@ def test_importing_is_quick_and_the_function_survives_its_modules():
         "capacity.transport.tracker",
         "capacity.runs.run",
         "capacity.runs.query",
+        "capacity.tasks.tensors",
     ],
 )
 def test_docstring_examples(module):

@@ -160,7 +160,7 @@ def course_figure(gathered: Gathered) -> Figure | None:
     ]
     names = [variant.label for variant in gathered.variants]
     unit = ", %" if gathered.classifies else ""
-    y_title = f"mean test {kind} on tasks so far{unit}"
+    y_title = f"mean {gathered.scored_on} {kind} on tasks so far{unit}"
     x = alt.X(
         "tasks:Q",
         title="tasks learned",
@@ -201,8 +201,8 @@ def course_figure(gathered: Gathered) -> Figure | None:
         caption=f"A line that keeps its height forgets nothing and goes on learning; {better} is "
         "better. Bands: \u00b1 one standard error over seeds, or over replicas where one run is "
         "counted. Choose a variant in the key to see it alone.",
-        alt=f"Line chart of mean test {kind} over the tasks so far, one line per variant; at the "
-        "end "
+        alt=f"Line chart of mean {gathered.scored_on} {kind} over the tasks so far, one line per "
+        "variant; at the end "
         + ", ".join(
             f"{r[0].text} {[c.text for c in r[1:] if c.text != MISSING][-1]}" for r in rows[:8]
         )
@@ -210,7 +210,7 @@ def course_figure(gathered: Gathered) -> Figure | None:
         spec=spec(chart, height=280),
         keys=_keys(names, {point["variant"] for point in points}, "line"),
         table=Table(
-            caption=f"Mean test {kind} over the tasks learned so far{unit}",
+            caption=f"Mean {gathered.scored_on} {kind} over the tasks learned so far{unit}",
             columns=("Variant", *(f"after task {i + 1}" for i in range(longest))),
             rows=rows,
         ),
@@ -288,8 +288,8 @@ def task_figure(gathered: Gathered) -> Figure | None:
         caption="One row per variant, one column per task in the order of learning. "
         f"{fades} cells on the left are early tasks that were forgotten; on the right, "
         "late tasks that were not learned.",
-        alt=f"Matrix of final test {kind}, one row per variant, one column per task; the values "
-        f"go from {number(scale * min(r['value'] for r in rows))} to "
+        alt=f"Matrix of final {gathered.scored_on} {kind}, one row per variant, one column per "
+        f"task; the values go from {number(scale * min(r['value'] for r in rows))} to "
         f"{number(scale * max(r['value'] for r in rows))}.",
         spec=spec(alt.layer(*layers), height=34 * len(order)),
         table=table,

@@ -98,6 +98,12 @@ class Gathered:
         return all(entry.view.classifies for entry in self.counted or self.entries)
 
     @property
+    def scored_on(self) -> str:
+        """Which samples the scores are scores on: `test`, `training`, or both."""
+        shown = {e.view.scored_on for e in self.counted or self.entries if e.view.tasks}
+        return shown.pop() if len(shown) == 1 else "test or training" if shown else "test"
+
+    @property
     def same_tasks(self) -> bool:
         """Whether the runs that are compared learn tasks of the same names in the same order."""
         shown = self.counted or self.entries

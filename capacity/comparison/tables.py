@@ -185,7 +185,7 @@ def task_table(gathered: Gathered) -> Table | None:
             rows.append((header_cell(variant.label), *(cell(e, scale=scale) for e in found)))
     unit = ", %" if gathered.classifies else ""
     return Table(
-        caption=f"Test {kind} on every task at the end{unit}",
+        caption=f"{gathered.scored_on.capitalize()} {kind} on every task at the end{unit}",
         columns=("Variant", *(names.label(j) for j in range(len(names.tasks)))),
         rows=rows,
     )

@@ -15,6 +15,7 @@ from capacity.compatibility.transition import CapacityRecord, assess
 from capacity.config import Measure, Training
 from capacity.dynamics.door import fit
 from capacity.dynamics.flat import FlatModel
+from capacity.tasks.loaders import with_loader_batches
 from capacity.tasks.task import LossFunction, Task
 from capacity.tasks.tensors import as_task, old_tasks_of
 from capacity.transport.jacobian import TrainingJacobian
@@ -251,6 +252,7 @@ def verdict(
     if new is None:
         raise ValueError("new is None; a verdict is on a new task: pass its data")
     new_task = as_task(new, name="new", loss=loss)
+    how = with_loader_batches(training, [new_task])
     theta = flat.initial()
     if tolerance is None and capacity is not None:
         tolerance = capacity.preserving.tolerance
@@ -260,7 +262,7 @@ def verdict(
         theta.to(where),
         [task.to(where) for task in old_tasks],
         new_task.to(where),
-        training or Training(),
+        how,
         tolerance=tolerance,
         displacement=displacement,
         capacity=None if capacity is None else capacity.capacity[0].directions,

@@ -76,7 +76,8 @@ def _series(view: RunView) -> dict[int, dict[str, float]]:
         named = {"train/loss": row.get("train_loss"), "train/lr": row.get("lr")}
         for kind in ("accuracy", "loss"):
             for j, value in enumerate(row.get(f"test_{kind}") or []):
-                named[f"test_{kind}/task_{j + 1}"] = value
+                scored_on = view.tasks[j].get("scored_on") or "test"
+                named[f"{scored_on}_{kind}/task_{j + 1}"] = value
         at |= _numbers(named)
     return made
 

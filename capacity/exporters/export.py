@@ -142,7 +142,8 @@ def _wandb(module: Any, made: Content, folder: Path | None) -> str:
     # Two clocks in one run: optimiser steps, and tasks counted from 1.
     run.define_metric("step")
     run.define_metric("task/number")
-    for name in ("train/*", "test_accuracy/*", "test_loss/*"):
+    scores = [f"{part}_{kind}/*" for part in ("test", "training") for kind in ("accuracy", "loss")]
+    for name in ("train/*", *scores):
         run.define_metric(name, step_metric="step")
     run.define_metric("task/*", step_metric="task/number")
     for step, values in made.series.items():

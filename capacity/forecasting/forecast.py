@@ -21,8 +21,9 @@ from capacity.forecasting.compression import unknown_to_compression
 from capacity.forecasting.inputs import check_network
 from capacity.forecasting.linearized import cost_ratio, linearized_scores, simulate_stably
 from capacity.forecasting.mitigated import contribution_of, foreseen, named_strategies
-from capacity.forecasting.record import NO_ACCURACY, Forecast, change, rank
+from capacity.forecasting.record import NO_ACCURACY, Forecast, change, rank, with_scoring
 from capacity.forecasting.within_budget import forecast_within
+from capacity.tasks.loaders import with_loader_batches
 from capacity.tasks.task import LossFunction, Task
 from capacity.tasks.tensors import as_task, old_tasks_of
 
@@ -171,8 +172,7 @@ def forecast(
         >>> low < made.loss_increase.value < high
         True
     """
-    training = Training() if training is None else training
-    if not isinstance(training, Training):
+    if training is not None and not isinstance(training, Training):
         raise ValueError(
             f"training is a {type(training).__name__}; pass capacity.Training(lr=..., epochs=...)"
         )
@@ -185,6 +185,7 @@ def forecast(
     flat = FlatModel(model)
     old_tasks = old_tasks_of(old, loss=loss)
     new_task = as_task(new, name="new", loss=loss)
+    training = with_loader_batches(training, [new_task])
     theta = flat.to(where).initial()
     unknown = unknown_to_compression(training)
     *older, new_task = check_network(
@@ -215,4 +216,5 @@ def forecast(
         return made if budget is None or unknown is None else simulated(made, unknown)
 
     compared = {name: under(options) for name, options in wanted.items()}
-    return replace(under(training.strategy), by_strategy=rank(compared))
+    made = replace(under(training.strategy), by_strategy=rank(compared))
+    return with_scoring(made, old_tasks, new_task)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 from capacity.dynamics.evaluate import Score
 from capacity.estimate import Estimate, Status, from_samples, not_defined
 from capacity.notebook import InNotebook
+from capacity.tasks.scoring import words_of
 from capacity.tasks.task import Task
 
 
@@ -93,6 +94,41 @@ def change(
         if task.classifies
         else NO_ACCURACY,
         loss_increase=from_samples(loss, status=status, note=note, predict=predict),
+    )
+
+
+def with_scoring(made: Forecast, old: Sequence[Task], new: Task) -> Forecast:
+    """Say with every figure whether it is one on test samples or on training samples.
+
+    Args:
+        made: The forecast, with those of other strategies.
+        old: Its old tasks.
+        new: The new task.
+
+    Returns:
+        The forecast, with that in the notes of its estimates.
+    """
+    words = [words_of(task) for task in old]
+    last = words_of(new)
+    whole = " ".join(dict.fromkeys(part for part in (*words, last) if part))
+
+    def noted(estimate: Estimate, said: str) -> Estimate:
+        return replace(estimate, note=f"{estimate.note} {said}".strip())
+
+    return replace(
+        made,
+        old=tuple(
+            Forgetting(
+                accuracy_drop=noted(cell.accuracy_drop, said),
+                loss_increase=noted(cell.loss_increase, said),
+            )
+            for cell, said in zip(made.old, words, strict=True)
+        ),
+        new_accuracy=noted(made.new_accuracy, last),
+        new_loss=noted(made.new_loss, last),
+        average_accuracy=noted(made.average_accuracy, whole),
+        average_loss=noted(made.average_loss, whole),
+        by_strategy={k: with_scoring(m, old, new) for k, m in made.by_strategy.items()},
     )
 
 

@@ -30,7 +30,7 @@ _PRINTED = 12
 
 @styled
 def accuracy_matrix(run: object) -> Figure:
-    """Draw test accuracy on every task after learning every task; the loss for regression.
+    """Draw the accuracy on every task after learning every task; the loss for regression.
 
     Read down a column: a task is learned on the outlined diagonal, and fades below it where it is
     forgotten.
@@ -62,7 +62,7 @@ def accuracy_matrix(run: object) -> Figure:
     axes.set_ylabel("after learning task")
     axes.spines[:].set_visible(False)
     bar = figure.colorbar(image, ax=axes, shrink=0.9)
-    bar.set_label(f"test {kind}" + (", %" if view.classifies else ""))
+    bar.set_label(f"{view.scored_on} {kind}" + (", %" if view.classifies else ""))
     bar.outline.set_visible(False)
     return figure
 

@@ -48,7 +48,7 @@ def learning_curves(run: object) -> Figure:
         named = n <= len(COLORS) or j in {0, n - 1}
         _line(axes, known, scale, color, label=f"task {j + 1}" if named else None)
     _begins(axes, view)
-    axes.set_ylabel("test accuracy, %" if view.classifies else "test loss")
+    axes.set_ylabel(f"{view.scored_on} {kind}" + (", %" if view.classifies else ""))
     legend(axes)
     return figure
 

@@ -71,10 +71,10 @@ def forgetting_figure(view: RunView) -> Figure | None:
     return Figure(
         id="fig-forgetting",
         title="What is left, and what is forgotten, along the sequence",
-        caption=f"The solid line is the mean test {kind} over the tasks met so far; where it "
-        f"{worse} while a task is learned, more is forgotten than learned. The dashed line is the "
-        "mean over the earlier tasks of what each has lost since it was learned; below 0, learning "
-        "a task has helped the earlier ones.",
+        caption=f"The solid line is the mean {view.scored_on} {kind} over the tasks met so far; "
+        f"where it {worse} while a task is learned, more is forgotten than learned. The dashed "
+        "line is the mean over the earlier tasks of what each has lost since it was learned; below "
+        "0, learning a task has helped the earlier ones.",
         alt=f"Line chart against training step; at the end {kept} is {last[kept]}, {lost} "
         f"{last[lost]}.",
         spec=spec(chart, height=220),

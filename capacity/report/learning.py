@@ -111,19 +111,21 @@ def matrix_figure(view: RunView) -> Figure | None:
     ]
     spread = " ± standard error" if view.replicas > 1 else ""
     held = "fades" if view.classifies else "darkens"
+    scored = f"{view.scored_on} {kind}".capitalize()
     return Figure(
         id="fig-matrix",
-        title=f"Test {kind} after every task" + (", %" if view.classifies else ""),
+        title=f"{view.scored_on.capitalize()} {kind} after every task"
+        + (", %" if view.classifies else ""),
         caption=f"Read down a column: a task is first learned on the outlined diagonal, and what "
         f"is forgotten later {held} below it. To the right of the diagonal stands what the network "
         "does on tasks that it has not seen yet."
         + (" Dashed cells were not reached." if None in [r["shade"] for r in rows] else ""),
-        alt=f"Matrix of test {kind}, one row per learned task, one column per tested task: "
-        f"{_mean_of(rows, own=True)}{unit} on average on a task just learned, "
+        alt=f"Matrix of {view.scored_on} {kind}, one row per learned task, one column per tested "
+        f"task: {_mean_of(rows, own=True)}{unit} on average on a task just learned, "
         f"{_mean_of(rows, own=False)}{unit} on all tasks at the end.",
         spec=spec(chart, height=cell * n),
         table=Table(
-            caption=f"Test {kind}{', %,' if view.classifies else ''} mean{spread}",
+            caption=f"{scored}{', %,' if view.classifies else ''} mean{spread}",
             columns=columns,
             rows=cells,
         ),
@@ -159,7 +161,7 @@ def curve_figure(view: RunView) -> Figure | None:
         if view.classifies:
             point["low"], point["high"] = max(point["low"], 0.0), min(point["high"], 100.0)
     scale_y = alt.Scale(domain=[0, 100]) if view.classifies else alt.Scale(zero=False, nice=True)
-    y_title = "test accuracy, %" if view.classifies else "test loss"
+    y_title = f"{view.scored_on} {kind}" + (", %" if view.classifies else "")
     color = alt.Color("task:N", scale=task_scale(labels), legend=None)
     base = alt.Chart(data(points)).encode(x=step_axis(view), color=color)
     tooltip = [
@@ -180,6 +182,7 @@ def curve_figure(view: RunView) -> Figure | None:
         base.properties(name=HOVER).mark_circle(size=90, opacity=0).encode(y=y, tooltip=tooltip),
     ).add_params(focus())
     columns = ("Task", "Epoch", "Step", *labels)
+    scored = f"{view.scored_on} {kind}".capitalize()
     shown = thin(view.rows, _TABLE_ROWS)
     cells = [
         (
@@ -195,19 +198,19 @@ def curve_figure(view: RunView) -> Figure | None:
     ]
     return Figure(
         id="fig-curves",
-        title=f"Test {kind} of every task along the sequence",
-        caption="Every line is one task's test score, from before the first step to after the "
-        "last; the numbered spans are the tasks being trained. A line rises in the span of its "
-        "own number; what it loses in later spans is forgetting."
+        title=f"{scored} of every task along the sequence",
+        caption=f"Every line is one task's {view.scored_on} score, from before the first step to "
+        "after the last; the numbered spans are the tasks being trained. A line rises in the span "
+        "of its own number; what it loses in later spans is forgetting."
         + (" Bands: ± one standard error over replicas." if view.replicas > 1 else "")
         + " Choose a task in the key to see it alone.",
-        alt=f"Line chart of test {kind} per task against training step; at the end "
+        alt=f"Line chart of {view.scored_on} {kind} per task against training step; at the end "
         + ", ".join(f"{task} {said}" for task, said in list(_last(points).items())[:8])
         + ".",
         spec=spec(chart, height=300),
         keys=task_keys(labels),
         table=Table(
-            caption=f"Test {kind} per epoch{', %' if view.classifies else ''}",
+            caption=f"{scored} per epoch{', %' if view.classifies else ''}",
             columns=columns,
             rows=cells,
             remark=_thinned(view.rows, shown),

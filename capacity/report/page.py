@@ -31,6 +31,7 @@ from capacity.report.view import RunView
 from capacity.runs.directory import RunDirectory
 from capacity.runs.files import read_json, read_tensors, write_atomically
 from capacity.strict_yaml import read_yaml
+from capacity.tasks.scoring import scoring_words
 
 
 def render(run_dir: Path, output: Path | None = None) -> Path:
@@ -108,6 +109,7 @@ def to_html(view: RunView) -> str:
         warning=words.state_sentence(view),
         headline=words.headline(view),
         facts=words.facts(view),
+        scoring=scoring_words(view.tasks),
         sentences=[
             (f"transition-{int(t['task']) + 1}", words.transition_sentence(view, t))
             for t in view.transitions

@@ -70,6 +70,12 @@ class RunView:
         return list(self.result.get("tasks") or [])
 
     @property
+    def scored_on(self) -> str:
+        """Which samples the scores are scores on: `test`, `training`, or both."""
+        kinds = {str(task.get("scored_on") or "test") for task in self.tasks}
+        return " or ".join(sorted(kinds)) or "test"
+
+    @property
     def learned(self) -> int:
         """How many tasks were learned."""
         return sum(task["status"] == "learned" for task in self.tasks)

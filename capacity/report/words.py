@@ -102,7 +102,7 @@ def headline(view: RunView) -> str:
     unit = " %" if view.classifies else ""
     if learned < 2:
         return (
-            f"One task was learned, to a test {quantity} of {reached}{unit}; "
+            f"One task was learned, to a {view.scored_on} {quantity} of {reached}{unit}; "
             "with no second task there is nothing to forget."
         )
     lost = say(pick(final, "forgetting_last"), scale=scale)
@@ -149,7 +149,7 @@ def facts(view: RunView) -> list[Fact]:
     unit = "%" if view.classifies else ""
     points = "points" if view.classifies else ""
     made = [
-        (pick(final, kind), scale, unit, f"final mean test {kind}"),
+        (pick(final, kind), scale, unit, f"final mean {view.scored_on} {kind}"),
         (pick(final, "forgetting_last"), scale, points, "mean forgetting since learned"),
         (
             pick(view.result.get("scores") or {}, target, "mean_error"),

@@ -19,6 +19,7 @@ from capacity.runs import summary
 from capacity.runs.observe import transport_entry
 from capacity.runs.reading import SCHEMA, SCHEMA_VERSION
 from capacity.runs.summary import Matrix
+from capacity.tasks.scoring import task_record
 from capacity.tasks.task import TaskSequence
 
 NO_CAPACITY = dict.fromkeys((
@@ -97,7 +98,7 @@ class Measurements:
         """
         task, latest = self.tasks[i], self.scores[-1]
         kind = "accuracy" if task.classifies else "loss"
-        text = f"learned: {kind} {float(getattr(latest[i], kind).mean()):.3f}"
+        text = f"learned: {task.scored_on} {kind} {float(getattr(latest[i], kind).mean()):.3f}"
         if i:
             change_of = "accuracy_drop" if task.classifies else "loss_increase"
             mean = _mean([self.forgotten(i, j)[change_of] for j in range(i)])
@@ -175,11 +176,9 @@ class Measurements:
     def _task(self, i: int) -> dict[str, Any]:
         task, lost = self.tasks[i], self.diverged.get(i)
         return {
-            "name": task.name,
+            **task_record(task),
             "classes": list(task.classes),
             "outputs": None if task.outputs is None else list(task.outputs),
-            "train_samples": len(task.train),
-            "test_samples": len(task.test),
             "steps": self.planned.get(i, self.recipe.training).steps(len(task.train)),
             "status": "interrupted" if self.states[i] == "training" else self.states[i],
             "diverged": None

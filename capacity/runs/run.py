@@ -33,6 +33,8 @@ from capacity.runs.unfinished import (
     shell_call,
 )
 from capacity.tasks.build import build_tasks
+from capacity.tasks.loaders import with_loader_batches
+from capacity.tasks.scoring import scoring_words, task_record
 from capacity.tasks.streams import as_sequence
 from capacity.tasks.task import LossFunction, TaskSequence
 
@@ -195,6 +197,8 @@ def run(
     where = resolve_device(device)
     minutes = nonnegative_float("checkpoint_minutes", checkpoint_minutes)
     recipe, sequence = _resolve(tasks, model, loss)
+    if sequence is not None and (training is None or isinstance(training, Training)):
+        training = with_loader_batches(training, sequence.tasks)
     changes: dict[str, Any] = {
         "training": training,
         "measure": measure,
@@ -238,6 +242,9 @@ def run(
             progress.line(
                 f"{recipe.name}: {len(sequence)} tasks on {where}, {doing} {directory.path}"
             )
+            scored = scoring_words([task_record(task) for task in sequence.tasks])
+            if scored:
+                progress.line(scored)
             if earlier is not None:
                 said = how_to_resume(recipe, earlier)
                 progress.line(f"an earlier run of this recipe was cut off; {said} with it")

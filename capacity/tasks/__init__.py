@@ -9,3 +9,4 @@ from capacity.tasks.task import Task as Task
 from capacity.tasks.task import TaskSequence as TaskSequence
 from capacity.tasks.tensors import as_task as as_task
 from capacity.tasks.tensors import from_tensors as from_tensors
+from capacity.tasks.tensors import hold_out as hold_out

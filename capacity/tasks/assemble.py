@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import accumulate
 from typing import NamedTuple
 
 import torch
 
 from capacity.checks import positive_int
-from capacity.tasks.task import LOSSES, LossFunction, Split, Task, TaskSequence, n_classes
+from capacity.tasks.task import (
+    LOSSES,
+    LossFunction,
+    Split,
+    Task,
+    TaskSequence,
+    is_labels,
+    n_classes,
+)
 
 
 class Piece(NamedTuple):
@@ -51,17 +59,16 @@ def assemble(name: str, pieces: Sequence[Piece], loss: str | LossFunction) -> Ta
         len(seen[label]) or max(_width(p.train) for p in pieces if p.label == label)
         for label in labels
     ]
-    starts = dict(zip(labels, accumulate([0, *widths]), strict=False))
-    ends = dict(zip(labels, accumulate(widths), strict=True))
+    place = blocks(dict(zip(labels, widths, strict=True)))
     tasks = []
     for number, piece in enumerate(pieces):
         ids = seen[piece.label]
         tasks.append(
             Task(
                 name=f"task {number}",
-                train=_renumber(piece.train, ids),
-                test=_renumber(piece.test, ids),
-                outputs=tuple(range(starts[piece.label], ends[piece.label])),
+                train=renumber(piece.train, ids),
+                test=renumber(piece.test, ids),
+                outputs=place[piece.label],
                 loss=loss,
                 classes=tuple(_classes([piece])),
             )
@@ -132,19 +139,40 @@ def check_loss(loss: object) -> None:
     )
 
 
-def _classes(pieces: Iterable[Piece]) -> list[int]:
-    # List the class ids of some pieces; empty for regression.
-    splits = [split for piece in pieces for split in (piece.train, piece.test)]
-    if any(split.y.is_floating_point() for split in splits):
-        return []
-    return torch.cat([split.y.flatten() for split in splits]).unique().tolist()
+def blocks(widths: Mapping[int, int]) -> dict[int, tuple[int, ...]]:
+    """Deal outputs out to task labels: each has a contiguous block, in the order of the labels.
+
+    Args:
+        widths: Outputs of each label.
+
+    Returns:
+        Indices of the outputs by label.
+    """
+    ends = dict(zip(sorted(widths), accumulate(widths[k] for k in sorted(widths)), strict=True))
+    return {label: tuple(range(end - widths[label], end)) for label, end in ends.items()}
 
 
-def _renumber(split: Split, ids: list[int]) -> Split:
-    # Count targets within the block: the position of their class id in `ids`.
+def renumber(split: Split, ids: list[int]) -> Split:
+    """Count targets within a block of outputs.
+
+    Args:
+        split: Targets as the data set has them.
+        ids: Class ids of the block, ascending; empty leaves the targets.
+
+    Returns:
+        The split, each target the position of its class id.
+    """
     if not ids:
         return split
     return Split(split.x, torch.searchsorted(torch.tensor(ids), split.y))
+
+
+def _classes(pieces: Iterable[Piece]) -> list[int]:
+    # List the class ids of some pieces; empty for regression.
+    splits = [split for piece in pieces for split in (piece.train, piece.test)]
+    if not all(is_labels(split.y) for split in splits):
+        return []
+    return torch.cat([split.y.flatten() for split in splits]).unique().tolist()
 
 
 def _width(split: Split) -> int:
@@ -154,6 +182,7 @@ def _width(split: Split) -> int:
 def _outputs_of(task: Task) -> int:
     if task.outputs is not None:
         return max(task.outputs) + 1
-    if task.classifies:
+    whole = not task.train.y.is_floating_point() and task.loss != "mse"
+    if task.classifies or whole:  # whole numbers under a loss of one's own: labels per token, say
         return n_classes([task.train, task.test])
     return _width(task.train)

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from capacity.tasks.task import Split
+from capacity.tasks.task import Split, is_labels
 
 
 def subsample(split: Split, count: int | None, *, seed: int, where: str) -> Split:
@@ -68,17 +68,20 @@ def holdout(labels: Tensor, fraction: float, *, seed: int) -> tuple[Tensor, Tens
     """Split samples into training and test, class by class.
 
     Args:
-        labels: Class indices (n,), at least two samples of each class.
-        fraction: Share of each class held out; at least one sample on each side.
+        labels: Class indices (n,), or targets of another kind (n, ...), which are not balanced.
+        fraction: Share of each class held out, rounded; at least one sample of it, and never the
+            last one.
         seed: Seed of the choice.
 
     Returns:
-        Indices of the training and of the test samples, ascending.
+        Indices of the training and of the test samples, ascending; none of the latter where each
+        class has but one sample.
     """
     random = np.random.default_rng((seed, 0))
+    group = labels.cpu().numpy() if is_labels(labels) else np.zeros(len(labels))
     test = np.zeros(len(labels), dtype=bool)
-    for label in labels.unique():
-        members = random.permutation(np.flatnonzero(labels.numpy() == int(label)))
+    for label in np.unique(group):
+        members = random.permutation(np.flatnonzero(group == label))
         held = min(max(round(fraction * len(members)), 1), len(members) - 1)
         test[members[:held]] = True
     chosen = torch.from_numpy(test)

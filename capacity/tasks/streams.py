@@ -12,9 +12,11 @@ from typing import Any
 import torch
 
 from capacity.tasks.assemble import Piece, assemble, check_loss
+from capacity.tasks.experiences import task_labels
+from capacity.tasks.reading import has_task_labels, read_items
 from capacity.tasks.sampling import subsample_index
 from capacity.tasks.task import LossFunction, Split, TaskSequence
-from capacity.tasks.tensors import from_tensors, read_items, split_of
+from capacity.tasks.tensors import from_tensors, split_of
 
 
 def from_avalanche(
@@ -165,11 +167,9 @@ def _read(
         chosen = subsample_index(labels, samples, seed=seed, where=where).tolist()
     else:
         chosen = range(len(dataset))
-    x, y = read_items(where, (dataset[i] for i in chosen))
-    task_labels = getattr(dataset, "targets_task_labels", None)
-    if task_labels is None:
-        return split_of(where, x, y, loss), torch.zeros(len(x), dtype=torch.long)
-    return split_of(where, x, y, loss), torch.tensor([int(label) for label in task_labels])
+    labelled = has_task_labels(dataset)
+    x, y = read_items(where, (dataset[i] for i in chosen), labelled=labelled)
+    return split_of(where, x, y, loss), torch.tensor(task_labels(where, experience))
 
 
 def _own_part(

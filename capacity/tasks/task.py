@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -24,6 +25,11 @@ def _half_mse(outputs: Tensor, targets: Tensor) -> Tensor:
 
 LOSSES: dict[str, LossFunction] = {"cross_entropy": functional.cross_entropy, "mse": _half_mse}
 """Losses by name; `mse` is 1/2 the squared distance of the output vector, averaged over samples."""
+
+_HASHED = 1024
+"""Samples that are hashed at once."""
+_WORDS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
+"""Words of each number of bytes."""
 
 
 @dataclass(frozen=True)
@@ -74,12 +80,16 @@ class Task(InNotebook):
     Attributes:
         name: For people; unique in a sequence.
         train: Training split. Targets of a classification count within `outputs` (see there).
-        test: Held-out split.
+        test: The samples that scores are taken on, which training does not see.
         outputs: Indices of the model outputs that this task reads, or None for all of them. A head
             per task is a block of outputs per task; target c then means output `outputs[c]`.
         loss: Name of a loss (`cross_entropy`, `mse`), or a function of (outputs, targets) that
             returns the mean over samples.
         classes: Labels as the data set names them, for people; empty for regression.
+        held_out: Whether `test` was held out of one set of data by `hold_out`, as the doors of
+            this package do with data that come without a test split.
+        batch_size: Batch size of the loader that the training samples came from; None where they
+            came from elsewhere.
     """
 
     name: str
@@ -88,6 +98,8 @@ class Task(InNotebook):
     outputs: tuple[int, ...] | None = None
     loss: str | LossFunction = "cross_entropy"
     classes: tuple[int, ...] = field(default=())
+    held_out: bool = False
+    batch_size: int | None = None
 
     def __post_init__(self) -> None:
         if isinstance(self.loss, str):
@@ -98,18 +110,7 @@ class Task(InNotebook):
                 "(outputs, targets)"
             )
         for part, split in (("train", self.train), ("test", self.test)):
-            where = f"task {self.name!r}, {part}"
-            finite_tensor(f"{where} inputs", split.x)
-            finite_tensor(f"{where} targets", split.y)
-            if len(split.x) != len(split.y):
-                raise ValueError(
-                    f"{where}: {len(split.x)} inputs but {len(split.y)} targets; they must pair up"
-                )
-            if self.classifies and (split.y.is_floating_point() or split.y.dim() != 1):
-                raise ValueError(
-                    f"{where} targets have dtype {split.y.dtype} and shape {tuple(split.y.shape)}; "
-                    "cross_entropy takes class indices: an integer tensor (n,)"
-                )
+            check_split(f"task {self.name!r}, {part}", split, self.loss)
         if self.train.x.shape[1:] != self.test.x.shape[1:]:
             raise ValueError(
                 f"task {self.name!r}: train inputs have shape {tuple(self.train.x.shape[1:])}, "
@@ -118,10 +119,20 @@ class Task(InNotebook):
 
     @property
     def classifies(self) -> bool:
-        """Whether each sample has a class index as its target, so that accuracy is defined."""
-        if isinstance(self.loss, str):
-            return self.loss == "cross_entropy"
-        return not self.train.y.is_floating_point() and self.train.y.dim() == 1
+        """Whether targets are class indices (n,), so that accuracy is defined."""
+        return self.loss == "cross_entropy" or (
+            not isinstance(self.loss, str) and is_labels(self.train.y)
+        )
+
+    @cached_property
+    def overlap(self) -> int:
+        """How many test samples (input and target) are training samples, too."""
+        return count_shared(self.test, self.train)
+
+    @property
+    def scored_on(self) -> Literal["test", "training"]:
+        """What its scores are scores on; `training` where each test sample is a training sample."""
+        return "training" if self.overlap == len(self.test) else "test"
 
     def select(self, outputs: Tensor) -> Tensor:
         """Keep the outputs that this task reads.
@@ -260,6 +271,81 @@ class TaskSequence(InNotebook):
             The sequence there.
         """
         return replace(self, tasks=tuple(task.to(device) for task in self.tasks))
+
+
+def check_split(where: str, split: Split, loss: str | LossFunction) -> None:
+    """Check the samples of a task.
+
+    Args:
+        where: Name of the split, for the message.
+        split: The samples.
+        loss: Loss of the task.
+
+    Raises:
+        ValueError: If they are empty, not finite, do not pair up, or do not fit the loss.
+    """
+    finite_tensor(f"{where} inputs", split.x)
+    finite_tensor(f"{where} targets", split.y)
+    if len(split.x) != len(split.y):
+        raise ValueError(
+            f"{where}: {len(split.x)} inputs but {len(split.y)} targets; they must pair up"
+        )
+    if loss == "cross_entropy" and not is_labels(split.y):
+        raise ValueError(
+            f"{where} targets have dtype {split.y.dtype} and shape {tuple(split.y.shape)}; "
+            "cross_entropy takes class indices: an integer tensor (n,); for other targets (soft "
+            "labels, a label per token or pixel) pass a loss of your own, as "
+            "loss=lambda outputs, targets: ..."
+        )
+
+
+def is_labels(targets: Tensor) -> bool:
+    """Tell whether targets are class indices: integers, one per sample.
+
+    Args:
+        targets: Targets (n, ...).
+
+    Returns:
+        Whether they are.
+    """
+    return targets.dim() == 1 and not (targets.is_floating_point() or targets.is_complex())
+
+
+def count_shared(part: Split, whole: Split) -> int:
+    """Count the samples of one split that another one holds, too.
+
+    Args:
+        part: The samples in question.
+        whole: Where they are looked for.
+
+    Returns:
+        How many of `part` are in `whole`, with the same input and the same target.
+    """
+    if part is whole or (part.x is whole.x and part.y is whole.y):
+        return len(part)
+    pairs = ((part.x, whole.x), (part.y, whole.y))
+    if any(a.shape[1:] != b.shape[1:] or a.dtype != b.dtype for a, b in pairs):
+        return 0
+    there = _keys(whole).to(part.x.device)
+    return int(torch.isin(_keys(part), there).sum())
+
+
+def _keys(split: Split) -> Tensor:
+    """Hash samples, each to one number (n,): sums of words that wrap around are exact."""
+    generator = torch.Generator().manual_seed(0)
+    keys = torch.zeros(len(split), dtype=torch.int64, device=split.x.device)
+    for values in (split.x, split.y):
+        rows = values.detach().reshape(len(values), -1)
+        word = _WORDS[min(rows.element_size(), 8)]
+        width = rows[:1].contiguous().view(word).shape[1]
+        factors = torch.randint(1 << 62, (width,), generator=generator).to(keys.device) | 1
+        for start in range(0, len(rows), _HASHED):
+            words = rows[start : start + _HASHED].contiguous().view(word).long()
+            # Round floats are multiples of large powers of two: their high bits go below, too.
+            words = words ^ (words >> 32)
+            words = words ^ (words >> 16)
+            keys[start : start + _HASHED] += (words * factors).sum(1)
+    return keys
 
 
 def n_classes(splits: Sequence[Split]) -> int:

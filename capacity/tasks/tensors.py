@@ -2,21 +2,81 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset
+from torch.utils.data import DataLoader, Dataset
 
-from capacity.tasks.assemble import check_loss, sequence
-from capacity.tasks.task import LossFunction, Split, Task, TaskSequence
+from capacity.checks import positive_int
+from capacity.tasks.assemble import check_loss, renumber, sequence
+from capacity.tasks.experiences import head_of, is_experience, paired_test
+from capacity.tasks.reading import is_array, read_dataset, read_items, read_loader, rows, tensor_of
+from capacity.tasks.sampling import holdout
+from capacity.tasks.task import LossFunction, Split, Task, TaskSequence, check_split, is_labels
+
+SHARE = 0.2
+"""Share of the samples that is held out for testing where data come without a test split."""
 
 ACCEPTED = (
     "a pair of tensors (x, y), a pair ((x_train, y_train), (x_test, y_test)), a Dataset, "
     "a DataLoader, an Avalanche experience or a Task"
 )
+
+
+def hold_out(
+    data: object,
+    *,
+    share: float = SHARE,
+    seed: int = 0,
+    name: str = "task",
+    loss: str | LossFunction = "cross_entropy",
+) -> Task:
+    """Hold a share of some data out for testing, as every function of this package does by itself.
+
+    Samples are drawn at random, class by class where targets are class indices: a share of each
+    class, at least one sample of it, and never its last one. The same data, share and seed give the
+    same split, so `.train` and `.test` are what `forecast` and the others use where they are given
+    `data` alone. Train a network on `.train` if its scores on `.test` shall be test scores.
+
+    Args:
+        data: One set of samples: `(x, y)`, a `Dataset`, a `DataLoader` or an Avalanche experience.
+        share: Share held out, in [0, 1). 0 holds nothing out: the training samples are the test
+            samples, and every score is called a training score.
+        seed: Seed of the choice.
+        name: Name of the task, for people.
+        loss: As in `forecast`.
+
+    Returns:
+        The task. Its `scored_on` says `training` where nothing is, or can be, held out (one sample
+        per class).
+
+    Raises:
+        ValueError: If the data already bring a test split, or cannot be used.
+
+    Example:
+        >>> import torch, capacity
+        >>> x, y = torch.randn(50, 4), torch.arange(50) % 2
+        >>> task = capacity.hold_out((x, y))
+        >>> len(task.train), len(task.test), task.scored_on
+        (40, 10, 'test')
+    """
+    check_loss(loss)
+    number = isinstance(share, int | float) and not isinstance(share, bool)
+    if not number or not 0 <= share < 1:
+        raise ValueError(
+            f"share = {share!r} must be a number in [0, 1), as 0.2 for a fifth; 0 scores on the "
+            "training samples"
+        )
+    positive_int("seed", seed, minimum=0)
+    if isinstance(data, Task):
+        raise ValueError("data is a Task, which brings its own test split; use it as it is")
+    train_data, test_data = _train_and_test(data, None)
+    if test_data is not None:
+        raise ValueError("data already holds (train, test); pass one set of samples")
+    return _task(train_data, None, name=name, loss=loss, share=share, seed=seed)
 
 
 def as_task(
@@ -25,6 +85,7 @@ def as_task(
     name: str = "task",
     loss: str | LossFunction = "cross_entropy",
     test: object = None,
+    share: float = SHARE,
 ) -> Task:
     """Make a task out of data.
 
@@ -35,12 +96,15 @@ def as_task(
     Args:
         data: (x, y) as tensors or arrays; ((x_train, y_train), (x_test, y_test)), where each part
             may also be a Dataset, DataLoader or experience; one of those alone; or a Task, which
-            is returned as it is.
+            is returned as it is. An experience of a benchmark with several task labels reads the
+            outputs of its own label.
         name: Name of the task, for people.
         loss: `cross_entropy` (integer targets (n,)), `mse` (values (n,) or (n, d)), or a function
             of (outputs, targets) that returns the mean.
-        test: Held-out data, in any form that one split may have. None: if `data` brings none,
-            the training samples are used, and every test score is a score on training data.
+        test: Held-out data, in any form that one split may have. None: if `data` brings none, a
+            training experience takes the one at its place in the test stream; from all else a
+            share is held out, as `hold_out` does.
+        share: Share to hold out; 0 where nothing but the training loss is wanted.
 
     Returns:
         The task.
@@ -55,14 +119,9 @@ def as_task(
             raise ValueError("test was given beside a Task, which brings its own; leave test out")
         return data
     train_data, test_data = _train_and_test(data, test)
-    train = _split("train", train_data, loss)
-    return Task(
-        name=name,
-        train=train,
-        test=train if test_data is None else _split("test", test_data, loss),
-        loss=loss,
-        classes=() if train.y.is_floating_point() else tuple(train.y.unique().tolist()),
-    )
+    if test_data is None and is_experience(train_data) and share:
+        test_data = paired_test("train data", train_data)
+    return _task(train_data, test_data, name=name, loss=loss, share=share, seed=0)
 
 
 def old_tasks_of(old: object, *, loss: str | LossFunction) -> tuple[Task, ...]:
@@ -116,7 +175,7 @@ def from_tensors(
     if not isinstance(pairs, list | tuple) or not pairs:
         came = "empty" if isinstance(pairs, list | tuple) else f"a {type(pairs).__name__}"
         raise ValueError(f"tasks is {came}; pass a list with one item per task: {ACCEPTED}")
-    if any(_is_array(item) for item in pairs):
+    if any(is_array(item) for item in pairs):
         raise ValueError(
             "tasks holds bare tensors; pass a list with one item per task, as [(x, y)]"
         )
@@ -136,24 +195,6 @@ def from_tensors(
             where = "" if said.startswith("task ") else f"task {number}: "
             raise ValueError(f"{where}{said}") from None
     return sequence(name, tasks, loss, n_outputs)
-
-
-def read_items(argument: str, items: Iterable[Any]) -> tuple[Tensor, Tensor]:
-    """Stack samples.
-
-    Args:
-        argument: Name of the data, for the message.
-        items: Samples (input, target, ...); what follows the target is ignored.
-
-    Returns:
-        Inputs (n, ...) and targets (n, ...).
-    """
-    xs, ys = [], []
-    for item in items:
-        x, y = _pair_of(argument, item)
-        xs.append(_tensor(f"{argument} inputs", x))
-        ys.append(_tensor(f"{argument} targets", y))
-    return _join(argument, xs, ys, torch.stack)
 
 
 def split_of(argument: str, x: Tensor, y: Tensor, loss: str | LossFunction) -> Split:
@@ -181,24 +222,60 @@ def split_of(argument: str, x: Tensor, y: Tensor, loss: str | LossFunction) -> S
     return Split(x, y if y.is_floating_point() else y.long())
 
 
-def is_experience(data: object) -> bool:
-    """Tell an Avalanche experience by what it has, without importing Avalanche.
+def _task(
+    train_data: Any,
+    test_data: Any,
+    *,
+    name: str,
+    loss: str | LossFunction,
+    share: float,
+    seed: int,
+) -> Task:
+    train, batch_size = _split("train", train_data, loss)
+    head = head_of("train data", train_data) if is_experience(train_data) else None
+    held_out = test_data is None
+    if test_data is not None:
+        test, _ = _split("test", test_data, loss)
+    else:
+        check_split(f"task {name!r}, train", train, loss)  # before it is two
+        train, test = _held_out(train, share, seed) if share else (train, train)
+        held_out = test is not train
+    every = [train.y] if test is train else [train.y, test.y]
+    labels = all(is_labels(y) for y in every)
+    task = Task(
+        name=name,
+        train=train,
+        test=test,
+        loss=loss,
+        classes=tuple(torch.cat(every).unique().tolist()) if labels else (),
+        held_out=held_out,
+        batch_size=batch_size,
+    )
+    if head is None:
+        return task
+    numbered = renumber(train, head.ids)
+    return replace(
+        task,
+        outputs=head.outputs,
+        train=numbered,
+        test=numbered if test is train else renumber(test, head.ids),
+    )
 
-    Args:
-        data: Anything.
 
-    Returns:
-        Whether it is one.
-    """
-    return hasattr(data, "dataset") and hasattr(data, "current_experience")
+def _held_out(data: Split, share: float, seed: int) -> tuple[Split, Split]:
+    kept, held = holdout(data.y, share, seed=seed)
+    if not len(held):
+        return data, data
+    kept, held = kept.to(data.x.device), held.to(data.x.device)
+    return Split(data.x[kept], data.y[kept]), Split(data.x[held], data.y[held])
 
 
 def _train_and_test(data: object, test: object) -> tuple[object, object]:
     if not isinstance(data, list | tuple):
         return data, test
-    if len(data) == 2 and all(_is_array(part) for part in data):
+    if len(data) == 2 and all(is_array(part) for part in data):
         return data, test
-    if len(data) == 2 and not any(_is_array(part) for part in data):
+    if len(data) == 2 and not any(is_array(part) for part in data):
         if test is not None:
             raise ValueError("test was given, but data already holds (train, test); leave one out")
         return data[0], data[1]
@@ -206,91 +283,23 @@ def _train_and_test(data: object, test: object) -> tuple[object, object]:
     raise ValueError(f"data is a {type(data).__name__} of ({kinds}); accepted: {ACCEPTED}")
 
 
-def _split(argument: str, data: Any, loss: str | LossFunction) -> Split:
+def _split(argument: str, data: Any, loss: str | LossFunction) -> tuple[Split, int | None]:
+    # Read one split, and the batch size that a loader brings.
+    batch_size = None
     if isinstance(data, list | tuple):
-        if len(data) != 2 or not all(_is_array(part) for part in data):
+        if len(data) != 2 or not all(is_array(part) for part in data):
             kinds = ", ".join(type(part).__name__ for part in data)
             raise ValueError(
                 f"{argument} data is a {type(data).__name__} of ({kinds}); "
                 "pass (x, y), two tensors or arrays"
             )
-        x, y = (_tensor(f"{argument} data", part) for part in data)
+        x, y = (tensor_of(f"{argument} data", part) for part in data)
     elif isinstance(data, DataLoader):
-        x, y = _read_loader(argument, data)
+        x, y, batch_size = read_loader(argument, data)
     elif is_experience(data):
-        x, y = read_items(argument, rows(data.dataset.eval()))
-    elif isinstance(data, TensorDataset) and len(data.tensors) >= 2:
-        x, y = data.tensors[:2]
+        x, y = read_items(argument, rows(data.dataset.eval()), labelled=True)
     elif isinstance(data, Dataset):
-        counted = hasattr(data, "__len__") and not isinstance(data, IterableDataset)
-        x, y = read_items(argument, rows(data) if counted else iter(data))
+        x, y = read_dataset(argument, data)
     else:
         raise ValueError(f"{argument} data is a {type(data).__name__}; accepted: {ACCEPTED}")
-    return split_of(argument, x, y, loss)
-
-
-def rows(dataset: Any) -> Iterable[Any]:
-    """Iterate over a map-style data set, whose end `for` alone may not see.
-
-    Args:
-        dataset: Something with a length and items.
-
-    Returns:
-        Its items in order.
-    """
-    return (dataset[index] for index in range(len(dataset)))
-
-
-def _read_loader(argument: str, loader: DataLoader[Any]) -> tuple[Tensor, Tensor]:
-    xs, ys = [], []
-    # A loader draws from the global generator: give it the same stream each time, and put the
-    # user's own back.
-    with torch.random.fork_rng(devices=[]):
-        torch.default_generator.manual_seed(0)
-        for batch in loader:
-            x, y = _pair_of(argument, batch)
-            xs.append(_tensor(f"{argument} inputs", x))
-            ys.append(_tensor(f"{argument} targets", y))
-    return _join(argument, xs, ys, torch.cat)
-
-
-def _join(argument: str, xs: list[Tensor], ys: list[Tensor], how: Any) -> tuple[Tensor, Tensor]:
-    if not xs:
-        raise ValueError(f"{argument} data is empty; pass at least one sample")
-    try:
-        return how(xs), how(ys)
-    except RuntimeError:
-        shapes = sorted({(tuple(x.shape), tuple(y.shape)) for x, y in zip(xs, ys, strict=True)})
-        raise ValueError(
-            f"{argument} samples have inputs and targets of differing shapes, as {shapes[:3]}; "
-            "pad, crop or resize them alike"
-        ) from None
-
-
-def _pair_of(argument: str, item: Any) -> tuple[Any, Any]:
-    if not isinstance(item, list | tuple) or len(item) < 2:
-        raise ValueError(
-            f"{argument} data yields a {type(item).__name__}; each sample must be a pair "
-            "(input, target)"
-        )
-    return item[0], item[1]
-
-
-def _is_array(value: object) -> bool:
-    return isinstance(value, Tensor | np.ndarray)
-
-
-def _tensor(argument: str, value: object) -> Tensor:
-    if isinstance(value, Tensor):
-        return value.detach()
-    if isinstance(value, np.ndarray | np.generic | int | float) and np.asarray(value).dtype != "O":
-        array = np.asarray(value)
-        kind = torch.get_default_dtype() if array.dtype.kind == "f" else None
-        try:
-            return torch.as_tensor(np.array(array), dtype=kind)
-        except TypeError:
-            raise ValueError(f"{argument} have dtype {array.dtype}; pass numbers") from None
-    raise ValueError(
-        f"{argument} hold a {type(value).__name__}; transform them to tensors "
-        "(images: torchvision.transforms.ToTensor())"
-    )
+    return split_of(argument, x, y, loss), batch_size

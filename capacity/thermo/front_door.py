@@ -18,6 +18,7 @@ from capacity.dynamics.flat import FlatModel
 from capacity.dynamics.seeds import stream_seed
 from capacity.dynamics.updates import Adam, UpdateMap, from_training
 from capacity.notebook import InNotebook
+from capacity.tasks.loaders import with_loader_batches
 from capacity.tasks.task import LossFunction, Task
 from capacity.tasks.tensors import as_task
 from capacity.thermo.dissipation import cost_of
@@ -136,14 +137,17 @@ def epistemic_speed_limit(
     where = resolve_device(device)
     positive_int("replicas", replicas)
     one_of("start", start, ("cold", "warm"))
-    how = training or Training()
+    how = with_loader_batches(training, ())
     if how.strategy.name != "naive":
         raise ValueError(
             f"training.strategy = {how.strategy.name!r} changes the energy on the way, for which "
             "there is no speed limit here yet; use naive"
         )
     flat, initial, law, entropy = _ensemble_start(model, replicas, start, seed, where)
-    chain = [as_task(t, name=f"task {i}", loss=loss) for i, t in enumerate(_listed(tasks))]
+    # Only training losses are measured here: nothing is held out.
+    listed = list(enumerate(_listed(tasks)))
+    chain = [as_task(t, name=f"task {i}", loss=loss, share=0) for i, t in listed]
+    how = with_loader_batches(training, chain)
     names = tuple(task.name for task in chain)
     point = initial(0)
     twice = keeping or log_volume > 0

@@ -26,8 +26,8 @@ def test_every_form_of_task_gives_the_same_forecast():
     forms = [
         (old, new),
         (TensorDataset(*old), TensorDataset(*new)),
-        (DataLoader(TensorDataset(*old), 7), DataLoader(TensorDataset(*new), 7)),
-        ((old, old), (new, new)),
+        (DataLoader(TensorDataset(*old), 7), DataLoader(TensorDataset(*new), 16)),
+        (capacity.hold_out(old), capacity.hold_out(new)),
         ([old], new),
     ]
     made = [

@@ -124,7 +124,7 @@ def test_evaluation_transform_is_read_not_the_augmentation():
     tasks = from_avalanche(made)
     assert torch.equal(tasks[0].train.x, part.x + 100)
     assert torch.equal(tasks[0].test.x, part.x + 100)
-    assert torch.equal(as_task(made.train_stream[0]).train.x, part.x + 100)
+    assert torch.equal(as_task(made.train_stream[0], share=0).train.x, part.x + 100)
 
 
 def test_benchmark_without_task_labels():

@@ -13,7 +13,7 @@ from torch.utils.data import (
     TensorDataset,
 )
 
-from capacity.tasks import Task, as_task, from_tensors
+from capacity.tasks import Split, Task, as_task, from_tensors
 
 X = torch.arange(12.0).reshape(6, 2)
 Y = torch.tensor([0, 1, 2, 0, 1, 2])
@@ -54,7 +54,6 @@ SAME = {
     "tensor data set": lambda: TensorDataset(X, Y),
     "data set of tensors": lambda: Items(*zip(X, Y, strict=True)),
     "data set of ints": lambda: Items(*zip(X, Y.tolist(), strict=True)),
-    "data set of triples": lambda: Items(*zip(X, Y, Y, strict=True)),
     "data set of arrays": lambda: Items(*zip(X.numpy(), Y.numpy(), strict=True)),
     "iterable": Stream,
     "loader": lambda: DataLoader(TensorDataset(X, Y), batch_size=4),
@@ -65,8 +64,9 @@ SAME = {
 
 @pytest.mark.parametrize("make", SAME.values(), ids=SAME)
 def test_every_kind_gives_the_same_task(make):
-    task = as_task(make(), name="mine")
+    task = as_task(make(), name="mine", share=0)
     assert task.name == "mine"
+    assert task.scored_on == "training"
     assert task.classes == (0, 1, 2)
     for split in (task.train, task.test):
         assert torch.equal(split.x, X)
@@ -84,7 +84,8 @@ def test_held_out_data_of_every_kind(test):
 
 def test_avalanche_experience():
     task = as_task(experience())
-    assert task.train.x.shape == (20, 64)
+    assert (len(task.train), len(task.test)) == (10, 10)  # one of two of each class
+    assert task.held_out
     assert task.classes == tuple(range(10))
 
 
@@ -99,7 +100,7 @@ def test_doubles_stay_doubles():
 
 @pytest.mark.parametrize("y", [X[:, 0], X[:, :1], X, X.double(), Y])
 def test_regression(y):
-    task = as_task((X, y), loss="mse")
+    task = as_task((X, y), loss="mse", share=0)
     assert task.train.y.dtype == torch.float32
     assert task.train.y.shape == y.shape
     assert task.classes == ()
@@ -108,6 +109,7 @@ def test_regression(y):
     # The loss meets the targets: half the squared distance from 0.
     expected = 0.5 * y.float().square().sum() / len(y)
     torch.testing.assert_close(task.loss_of(torch.zeros(6, width), task.train.y), expected)
+    assert (len(as_task((X, y), loss="mse").train), len(as_task((X, y), loss="mse").test)) == (5, 1)
 
 
 def test_own_loss_function():
@@ -123,24 +125,24 @@ def test_a_shuffling_loader_neither_reads_nor_moves_the_global_state():
     loader = DataLoader(TensorDataset(X, Y), batch_size=2, shuffle=True)
     torch.manual_seed(1)
     before = torch.get_rng_state()
-    one = as_task(loader).train
+    one = as_task(loader, share=0).train
     assert torch.equal(torch.get_rng_state(), before)
     torch.manual_seed(2)
-    two = as_task(loader).train
+    two = as_task(loader, share=0).train
     assert torch.equal(one.x, two.x)
     assert sorted(one.x[:, 0].tolist()) == X[:, 0].tolist()
 
 
 def test_a_loader_gives_what_one_pass_yields():
     sampler = SubsetRandomSampler([1, 4])
-    task = as_task(DataLoader(TensorDataset(X, Y), sampler=sampler))
+    task = as_task(DataLoader(TensorDataset(X, Y), sampler=sampler), share=0)
     assert task.train.y.tolist() == [1, 1]
-    dropped = as_task(DataLoader(TensorDataset(X, Y), batch_size=4, drop_last=True))
+    dropped = as_task(DataLoader(TensorDataset(X, Y), batch_size=4, drop_last=True), share=0)
     assert len(dropped.train) == 4
 
 
 def test_sequence_of_mixed_kinds():
-    mine = Task(name="mine", train=as_task(PAIR).train, test=as_task(PAIR).test)
+    mine = Task(name="mine", train=Split(*PAIR), test=Split(*HELD))
     tasks = from_tensors([PAIR, (PAIR, HELD), TensorDataset(X, Y + 3), mine], name="mixed")
     assert tasks.name == "mixed"
     assert [task.name for task in tasks.tasks] == ["task 0", "task 1", "task 2", "mine"]
@@ -151,8 +153,9 @@ def test_sequence_of_mixed_kinds():
 
 def test_test_data_per_task():
     tasks = from_tensors([PAIR, PAIR], test=[HELD, None])
-    assert len(tasks[0].test) == 3
-    assert len(tasks[1].test) == 6
+    assert torch.equal(tasks[0].test.x, HELD[0])
+    assert len(tasks[0].train) == 6
+    assert tasks[1].held_out
 
 
 def test_wider_model():
@@ -177,6 +180,13 @@ BAD = {
     "strings": ([Items(("a", 0))], r"train inputs hold a str; transform"),
     "string array": ([(X, np.array(["a"] * 6))], r"train data have dtype <U1; pass numbers"),
     "items are no pairs": ([Items({"x": 1})], r"train data yields a dict; .*\(input, target\)"),
+    "triples": ([Items(*zip(X, range(6), Y, strict=True))], r"3 parts \(Tensor, int, Tensor\)"),
+    "triples in batches": ([DataLoader(TensorDataset(X, Y, Y))], r"samples of 3 parts"),
+    "three tensors": ([TensorDataset(X, Y, Y)], r"samples of 3 parts .* pairs \(input, target\)"),
+    "masked": ([(np.ma.masked_less(X.numpy(), 3), Y)], r"masked array; fill it"),
+    "sparse": ([(X.to_sparse(), Y)], r"are a sparse_coo tensor; .*to_dense\(\)"),
+    "meta": ([(X.to("meta"), Y)], r"meta device"),
+    "objects": ([(X, np.array([None] * 6))], r"dtype object; pass numbers"),
     "inputs only": ([DataLoader(X)], r"train data yields a Tensor; .*\(input, target\)"),
     "kind": ([3], r"^task 0: train data is a int; accepted: a pair of tensors"),
     "triple": ([(X, Y, Y)], r"data is a tuple of \(Tensor, Tensor, Tensor\)"),

@@ -1,0 +1,86 @@
+"""What the scores of a task are scores on, in plain words: test samples, or training samples."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from capacity.tasks.task import Task
+
+
+def task_record(task: Task) -> dict[str, Any]:
+    """Record a task's samples, and what its scores are scores on.
+
+    Args:
+        task: The task.
+
+    Returns:
+        Plain JSON types: `name`, `train_samples`, `test_samples`, `scored_on` (test, training),
+        `held_out` (test samples held out here of data that came without a test split) and
+        `overlap` (test samples that are training samples).
+    """
+    return {
+        "name": task.name,
+        "train_samples": len(task.train),
+        "test_samples": len(task.test),
+        "scored_on": task.scored_on,
+        "held_out": len(task.test) if task.held_out else 0,
+        "overlap": task.overlap,
+    }
+
+
+def scoring_words(tasks: Sequence[Mapping[str, Any]]) -> str:
+    """Say what the scores of some tasks are scores on.
+
+    Args:
+        tasks: Their `task_record`s; older results say nothing and are taken for test scores.
+
+    Returns:
+        Sentences; empty where every task brought test samples that training does not see.
+    """
+    said = []
+    held = [task for task in tasks if task.get("held_out")]
+    if held:
+        count = sum(task["held_out"] for task in held)
+        whole = count + sum(task["train_samples"] for task in held)
+        some = "" if len(held) == len(tasks) else f" of {_names(held)}"
+        said.append(
+            f"No test split was given{some}: {count} of {whole} samples were held out of training "
+            "and are the test samples."
+        )
+    trained = [task for task in tasks if task.get("scored_on") == "training"]
+    if trained:
+        some = "All scores" if len(trained) == len(tasks) else f"The scores of {_names(trained)}"
+        said.append(
+            f"{some} are training scores: there are no test samples but those that were trained on."
+        )
+    for task in tasks:
+        if task.get("overlap") and task.get("scored_on") != "training":
+            said.append(
+                f"{task['overlap']} of the {task['test_samples']} test samples of "
+                f"{task['name']!r} are training samples, too."
+            )
+    return " ".join(said)
+
+
+def words_of(task: Task) -> str:
+    """Say what the scores of one task are scores on.
+
+    Args:
+        task: The task.
+
+    Returns:
+        As `scoring_words`; with a hint where samples were held out.
+    """
+    said = scoring_words([task_record(task)])
+    if task.held_out and task.scored_on == "test":
+        said += (
+            " They are test samples only for a network that has not learned from them; "
+            "capacity.hold_out gives the split."
+        )
+    return said
+
+
+def _names(tasks: Sequence[Mapping[str, Any]]) -> str:
+    names = [repr(task["name"]) for task in tasks]
+    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
