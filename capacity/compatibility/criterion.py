@@ -23,11 +23,12 @@ import torch
 from torch import Tensor
 
 from capacity.checks import finite_tensor, positive_float, positive_int
+from capacity.compatibility.convergence import Convergence
 from capacity.compatibility.directional import by_flow, by_forecast
 from capacity.compatibility.drift import LOST, expected_drift
-from capacity.compatibility.function_space import restrict_soft, room
+from capacity.compatibility.function_space import room
 from capacity.compatibility.kernel_flow import learning_time
-from capacity.compatibility.preserving import default_tolerance
+from capacity.compatibility.preserving import default_allowances
 from capacity.compatibility.transition_kernels import TransitionKernels
 from capacity.compatibility.verdicts import Verdicts, judge
 from capacity.config import Training
@@ -86,10 +87,11 @@ def assess_transition(
     new: Task,
     training: Training,
     *,
-    tolerance: float | None = None,
+    tolerance: float | list[float] | tuple[float, ...] | None = None,
     displacement: float | None = None,
     capacity: Estimate | None = None,
     dimension: Estimate | None = None,
+    convergence: Convergence | None = None,
     samples: int = 400,
     room_samples: int = 40,
     groups: int = 5,
@@ -100,14 +102,18 @@ def assess_transition(
     Args:
         model: The network.
         theta: Its parameters after the old tasks (P,).
-        old: Every task learned so far; A is their average.
+        old: Every task learned so far, A; each keeps its own allowance, and the drift is that of
+            their average.
         new: The task to come, B.
         training: B's planned training.
-        tolerance: a, allowed rise of A's mean loss, nats; None takes the noise of that loss.
+        tolerance: a, allowed rise of an old task's mean loss, nats, or one number per old task;
+            None takes the noise of each task's loss.
         displacement: d, how far B moves theta; None takes what its gradient flow is expected to.
         capacity: R_A(t) in directions, where it is known; None counts P minus the directions that
             A's curvature takes, all of them accessible.
         dimension: m_B, where it is known; None takes the GGN's stable rank on the samples.
+        convergence: How far A is from being learned, where it is known; None measures it on the
+            samples of the other forms.
         samples: Most samples of B, and of A, behind the directional form.
         room_samples: The same for the other forms, whose kernels have all outputs (or 10 random
             combinations of more).
@@ -132,8 +138,14 @@ def assess_transition(
         positive_float("displacement", displacement)
     *old, new = fit(model, theta, (*old, new))
     if tolerance is None:
-        tolerance = default_tolerance(model, theta, old)
-    positive_float("tolerance", tolerance)
+        tolerance = default_allowances(model, theta, old)
+    allowances = list(tolerance) if isinstance(tolerance, list | tuple) else [tolerance] * len(old)
+    if len(allowances) != len(old):
+        raise ValueError(
+            f"tolerance has {len(allowances)} numbers for {len(old)} old tasks; give one for all, "
+            "or one each"
+        )
+    tolerance = math.fsum(positive_float("tolerance", a) for a in allowances) / len(old)
     old, new = [additive(task, task.train) for task in old], additive(new, new.train)
 
     time = learning_time(training, len(new.train))
@@ -160,10 +172,10 @@ def assess_transition(
         if not displacement > _LEAST_DISPLACEMENT:
             displacement, spoiled = _LEAST_DISPLACEMENT, spoiled or _UNMOVED
     threshold = 2 * tolerance / displacement**2
+    thresholds = [2 * a / displacement**2 for a in allowances]
 
-    restricted = restrict_soft(kernels.new, kernels.cross, kernels.old, 1 / threshold)
     measured = room(
-        kernels.new, restricted, kernels.residual,
+        kernels.new, kernels.softly(thresholds), kernels.residual,
         alpha=alpha, samples=kernels.count, groups=groups,
     )  # fmt: skip
     measured = replace(
@@ -173,9 +185,10 @@ def assess_transition(
         cost=_spoiled(measured.cost, spoiled),
         extra=_spoiled(measured.extra, spoiled),
     )
-    removed = kernels.removed(threshold)
+    taken = kernels.removed(thresholds)
+    removed = len(taken)
     room_left = capacity or Estimate(value=float(model.size - removed))
-    need = dimension or kernels.dimension(threshold, groups=groups)
+    need = dimension or kernels.dimension(taken, groups=groups)
     # What is known of R_A and m_B does not hang on the displacement derived here.
     literal = _difference(room_left, need)
     if derived and (capacity is None or dimension is None):
@@ -199,7 +212,8 @@ def assess_transition(
         displacement=displacement,
         time=time,
         warnings=_warnings(
-            kernels, threshold, tolerance, removed, training, flow=time is not None
+            kernels, threshold, tolerance, removed, training,
+            flow=time is not None, convergence=convergence,
         ),
         source=SOURCE,
     )  # fmt: skip
@@ -234,20 +248,18 @@ def _warnings(
     training: Training,
     *,
     flow: bool,
+    convergence: Convergence | None,
 ) -> tuple[str, ...]:
     made = []
     if kernels.sketched:
         made.append(
             f"Capacity and cost are measured on {_OUTPUTS} random combinations of the outputs."
         )
-    remaining = kernels.remaining(threshold)
-    if remaining > tolerance:
-        norm = float(kernels.gradient.double().norm())
-        made.append(
-            f"A is not converged: its gradient has norm {norm:.3g}, and its loss could still fall "
-            f"by {remaining:.3g}, more than the tolerance of {tolerance:.3g}. Counts of preserving "
-            "directions hold where it is 0."
-        )
+    # One quantity has one reader: what was measured already is not measured again otherwise.
+    if convergence is None:
+        convergence = kernels.convergence(threshold, tolerance)
+    if convergence.note:
+        made.append(convergence.note)
     if removed >= kernels.size:
         made.append("The projector keeps nothing: every direction costs A more than tolerated.")
     if training.weight_decay and flow:

@@ -254,8 +254,13 @@ def verdict(
     new_task = as_task(new, name="new", loss=loss)
     how = with_loader_batches(training, [new_task])
     theta = flat.initial()
+    allowed: float | tuple[float, ...] | None
     if tolerance is None and capacity is not None:
-        tolerance = capacity.preserving.tolerance
+        kept = capacity.preserving
+        own = len(kept.allowances) == len(old_tasks)
+        allowed = kept.allowances if own else kept.tolerance
+    else:
+        allowed = tolerance
     need = None if capacity is None else capacity.dimension
     return assess_transition(
         flat.to(where),
@@ -263,10 +268,11 @@ def verdict(
         [task.to(where) for task in old_tasks],
         new_task.to(where),
         how,
-        tolerance=tolerance,
+        tolerance=allowed,
         displacement=displacement,
         capacity=None if capacity is None else capacity.capacity[0].directions,
         dimension=None if need is None else need.stable_rank,
+        convergence=None if capacity is None else capacity.convergence,
         samples=positive_int("samples", samples),
         seed=seed,
     )

@@ -26,20 +26,24 @@ _EXACT = Estimate(value=0.0)
 class Preserving:
     """The projector on directions that keep the old tasks (theory, section 3; ours).
 
-    A direction of curvature lambda is preserving if lambda d^2 / 2 <= a. P_A = I - U' U with the
-    rows of U the orthonormal eigenvectors of the old tasks' GGN above 2 a / d^2.
+    A direction of curvature lambda is preserving for a task if lambda d^2 / 2 <= a, with a the
+    task's own allowance. P_A = I - U' U with the rows of U an orthonormal basis of the span of all
+    old tasks' GGN eigenvectors above their 2 a / d^2.
 
     Attributes:
         removed_basis: U (k, P).
-        curvatures: Their eigenvalues (k,), largest first.
-        tolerance: a, the allowed rise of the old tasks' mean loss.
+        curvatures: Curvature of the eigenvector that each direction came in with (k,), over what
+            its task allows and times `threshold`; largest first.
+        tolerance: a, the allowed rise of an old task's mean loss; on average over the tasks where
+            each has its own.
         displacement: d, how far a direction is moved.
         converged: Whether every eigenvector above the threshold was found.
         removed_range: How many eigenvalues are certainly above the threshold, and how many may be,
             by their residuals; None where they were not found by iteration.
         subspace_error: Bound of the sine between the space removed and the true one.
-        soft_removed: tr(s G (1 + s G)^-1) with s = d^2 / 2a: how many directions the soft projector
-            (1 + s G)^-1 removes.
+        soft_removed: tr(S (1 + S)^-1) with S the sum of s G over the old tasks, s = d^2 / 2a: how
+            many directions the soft projector (1 + S)^-1 removes.
+        allowances: a of every old task, where there are several.
     """
 
     removed_basis: Tensor
@@ -50,6 +54,7 @@ class Preserving:
     removed_range: tuple[int, int] | None = None
     subspace_error: Estimate = _EXACT
     soft_removed: Estimate | None = None
+    allowances: tuple[float, ...] = ()
 
     @property
     def threshold(self) -> float:
@@ -110,6 +115,7 @@ class Preserving:
             converged=self.converged or bool((~kept).any()),
             removed_range=None,
             soft_removed=None,
+            allowances=tuple(a * tolerance / self.tolerance for a in self.allowances),
         )
 
 
@@ -234,10 +240,7 @@ def _settled(found: Eigenpairs, threshold: float) -> bool:
 
 
 def default_tolerance(model: FlatModel, theta: Tensor, old: Sequence[Task]) -> float:
-    """Derive the tolerance from the noise of the old tasks' own loss.
-
-    A rise that the test split could not tell from its own sampling noise counts as no forgetting:
-    the standard error of the mean test loss, averaged over the old tasks.
+    """Derive the tolerance from the noise of the old tasks' own loss, on average over them.
 
     Args:
         model: The network.
@@ -247,6 +250,24 @@ def default_tolerance(model: FlatModel, theta: Tensor, old: Sequence[Task]) -> f
     Returns:
         a > 0, in the loss's unit.
     """
+    each = default_allowances(model, theta, old)
+    return math.fsum(each) / len(each)
+
+
+def default_allowances(model: FlatModel, theta: Tensor, old: Sequence[Task]) -> list[float]:
+    """Derive what each old task allows from the noise of its own loss.
+
+    A rise that the test split could not tell from its own sampling noise counts as no forgetting:
+    the standard error of the mean test loss.
+
+    Args:
+        model: The network.
+        theta: Parameters (P,).
+        old: The old tasks.
+
+    Returns:
+        a > 0 of every task, in the loss's unit.
+    """
     errors = []
     for task in old:
         values = outputs(model, theta[None], task.test.x)[0].double()
@@ -254,6 +275,6 @@ def default_tolerance(model: FlatModel, theta: Tensor, old: Sequence[Task]) -> f
         targets = targets.double() if targets.is_floating_point() else targets
         losses = sample_losses(task, task.select(values), targets)
         spread = float(losses.std()) if len(losses) > 1 else 0.0
-        errors.append(spread / math.sqrt(len(losses)))
-    # A task that is learned to rounding has no noise; the floor keeps the threshold above 0.
-    return max(math.fsum(errors) / len(errors), 1e-6)
+        # A task that is learned to rounding has no noise; the floor keeps the threshold above 0.
+        errors.append(max(spread / math.sqrt(len(losses)), 1e-6))
+    return errors

@@ -16,10 +16,10 @@ from capacity.compatibility.dimension import Dimension, literal_dimension
 from capacity.compatibility.plasticity import Plasticity, plasticity
 from capacity.compatibility.preserving import (
     Preserving,
-    default_tolerance,
-    preserving_projectors,
+    default_allowances,
 )
 from capacity.compatibility.sensitivity import FACTORS, SensitivityRow, sensitivity
+from capacity.compatibility.union import shared_projectors
 from capacity.config import Measure
 from capacity.curvature.operators import average, ggn, hessian, loss_gradient
 from capacity.dynamics.flat import FlatModel
@@ -180,7 +180,7 @@ def assess(
     Args:
         model: The network.
         theta: Its parameters (P,).
-        old: Every task learned so far, at least one; A is their average.
+        old: Every task learned so far, at least one; each keeps its own allowance.
         new: The task to come, B; None measures the capacity alone.
         jacobian: J_t of the training so far; None takes the identity.
         measure: Effort, scales, tolerance and displacement.
@@ -191,16 +191,22 @@ def assess(
     Returns:
         The record.
     """
-    tolerance = measure.tolerance or default_tolerance(model, theta, old)
+    allowances = (
+        [measure.tolerance] * len(old)
+        if measure.tolerance
+        else default_allowances(model, theta, old)
+    )
+    tolerance = math.fsum(allowances) / len(old)
     splits = [task.train.first(measure.curvature_samples) for task in old]
     pairs = list(zip(old, splits, strict=True))
-    curvature = average([ggn(model, task, theta, split) for task, split in pairs])
+    curvatures = [ggn(model, task, theta, split) for task, split in pairs]
     gradients = [loss_gradient(model, task, theta, split) for task, split in pairs]
     tolerances = [tolerance, *(tolerance * factor for factor in FACTORS)]
-    projectors = preserving_projectors(
-        curvature,
+    projectors = shared_projectors(
+        curvatures,
         theta,
         tolerances=tolerances if measure.sensitivity_eps else tolerances[:1],
+        allowances=allowances,
         displacement=measure.displacement or displacement,
         generator=generator,
         max_products=_most_products(len(theta)),
@@ -236,7 +242,7 @@ def assess(
         capacity=capacity,
         dimension=dimension,
         literal=literal,
-        convergence=convergence(curvature, torch.stack(gradients).mean(0), preserving),
+        convergence=convergence(average(curvatures), torch.stack(gradients).mean(0), preserving),
         sensitivity=tuple(table),
         plasticity=plasticity(model, theta, old[-1] if new is None else new),
         parameters=len(theta),

@@ -8,22 +8,27 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from capacity.checks import positive_float
+from capacity.compatibility.convergence import Convergence
 from capacity.compatibility.function_space import (
     curvatures,
     jackknife,
-    restrict_hard,
+    restrict_soft,
     stable_rank,
 )
 from capacity.compatibility.kernels import features
 from capacity.compatibility.output_space import metric_root, residual, task_outputs
 from capacity.compatibility.rows import Features, Stacked
 from capacity.compatibility.sketches import projected_outputs
+from capacity.compatibility.union import independent
 from capacity.curvature.operators import loss_gradient
 from capacity.dynamics.flat import FlatModel
 from capacity.dynamics.seeds import stream
 from capacity.estimate import Estimate, not_defined
 from capacity.tasks.task import Split, Task
 
+_ROWS = 2000
+"""Most rows of all old tasks together: K_A is inverted."""
 _NOTHING = 1e-12
 """What rounding may leave of a kernel where there is nothing, relative to its size."""
 
@@ -31,8 +36,9 @@ _NOTHING = 1e-12
 class TransitionKernels:
     """K_A, K_AB, K_B and B's residual on some training samples.
 
-    A is the average of the old tasks; their loss metric and weights are part of Phi_A, so that the
-    eigenvalues of K_A are those of A's GGN.
+    The old tasks' rows Phi_A stand below one another, their loss metric and sample weights in them,
+    so that the eigenvalues of a task's own block of K_A are those of its GGN: each task keeps its
+    own allowance.
 
     Attributes:
         size: P.
@@ -41,7 +47,7 @@ class TransitionKernels:
         old: K_A (m_A, m_A), float64.
         cross: K_AB (m_A, m_B), float64.
         residual: B's residual (m_B,).
-        gradient: A's gradient on the same samples (P,).
+        gradient: Gradient of the old tasks' mean loss on the same samples (P,).
         sketched: Whether B has more outputs than combinations were kept.
     """
 
@@ -63,32 +69,36 @@ class TransitionKernels:
             theta: Where (P,).
             old: The old tasks.
             new: The new task.
-            samples: Most samples of B, and of all old tasks together.
+            samples: Most samples of B, and of every old task; of the old tasks fewer where their
+                outputs together would exceed 2,000 rows.
             outputs: Most combinations of outputs per sample; as many as there are is exact.
             seed: Seed of the combinations.
         """
         self.size = model.size
-        share, per_task = 1 / len(old), max(2, math.ceil(samples / len(old)))
+        width = task_outputs(model, theta, new, new.train.x[:1]).shape[1]
+        most = _ROWS // (len(old) * min(width, outputs))
+        per_task = max(2, min(samples, most))
 
         def combinations(task: Task, f: Tensor) -> Tensor:
             draw = stream(seed, "outputs", task.name)
             return projected_outputs(len(f), f.shape[1], f, draw, kept=outputs)
 
-        def curved(task: Task, split: Split, weight: float) -> Features:
+        def curved(task: Task, split: Split) -> Features:
             """Rows with the root of the loss metric: their Gram matrix has the GGN's values."""
             f = task_outputs(model, theta, task, split.x)
-            root = metric_root(task, f, split.y).mT * (weight / len(f)) ** 0.5
+            root = metric_root(task, f, split.y).mT / len(f) ** 0.5
             w = combinations(task, f) @ root
             return features(model, theta, task, split.x, w.to(theta))
 
         splits = [task.train.first(per_task) for task in old]
-        parts = [curved(task, split, share) for task, split in zip(old, splits, strict=True)]
+        parts = [curved(task, split) for task, split in zip(old, splits, strict=True)]
+        self._counts = [part.count for part in parts]
         self._old_rows = Stacked(parts)
         gradients = [
             loss_gradient(model, task, theta, split)
             for task, split in zip(old, splits, strict=True)
         ]
-        self.gradient = share * torch.stack(gradients).sum(0)
+        self.gradient = torch.stack(gradients).mean(0)
 
         split = new.train.first(samples)
         self.count = len(split)
@@ -97,26 +107,59 @@ class TransitionKernels:
         self.sketched = f.shape[1] > outputs
         self.residual = torch.einsum("nqc,nc->nq", w, residual(new, f, split.y)).flatten()
         phi = features(model, theta, new, split.x, w.to(theta))
-        self._curved_new = curved(new, split, 1.0)
+        self._curved_new = curved(new, split)
         self.new, self.cross = phi.gram(phi), self._old_rows.gram(phi)
         self.old = self._old_rows.gram(self._old_rows)
 
-    def removed(self, threshold: float) -> int:
-        """Count the directions that A's curvature takes.
+    def removed(self, thresholds: Sequence[float]) -> Tensor:
+        """Find the directions that the old tasks' curvatures take, each by its own threshold.
 
         Args:
-            threshold: Curvature 2a/d^2.
+            thresholds: Curvature 2a/d^2 of every old task.
 
         Returns:
-            Eigenvalues of K_A above it.
+            W (k, m_A), float64: the rows of W Phi_A are an orthonormal basis of their span.
         """
-        return int((torch.linalg.eigvalsh(self.old) > threshold).sum())
+        made, ratios, start = [], [], 0
+        for count, threshold in zip(self._counts, thresholds, strict=True):
+            own = slice(start, start + count)
+            values, vectors = curvatures(self.old[own, own])
+            above = values > positive_float("threshold", threshold)
+            # An eigenvector of G is Phi' v / sqrt(lambda).
+            rows = self.old.new_zeros(int(above.sum()), len(self.old))
+            rows[:, own] = (vectors[:, above] / values[above].sqrt()).T
+            made.append(rows)
+            ratios.append(values[above] / threshold)
+            start += count
+        rows = torch.cat(made)[torch.cat(ratios).argsort(descending=True, stable=True)]
+        chosen, lower = independent(rows @ self.old @ rows.T)
+        if not chosen:
+            return rows[:0]
+        return torch.linalg.solve_triangular(lower, rows[chosen], upper=False)
 
-    def dimension(self, threshold: float, *, groups: int) -> Estimate:
+    def softly(self, thresholds: Sequence[float]) -> Tensor:
+        """Restrict B's kernel by what displacements cost the old tasks together.
+
+        Args:
+            thresholds: Curvature 2a/d^2 of every old task.
+
+        Returns:
+            Phi_B (1 + sum of G over its threshold)^-1 Phi_B'.
+        """
+        scale = self._repeated([threshold**-0.5 for threshold in thresholds])
+        old = scale[:, None] * self.old * scale
+        return restrict_soft(self.new, scale[:, None] * self.cross, old, 1.0)
+
+    def _repeated(self, values: Sequence[float]) -> Tensor:
+        """Give every row of the old tasks the number of its task."""
+        counts = torch.tensor(self._counts, device=self.old.device)
+        return torch.tensor(values).to(self.old).repeat_interleave(counts)
+
+    def dimension(self, removed: Tensor, *, groups: int) -> Estimate:
         """Measure m_B: the stable rank of B's GGN in the preserving space.
 
         Args:
-            threshold: Curvature 2a/d^2.
+            removed: W, as `removed` gives it.
             groups: Groups of B's samples in the jackknife; fewer than 2 give no error.
 
         Returns:
@@ -124,7 +167,8 @@ class TransitionKernels:
         """
         rows = self._curved_new
         whole = rows.gram(rows)
-        restricted = restrict_hard(whole, self._old_rows.gram(rows), self.old, threshold)
+        seen = removed @ self._old_rows.gram(rows)
+        restricted = whole - seen.T @ seen
         if float(restricted.trace()) <= _NOTHING * float(whole.trace()):
             return not_defined("B asks nothing of the preserving space: P_A H_B P_A = 0.")
         left_out = []
@@ -163,16 +207,25 @@ class TransitionKernels:
         dual = torch.linalg.solve(self.new + ridge, self.residual)
         return math.sqrt(max(float(dual @ self.new @ dual), 0.0))
 
-    def remaining(self, threshold: float) -> float:
-        """Measure how far A is from being learned.
+    def convergence(self, threshold: float, tolerance: float) -> Convergence:
+        """Measure how far A is from being learned, on the samples at hand.
 
         Args:
             threshold: Curvature 2a/d^2.
+            tolerance: a.
 
         Returns:
-            1/2 g'(G_A + 2a/d^2)^-1 g: by how much A's loss could still fall, g its gradient.
+            |g| and 1/2 g'(G_A + 2a/d^2)^-1 g: by how much A's mean loss could still fall, g its
+            gradient.
         """
-        seen = self._old_rows.apply(self.gradient[None])[0].double()
-        inner = self.old + threshold * torch.eye(len(self.old)).to(self.old)
+        # The mean loss has the mean of the curvatures.
+        scale = 1 / len(self._counts)
+        seen = scale**0.5 * self._old_rows.apply(self.gradient[None])[0].double()
+        inner = scale * self.old + threshold * torch.eye(len(self.old)).to(self.old)
         taken = float(seen @ torch.linalg.solve(inner, seen))
-        return 0.5 * max(float(self.gradient.double().square().sum()) - taken, 0.0) / threshold
+        squared = float(self.gradient.double().square().sum())
+        return Convergence(
+            gradient=Estimate(value=squared**0.5),
+            remaining=Estimate(value=0.5 * max(squared - taken, 0.0) / threshold),
+            tolerance=tolerance,
+        )

@@ -81,7 +81,7 @@ def judge_transition(
     Returns:
         The record with `verdicts` and `closures`.
     """
-    tolerance = record.preserving.tolerance
+    tolerance = record.preserving.allowances or record.preserving.tolerance
     ways = [
         assess_transition(
             model, point, old, new, training, tolerance=tolerance, seed=seed,
@@ -89,7 +89,10 @@ def judge_transition(
         )
         for _, point in along.moments
     ]  # fmt: skip
-    last = assess_transition(model, theta, old, new, training, tolerance=tolerance, seed=seed)
+    last = assess_transition(
+        model, theta, old, new, training,
+        tolerance=tolerance, convergence=record.convergence, seed=seed,
+    )  # fmt: skip
     times = [*(moment for moment, _ in along.moments), time]
     return replace(
         record,

@@ -206,6 +206,7 @@ class Measurements:
                     "task": j,
                     "forecast": None if made is None else made["old"][j],
                     "measured": self.forgotten(i, j) if learned else None,
+                    **_own_controls(made, j),
                 }
                 for j in range(i)
             ],
@@ -225,6 +226,12 @@ class Measurements:
         parts = [self.transports[k] for k in range(i + 1)]
         entry = self._once("transport", i, make=partial(transport_entry, parts))
         return {"transport": entry, "thermo": self.costs[i]}
+
+
+def _own_controls(made: dict[str, Any] | None, j: int) -> dict[str, Any]:
+    """Say what simpler predictors say of one old task, where that is not what they say of all."""
+    each = [] if made is None else made.get("old_controls", [])
+    return {"controls": each[j]} if j < len(each) and each[j] else {}
 
 
 def _mean(cells: list[dict[str, Any]]) -> float:

@@ -140,9 +140,9 @@ def scores(transitions: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
             "r2": r2(predicted, measured).to_dict(),
             "mean_error": mean_error(predicted, measured).to_dict(),
         }
-        for name, getter in _CONTROLS.items():
+        for name in _CONTROLS:
             cells = [
-                (getter(transition), cell["measured"][target]["value"])
+                (_control(name, transition, cell, target), cell["measured"][target]["value"])
                 for transition in transitions
                 for cell in transition["old"]
                 if cell["measured"] is not None
@@ -151,6 +151,14 @@ def scores(transitions: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
             rank = spearman([p for p, _ in known], [m for _, m in known])
             record["controls"].setdefault(name, {})[target] = rank.to_dict()
     return record
+
+
+def _control(
+    name: str, transition: Mapping[str, Any], cell: Mapping[str, Any], target: str
+) -> float | None:
+    """Read what a simpler predictor says of one old task: its own number, or that of all."""
+    own = cell.get("controls", {}).get(name)
+    return _CONTROLS[name](transition) if own is None else own[target]["value"]
 
 
 def _value(transition: Mapping[str, Any], section: str, name: str) -> float | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -18,7 +18,7 @@ from capacity.dynamics.strategies.terms import Source
 from capacity.forecasting.compression import unknown_to_compression
 from capacity.forecasting.forecast import forecast_replicas, simulated
 from capacity.forecasting.mitigated import contribution_of
-from capacity.forecasting.predictors.record import Setting
+from capacity.forecasting.predictors.record import Prediction, Setting
 from capacity.forecasting.predictors.registry import predict
 from capacity.forecasting.record import Forecast, rank
 from capacity.forecasting.within_budget import forecast_within
@@ -52,7 +52,8 @@ def forecast_transition(
         recipe: Which strategies are compared, and what a forecast may cost.
 
     Returns:
-        `new`, `old`, `cost_ratio`, `controls` and `by_strategy` in plain JSON types.
+        `new`, `old`, `cost_ratio`, `controls`, `old_controls` and `by_strategy` in plain JSON
+        types.
     """
     made = _forecast(model, theta, old, new, recipe.training, order, recipe, plan)
     setting = Setting(model=model, theta=theta, old=old, new=new, training=plan.training)
@@ -60,13 +61,12 @@ def forecast_transition(
     for options in recipe.measure.strategies:
         training = recipe.training.model_copy(update={"strategy": options})
         ranked[options.label] = _forecast(model, theta, old, new, training, order, recipe)
+    controls = predict(setting, CONTROLS)
     return {
         **_said(made),
         "old": [cell.to_dict() for cell in made.old],
-        "controls": {
-            name: said[0].loss_increase.to_dict()
-            for name, said in predict(setting, CONTROLS).items()
-        },
+        "controls": {name: said[0].loss_increase.to_dict() for name, said in controls.items()},
+        "old_controls": own_controls(controls),
         "by_strategy": [
             {
                 "name": name,
@@ -78,6 +78,29 @@ def forecast_transition(
             for name, said in rank(ranked).items()
         ],
     }
+
+
+def own_controls(controls: Mapping[str, Sequence[Prediction]]) -> list[dict[str, Any]]:
+    """List what simpler predictors say of every old task, where that is not what they say of all.
+
+    Args:
+        controls: A prediction per old task, by name.
+
+    Returns:
+        By old task, what is not the first task's `loss_increase`, by name.
+    """
+    count = max((len(said) for said in controls.values()), default=0)
+    return [
+        {
+            name: {
+                "accuracy_drop": said[j].accuracy_drop.to_dict(),
+                "loss_increase": said[j].loss_increase.to_dict(),
+            }
+            for name, said in controls.items()
+            if {said[j].accuracy_drop, said[j].loss_increase} != {said[0].loss_increase}
+        }
+        for j in range(count)
+    ]
 
 
 def _forecast(

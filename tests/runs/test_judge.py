@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -9,6 +11,7 @@ from capacity.compatibility.criterion import assess_transition
 from capacity.compatibility.transition import assess
 from capacity.config import Measure, Training
 from capacity.dynamics.flat import FlatModel
+from capacity.estimate import Estimate
 from capacity.runs.judge import Along, judge_transition
 from dense import digits_task, network
 
@@ -51,6 +54,20 @@ def test_closure_is_read_from_the_verdicts_along_the_training():
     assert made.verdicts["verdict"] == direct.verdict
     assert "literal" not in made.verdicts, "it stands in the record itself, with J in it"
     assert "ewc" in made.verdicts["warnings"][-1]
+    # One page, one reader: the warning of the verdict is the table's own note.
+    assert not record.convergence.converged
+    assert record.convergence.note in made.verdicts["warnings"]
+    said = [text for text in made.verdicts["warnings"] if "not converged" in text]
+    assert len(said) == 1
+    learned = replace(
+        record,
+        convergence=replace(record.convergence, remaining=Estimate(value=0.0)),
+    )
+    made_again = judge_transition(
+        model, start, [old], new, training, learned, along=Along(start[None], 9, 0), time=2.0,
+        seed=0,
+    )  # fmt: skip
+    assert not [text for text in made_again.verdicts["warnings"] if "not converged" in text]
     assert set(made.closures) == {form.form for form in direct.forms} - {"literal"}
     for form in direct.forms[1:]:
         curve = made.closures[form.form]

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import math
+
 from capacity.compatibility.capacity import literal_capacity
 from capacity.compatibility.dimension import Dimension, literal_dimension
 from capacity.compatibility.plasticity import plasticity
 from capacity.compatibility.preserving import (
     Preserving,
-    default_tolerance,
-    preserving_projector,
+    default_allowances,
 )
+from capacity.compatibility.union import shared_projectors
 from capacity.config import Measure
-from capacity.curvature.operators import average, ggn, hessian
+from capacity.curvature.operators import ggn, hessian
 from capacity.forecasting.predictors.record import Cell, Outcome, same
 
 _NO_SCALE = "R_A and m_B need the displacement of the training before, which is not given."
@@ -86,13 +88,13 @@ def _preserving(cell: Cell) -> Preserving | None:
         return None
     if cell.preserving is None:
         samples = Measure().curvature_samples
-        cell.preserving = preserving_projector(
-            average([
-                ggn(cell.model, task, cell.theta, task.train.first(samples)) for task in cell.old
-            ]),
+        allowances = default_allowances(cell.model, cell.theta, cell.old)
+        cell.preserving = shared_projectors(
+            [ggn(cell.model, task, cell.theta, task.train.first(samples)) for task in cell.old],
             cell.theta,
-            tolerance=default_tolerance(cell.model, cell.theta, cell.old),
+            tolerances=[math.fsum(allowances) / len(allowances)],
+            allowances=allowances,
             displacement=cell.setting.displacement,
             generator=cell.generator("preserving"),
-        )
+        )[0]
     return cell.preserving
