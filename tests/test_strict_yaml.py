@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from capacity import config
+from capacity import config, strict_yaml
 from capacity.strict_yaml import LARGEST, parse_yaml, read_yaml
 
 
@@ -152,3 +152,57 @@ def test_refusals_and_help_import_no_torch(arguments, tmp_path):
     )
     assert done.returncode == 0, done.stderr
     assert done.stdout or done.stderr.count("\n") == 1
+
+
+@pytest.fixture
+def parses(monkeypatch):
+    """The texts that are parsed from here on."""
+    strict_yaml._parsed.cache_clear()
+    calls: list[str] = []
+    original = strict_yaml.parse_yaml
+    monkeypatch.setattr(
+        strict_yaml, "parse_yaml", lambda text: calls.append(text) or original(text)
+    )
+    return calls
+
+
+def test_a_sweep_over_seeds_is_parsed_twice(tmp_path, parses):
+    path = tmp_path / "recipe.yaml"
+    for seed in range(20):
+        path.write_text(f"name: a\nmodel:\n hidden: [4]\n seed: 7\nseed: {seed}\nreplicas: 2\n")
+        for _ in range(2):
+            made = strict_yaml.read_yaml(path)
+            assert list(made.items()) == [
+                ("name", "a"),
+                ("model", {"hidden": [4], "seed": 7}),
+                ("seed", seed),
+                ("replicas", 2),
+            ]
+            made["model"]["hidden"].append("another reader's")
+    assert len(parses) == 2
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        'name: "a\nseed: {}\n"\nseed:  3\n',
+        "name: a\nseed: {}\nseed:  3\n",
+        "- a\n- 'b\n\nseed: {}'\n",
+        "name: [a\nseed: {}\n",
+        "name: a\nseed: {}\nmore: {{seed: {}}}\n",
+    ],
+)
+def test_a_line_that_looks_like_the_seed_is_read_as_it_stands(text, tmp_path):
+    path = tmp_path / "recipe.yaml"
+    for seed in range(4):
+        written = text.replace("{{", "{").replace("}}", "}").replace("{}", str(seed))
+        path.write_text(written)
+        assert outcome(strict_yaml.read_yaml, path) == outcome(strict_yaml.parse_yaml, written)
+
+
+def outcome(read, given):
+    """What is read, or what is said against it."""
+    try:
+        return read(given)
+    except ValueError as error:
+        return str(error)
