@@ -6,11 +6,12 @@ all of a large network, and combined with the tangents for as many as stay in th
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor
 
+from capacity.dynamics.groups import Grouped
 from capacity.dynamics.updates import UpdateMap
 from capacity.transport.trajectory import TrainingStep
 
@@ -44,23 +45,38 @@ def carry(
         into: Where their images go; they may be the rows themselves.
         transposed: Carry cotangents back.
     """
-    size = len(gradient)
-    for start in range(0, size, DIFFERENTIATED):
-        block = slice(start, start + DIFFERENTIATED)
+    for inner, rate, block in _blocks(update, step.lr, len(gradient)):
         parts = [part[block] for part in (*step.state, gradient)]
-        table = _diagonals(update, step, parts)
+        table = _diagonals(inner, parts, rate, step.count)
         if transposed:
             table = list(zip(*table, strict=True))
-        _mix(table, [row[:, block] for row in rows], [image[:, block] for image in into])
+        images = [image[:, block] for image in into]
+        _mix(table, [row[:, block] for row in rows], images)
+        if isinstance(block, Tensor):  # what it takes out is a copy
+            for target, image in zip(into, images, strict=True):
+                target[:, block] = image
+
+
+def _blocks(
+    update: UpdateMap, lr: float, size: int
+) -> Iterator[tuple[UpdateMap, float, slice | Tensor]]:
+    """Cut theta into parts that are differentiated at once, each of one group."""
+    if isinstance(update, Grouped):
+        for inner, rate, index in update.parts(lr):
+            for part in index.split(DIFFERENTIATED):
+                yield inner, rate, part
+    else:
+        for start in range(0, size, DIFFERENTIATED):
+            yield update, lr, slice(start, start + DIFFERENTIATED)
 
 
 def _diagonals(
-    update: UpdateMap, step: TrainingStep, parts: Sequence[Tensor]
+    update: UpdateMap, parts: Sequence[Tensor], lr: float, count: int
 ) -> list[tuple[Tensor | None, ...]]:
     """Differentiate every part of the next state by every part of (state, gradient)."""
     with torch.enable_grad():
         inputs = [part.detach().requires_grad_() for part in parts]
-        made = update.step(tuple(inputs[:-1]), inputs[-1], step.lr, step.count)
+        made = update.step(tuple(inputs[:-1]), inputs[-1], lr, count)
     ones = torch.ones_like(parts[0])
     return [
         torch.autograd.grad(part, inputs, ones, retain_graph=True, allow_unused=True)

@@ -22,6 +22,7 @@ from torch import Tensor
 from capacity.checks import positive_int
 from capacity.curvature.lanczos import random_signs
 from capacity.differential import pullback, pushforward, vmap
+from capacity.dynamics.groups import Grouped
 from capacity.dynamics.own_steps import AnyStep, BatchStep, advance
 from capacity.dynamics.updates import Adam, Momentum, RMSprop, State, symmetric_decay
 from capacity.estimate import Estimate, from_samples, not_defined
@@ -30,6 +31,7 @@ from capacity.transport.heavy_ball import pull_momentum, push_momentum
 from capacity.transport.memory import Footprint, activation_bytes, footprint
 from capacity.transport.precision import CastProducts, Path, in_precision
 from capacity.transport.trajectory import Layout, TrainingStep, Trajectory
+from capacity.transport.unexplained import Unexplained
 
 
 class TrainingJacobian:
@@ -49,6 +51,8 @@ class TrainingJacobian:
         size: P.
         products: Vectors pushed forward, and pulled back, so far, and `gradients`, the Hessian
             products that this took.
+        unexplained: What of the steps is not known of, where a tracker compared them with what an
+            optimiser did; else None.
     """
 
     def __init__(
@@ -68,6 +72,7 @@ class TrainingJacobian:
             )
         self.trajectories = tuple(trajectories)
         self.size = sizes.pop()
+        self.unexplained: Unexplained | None = None
         self.products = {"forward": 0, "adjoint": 0, "gradients": 0}
         self._budget = None if budget is None else positive_int("budget", budget)
         self._chunk = None if chunk is None else positive_int("chunk", chunk)
@@ -302,7 +307,7 @@ def _owned(rows: State, in_place: bool) -> State:
     return rows if in_place else tuple(part.clone() for part in rows)
 
 
-_ELEMENTWISE = (Adam, RMSprop)
+_ELEMENTWISE = (Adam, RMSprop, Grouped)
 """Update maps that treat every parameter on its own: their derivative is a few diagonals, which are
 several times cheaper than a vmapped JVP. Clipping is none: its norm couples the parameters."""
 

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from capacity.differential import pullback, pushforward
+from capacity.dynamics.groups import Grouped
 from capacity.dynamics.own_steps import AnyStep, BatchStep, advance
 from capacity.dynamics.updates import SGD, Adam, Langevin, Momentum, RMSprop, State, unclipped
 from capacity.transport.hessian_products import Loss
@@ -21,7 +22,7 @@ from capacity.transport.trajectory import TrainingStep
 CHECKED_STEPS = 2
 """At the first step the moments are 0, and what is multiplied with them is not seen."""
 
-_KNOWN = (SGD, Momentum, Adam, RMSprop, Langevin)
+_KNOWN = (SGD, Momentum, Adam, RMSprop, Langevin, Grouped)
 
 _SHIFT = 1e-7
 """Length of the finite differences, relative to what is moved; in float64."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import warnings
+
 import torch
 from torch import Tensor, nn
 from torch.func import grad
@@ -20,14 +22,12 @@ from capacity.transport.layers import layer_projector
 from capacity.transport.lyapunov import LyapunovSpectrum, lyapunov
 from capacity.transport.maps import Projector
 from capacity.transport.own_step_check import CHECKED_STEPS, accepted, check_step
+from capacity.transport.path_check import PathCheck
 from capacity.transport.phase_tracker import PhaseTracker
 from capacity.transport.spectrum_record import Spectrum
-from capacity.transport.torch_optimizers import clipped, first_update, moments, update_now
-from capacity.transport.trajectory import (
-    DEFAULT_BUDGET,
-    PathCheck,
-    TrainingStep,
-)
+from capacity.transport.torch_optimizers import clipped, first_update, moments, rate_of, update_now
+from capacity.transport.trajectory import DEFAULT_BUDGET, TrainingStep
+from capacity.transport.unexplained import Unexplained, qualified
 
 
 class TransportTracker:
@@ -35,7 +35,9 @@ class TransportTracker:
 
     Call `observe(x, y)` with each batch *before* the optimiser moves the parameters. Nothing of the
     training is touched: not the parameters, their gradients, the optimiser or the random state. A
-    step that the observed batch and loss do not explain is refused when the next one is observed.
+    step that the observed batch and loss do not explain is refused when the next one is observed;
+    what little they leave unexplained is said with every figure, and where it is no rounding (a
+    penalty that is stepped on and not in the loss) figures are `not_resolved`.
 
     Args:
         model: The module that is trained; only `requires_grad` parameters count.
@@ -117,6 +119,7 @@ class TransportTracker:
         self._path = PathCheck(self._phase.trajectory.loss, moments_read=optimizer is not None)
         self._ahead: State = ()
         self._gradient: Tensor | None = None
+        self._volume: tuple[Estimate, Unexplained, Estimate] | None = None
 
     def observe(self, x: Tensor, y: Tensor, *, lr: float | None = None) -> None:
         """Follow the step that is about to be taken on a batch.
@@ -144,7 +147,7 @@ class TransportTracker:
         else:
             if lr is not None:
                 raise ValueError("lr was given, but the optimizer has one; leave lr out")
-            rate = float(self._optimizer.param_groups[0]["lr"])
+            rate = rate_of(self._optimizer)
             state = (theta, *moments(self._optimizer, update, self._module))
             update = update_now(self._optimizer, update)
         if not self._looked:
@@ -180,13 +183,37 @@ class TransportTracker:
         for name, part in self._flat.unflatten(gradient).items():
             parameters[name].grad = part.clone()
 
+    @property
+    def unexplained(self) -> Unexplained:
+        """How much of the steps so far the observed loss does not explain.
+
+        The last step is compared with the parameters as they are now, if they moved since.
+        """
+        now = {n: p.shape for n, p in self._module.named_parameters() if p.requires_grad}
+        state: State | None = None
+        steps = len(self._phase.trajectory)
+        if steps and list(now.items()) == list(
+            zip(self._flat.names, self._flat.shapes, strict=True)
+        ):
+            theta, update = flatten(self._module), self._phase.trajectory.update
+            if self._optimizer is None:
+                state = (theta, *self._ahead[1:])
+            else:
+                state = (theta, *moments(self._optimizer, update, self._module))
+        return self._path.unexplained(state, steps)
+
     def jacobian(self) -> TrainingJacobian:
         """Give J_t as an operator, for products of your own.
 
         Returns:
-            The Jacobian of the steps so far, with `forward` and `adjoint`.
+            The Jacobian of the steps so far, with `forward` and `adjoint`. It says in `unexplained`
+            how much of the steps it does not know of, and in a warning if that is no rounding.
         """
-        return TrainingJacobian([self._phase.trajectory])
+        made = TrainingJacobian([self._phase.trajectory])
+        made.unexplained = self.unexplained
+        if made.unexplained.systematic:
+            warnings.warn(made.unexplained.note, stacklevel=2)
+        return made
 
     def log_volume(self) -> Estimate:
         """Estimate log|det J_t|.
@@ -195,7 +222,10 @@ class TransportTracker:
             The estimate in nats. With momentum, adaptive or clipped steps it takes all P columns of
             J_t: the first call is slow, and above P = 2000 the estimate is `not_defined`.
         """
-        return self._phase.log_volume()
+        volume, unexplained = self._phase.log_volume(), self.unexplained
+        if self._volume is None or self._volume[:2] != (volume, unexplained):
+            self._volume = volume, unexplained, qualified(volume, unexplained)
+        return self._volume[2]
 
     def lyapunov(self, *, top: int = 5, every: int = 10) -> LyapunovSpectrum:
         """Estimate the largest finite-time Lyapunov exponents of the training.
@@ -207,7 +237,8 @@ class TransportTracker:
         Returns:
             The exponents, with their standard errors.
         """
-        return lyapunov([self._phase.trajectory], top=top, every=every, generator=self._generator)
+        made = lyapunov([self._phase.trajectory], top=top, every=every, generator=self._generator)
+        return qualified(made, self.unexplained)
 
     def spectrum(
         self,
@@ -244,7 +275,7 @@ class TransportTracker:
             if projector is not None:
                 raise ValueError("layer and projector were both given; a layer is a projector")
             projector = layer_projector(layer, self._flat.names, self._flat.sizes)
-        return self._phase.spectrum(
+        made = self._phase.spectrum(
             top=top,
             sweeps=sweeps,
             generator=self._generator,
@@ -254,3 +285,4 @@ class TransportTracker:
             method=method,
             vectors=vectors,
         )
+        return qualified(made, self.unexplained)

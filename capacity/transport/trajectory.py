@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 
 from capacity.checks import positive_int
-from capacity.dynamics.own_steps import AnyStep, BatchStep, advance
-from capacity.dynamics.updates import Momentum, State, unclipped
+from capacity.dynamics.own_steps import AnyStep, advance
+from capacity.dynamics.updates import State
 from capacity.transport.batch_store import BatchStore, Data
 from capacity.transport.hessian_products import HessianProducts, Loss
 
@@ -22,14 +22,6 @@ Layout = Sequence[tuple[str, int]]
 
 DEFAULT_BUDGET = 1 << 30
 """Bytes."""
-
-_TOLERANCE = 0.2
-"""Accepted error of a step, relative to what the gradient adds to it: above the rounding of a
-mixed-precision forward pass, below a clipping or a missed step that matters."""
-
-_FAINT = 0.1
-"""Gradients fainter than this part of the largest so far are compared with that part instead: late
-in training a gradient is a small difference of large terms, and in bfloat16 mostly rounding."""
 
 
 class LostTrajectory(ValueError):  # noqa: N818
@@ -251,78 +243,3 @@ class Trajectory:
     @torch.no_grad()
     def _after(self, step: TrainingStep) -> State:
         return advance(step.update, self.loss, step.state, step.x, step.y, step.lr, step.count)
-
-
-class PathCheck:
-    """Whether training took the steps that were observed: a path not taken has another J_t.
-
-    One gradient per step, or none where it is at hand. Clipping that was not announced,
-    accumulation, a penalty that is not in the loss, random layers, and steps on batches that were
-    not observed all lead somewhere else.
-    """
-
-    def __init__(self, loss: Loss, *, moments_read: bool = True) -> None:
-        self._loss, self._moments_read = loss, moments_read
-        self._expected: list[tuple[int, Tensor, Tensor]] = []
-        self._peaks: dict[int, Tensor] = {}
-        self._count = 0
-
-    @torch.no_grad()
-    def expect(self, step: TrainingStep, gradient: Tensor | None = None) -> State:
-        """Work out where a step leads.
-
-        Args:
-            step: The step about to be taken.
-            gradient: That of its batch loss (P,), where it is known; ignored by steps of one's own
-                that are no function of it.
-
-        Returns:
-            The state that it leads to.
-        """
-        theta, update = step.state[0], step.update
-        if isinstance(update, BatchStep) or gradient is None:
-            ahead = advance(update, self._loss, step.state, step.x, step.y, step.lr, step.count)
-        else:
-            ahead = update.step(step.state, gradient, step.lr, step.count)
-        if isinstance(update, BatchStep):
-            still = step.state
-        else:
-            still = update.step(step.state, torch.zeros_like(theta), step.lr, step.count)
-        self._count, self._expected = step.count, []
-        for part in self._parts(step):
-            added = (ahead[part] - still[part]).norm()
-            self._peaks[part] = torch.maximum(added, self._peaks.get(part, added))
-            bound = _TOLERANCE * torch.maximum(added, _FAINT * self._peaks[part])
-            # The state is read back rounded, whatever the gradient was.
-            rounding = 4 * torch.finfo(theta.dtype).eps * ahead[part].norm()
-            self._expected.append((part, ahead[part], bound + rounding))
-        return ahead
-
-    def compare(self, state: State) -> None:
-        """Check the state after the step that was expected.
-
-        Args:
-            state: Optimiser state now.
-
-        Raises:
-            ValueError: If it is not where the observed step leads.
-        """
-        for part, expected, bound in self._expected:
-            # Not `error > bound`: training that has diverged is not a wrong observation.
-            if bool((state[part] - expected).norm() > bound):
-                raise ValueError(
-                    f"step {self._count} was not the observed one: the optimizer did not move by "
-                    "the gradient of loss on the batch given to observe, so J_t would be that of "
-                    "another training. Observe every batch before its optimizer.step(), with the "
-                    "loss that is stepped on; a loop that clips gradients says so with clip_norm; "
-                    "accumulated gradients, penalties outside the loss and random layers are not "
-                    "tracked"
-                )
-
-    def _parts(self, step: TrainingStep) -> range:
-        """Choose the parts of the state to compare."""
-        # An adaptive step divides by the gradient's own size: where the true gradient is 0 (the key
-        # bias of an attention layer) theta moves by the sign of a rounding error. Its moments do
-        # not, where they are read from an optimiser: those worked out here are always as expected.
-        adaptive = self._moments_read and not isinstance(unclipped(step.update), Momentum)
-        return range(1, len(step.state)) if adaptive and len(step.state) > 1 else range(1)

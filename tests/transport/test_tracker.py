@@ -330,10 +330,6 @@ BAD = {
     "amsgrad": (lambda: torch.optim.Adam(NET.parameters(), amsgrad=True), "amsgrad"),
     "centred": (lambda: torch.optim.RMSprop(NET.parameters(), centered=True), "centered"),
     "other": (lambda: torch.optim.Rprop(NET.parameters()), "Rprop"),
-    "groups": (
-        lambda: torch.optim.SGD([{"params": [p]} for p in NET.parameters()], lr=1),
-        "groups",
-    ),
     "partial": (lambda: torch.optim.SGD([NET.weight], lr=1), "exactly the model's"),
     "used": (adam_with_steps, "taken steps already"),
 }
