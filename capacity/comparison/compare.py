@@ -10,7 +10,7 @@ from capacity.comparison import tables, words
 from capacity.comparison.gather import Gathered, gather
 from capacity.comparison.page import to_html
 from capacity.notebook import table
-from capacity.runs.files import write_atomically
+from capacity.runs.files import sweep, write_atomically
 
 
 @dataclass(frozen=True)
@@ -57,6 +57,7 @@ class Comparison:
         if target.is_dir():
             raise ValueError(f"output = {str(target)!r} is a directory; name an .html file")
         try:
+            sweep(target.parent, target.name)
             write_atomically(target, to_html(self.gathered).encode())
         except OSError as error:
             raise ValueError(

@@ -13,7 +13,7 @@ from capacity.comparison import differences
 from capacity.comparison.summary import summarised
 from capacity.report.view import Record, RunView
 from capacity.runs import fingerprint
-from capacity.runs.directory import RunDirectory
+from capacity.runs.reader import RunReader
 
 FINISHED = "finished"
 
@@ -164,7 +164,7 @@ def read_checked(path: Path) -> RunView:
     """
     from capacity.report.page import read  # altair takes a second to import
 
-    RunDirectory.open(path).check()
+    RunReader.open(path).check(checkpoints=False)
     return read(path)
 
 

@@ -155,6 +155,12 @@ def warnings(gathered: Gathered) -> list[str]:
             "Some runs classify and some do regression: only losses are compared, and losses of "
             "different kinds are no common scale."
         )
+    unsure = [entry for entry in gathered.entries if not entry.view.verified]
+    if unsure:
+        made.append(
+            f"{len(unsure)} of {plural(len(gathered.entries), 'run')} were written by an earlier "
+            "version, without digests: damage to their files would go unnoticed."
+        )
     for name, values in environments(gathered.entries).items():
         made.append(f"The runs were made with different {name}: {', '.join(values)}.")
     return made

@@ -63,6 +63,7 @@ def export(run: Any, *, to: str, out: str | Path | None = None) -> str:
             f"to = {to!r} needs a package that is not installed ({error}); install it with: "
             + install(tracker)
         ) from None
+    RunDirectory.open(path).verify()
     made = content(path)
     send = {"tensorboard": _tensorboard, "mlflow": _mlflow, "wandb": _wandb}[tracker]
     try:

@@ -28,9 +28,8 @@ from capacity.report.reproduce import python_call, runs_from_recipe
 from capacity.report.shell import page
 from capacity.report.shell import symbols as symbols
 from capacity.report.view import RunView
-from capacity.runs.directory import RunDirectory
-from capacity.runs.files import read_json, read_tensors, write_atomically
-from capacity.strict_yaml import read_yaml
+from capacity.runs.files import sweep, write_atomically
+from capacity.runs.reader import RunReader
 from capacity.tasks.scoring import scoring_words
 
 
@@ -47,7 +46,9 @@ def render(run_dir: Path, output: Path | None = None) -> Path:
         Path of the report.
     """
     target = Path(run_dir) / "report.html" if output is None else Path(output)
-    write_atomically(target, to_html(read(Path(run_dir))).encode())
+    content = to_html(read(Path(run_dir))).encode()
+    sweep(target.parent, target.name)
+    write_atomically(target, content)
     return target
 
 
@@ -63,27 +64,25 @@ def read(run_dir: Path) -> RunView:
     Raises:
         ValueError: If there is no run in `run_dir`, or one of its files cannot be read.
     """
-    directory = RunDirectory.open(run_dir)
+    run = RunReader.open(run_dir)
     try:
-        recipe = read_yaml(run_dir / "recipe.yaml")
+        recipe, text = run.fields(), run.recipe_text()
     except ValueError as error:
-        raise ValueError(f"{run_dir / 'recipe.yaml'}: {error}") from None
-    text = (run_dir / "recipe.yaml").read_text(encoding="utf-8")
-    described = read_json(run_dir / "env.json")
-    spectra = run_dir / "spectra.safetensors"
+        raise ValueError(f"run = {str(run_dir)!r}: {error}") from None
     volumes: dict[int, list[float]] = {}
-    for name, values in read_tensors(spectra).items():
+    for name, values in run.spectra().items():
         match = re.fullmatch(r"task(\d+)\.log_volume_steps", name)
         if match:
             volumes[int(match[1])] = values.tolist()
     return RunView(
-        result=directory.result(),
-        recipe=recipe if isinstance(recipe, dict) else {},
+        result=run.result(),
+        recipe=recipe,
         recipe_text=text,
-        env=described,
-        status=directory.status(),
-        rows=directory.metrics(),
+        env=run.environment(),
+        status=run.status(),
+        rows=run.metrics(),
         log_volume_steps=volumes,
+        verified=run.verified,
     )
 
 
@@ -106,7 +105,7 @@ def to_html(view: RunView) -> str:
         len(view.tasks),
         view=view,
         state=words.state_word(view),
-        warning=words.state_sentence(view),
+        warning=" ".join(filter(None, (words.state_sentence(view), words.digest_sentence(view)))),
         headline=words.headline(view),
         facts=words.facts(view),
         scoring=scoring_words(view.tasks),

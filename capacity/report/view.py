@@ -27,6 +27,7 @@ class RunView:
         status: `status.json`.
         rows: Rows of `metrics.jsonl`.
         log_volume_steps: Per task, log|det| of every step's Jacobian.
+        verified: Whether its files were checked against the digests that they were written with.
     """
 
     result: Record = field(default_factory=dict)
@@ -36,6 +37,7 @@ class RunView:
     status: Record = field(default_factory=dict)
     rows: Sequence[Record] = ()
     log_volume_steps: Mapping[int, Sequence[float]] = field(default_factory=dict)
+    verified: bool = True
 
     @property
     def state(self) -> str:

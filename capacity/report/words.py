@@ -48,6 +48,23 @@ def state_word(view: RunView) -> str:
     return _STATES.get(view.state, view.state)
 
 
+def digest_sentence(view: RunView) -> str:
+    """Say that a damaged file would not be noticed, where that is so.
+
+    Args:
+        view: The run.
+
+    Returns:
+        A sentence; empty for a run whose files were checked.
+    """
+    if view.verified:
+        return ""
+    return (
+        "Not verified: an earlier version wrote this run without digests, so damage to its files "
+        "would go unnoticed."
+    )
+
+
 def state_sentence(view: RunView) -> str:
     """Say what a reader must know about a run that did not end well.
 

@@ -2,33 +2,29 @@
 
 from __future__ import annotations
 
-import json
-import os
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from capacity import config
-from capacity.checks import path_of
 from capacity.config import Recipe
 from capacity.runs.files import (
     is_temporary,
-    read_json,
-    read_rows,
-    read_tensors,
+    read_bytes,
+    sweep,
     to_json,
-    write_atomically,
+    to_row,
+    write_all,
 )
 from capacity.runs.fingerprint import with_the_same
 from capacity.runs.journal import Journal
 from capacity.runs.lock import DirectoryLock
-from capacity.runs.reading import changed_fields, check_result
-from capacity.strict_yaml import read_yaml
-
-if TYPE_CHECKING:  # seconds to import, and a path without a run is refused at once
-    from torch import Tensor
+from capacity.runs.manifest import Manifest
+from capacity.runs.parquet import to_parquet
+from capacity.runs.reader import LOGGED, REPORT, RunReader
+from capacity.runs.reading import changed_fields
 
 _FILES = (
     "recipe.yaml",
@@ -39,45 +35,29 @@ _FILES = (
     "result.json",
     "spectra.safetensors",
     "report.html",
+    Manifest.NAME,
 )
 _FOLDERS = ("checkpoints", "journal")
 
-UNFINISHED = ("running", "interrupted", "failed")
+Files = Mapping[str, Mapping[str, Any] | bytes]
 
 
-class RunDirectory:
+class RunDirectory(RunReader):
     """Reads and writes one run directory (see `result_schema.md` for its files).
 
     Attributes:
         path: The directory.
+        removed: Whether it was removed while this process worked on it, and made anew.
     """
 
     def __init__(self, path: Path) -> None:
-        self.path = path
+        super().__init__(path)
         self._lock = DirectoryLock(path)
         self._seconds: dict[str, float] = {}
         self._started = ""
-
-    @classmethod
-    def open(cls, path: str | Path) -> RunDirectory:
-        """Open a run that was written before.
-
-        Args:
-            path: The directory.
-
-        Returns:
-            The run directory.
-
-        Raises:
-            ValueError: If there is no run.
-        """
-        path = path_of("run", path)
-        if not (path / "recipe.yaml").is_file():
-            raise ValueError(
-                f"run = {str(path)!r} is not a run directory (it has no recipe.yaml); pass the "
-                "directory that `capacity run` printed"
-            )
-        return cls(path)
+        self._kept: dict[str, bytes] = {}
+        self._rows: list[bytes] = []
+        self.removed = False
 
     def claim(self, recipe: Recipe) -> bool:
         """Take the directory for a recipe, before any work starts; `release` gives it back.
@@ -107,7 +87,8 @@ class RunDirectory:
             self._check_names()
             self._sweep()
             if not (self.path / "recipe.yaml").is_file():
-                write_atomically(self.path / "recipe.yaml", recipe.to_yaml().encode())
+                self._begin(recipe.to_yaml().encode())
+            self._kept["recipe.yaml"] = (self.path / "recipe.yaml").read_bytes()
         except OSError as error:
             self._lock.release()
             raise self._unwritable(error) from None
@@ -115,6 +96,30 @@ class RunDirectory:
             self._lock.release()
             raise
         return False
+
+    def _begin(self, recipe: bytes) -> None:
+        write_all({self.path / "recipe.yaml": recipe})
+        self._manifest.begin(["recipe.yaml"])
+
+    def _stay(self) -> None:
+        """Make the directory anew if somebody has removed it; one that is another's is refused."""
+        if not self._lock.lost:
+            return
+        self.path.mkdir(parents=True, exist_ok=True)
+        self._lock.renew()
+        self.removed = True
+        if not (self.path / "recipe.yaml").is_file():
+            self._begin(self._kept["recipe.yaml"])
+        if "env.json" in self._kept and not (self.path / "env.json").is_file():
+            self.write({"env.json": self._kept["env.json"]})
+        if self._rows and not (self.path / LOGGED).is_file():
+            write_all({self.path / LOGGED: b"".join(self._rows)})
+
+    def take_up(self) -> None:
+        """Have the files checked from here on, where an earlier process did not come to it."""
+        kept = [f"checkpoints/{p.name}" for p in self.path.glob("checkpoints/*.safetensors")]
+        listed = [name for name in _FILES if name not in {LOGGED, REPORT, Manifest.NAME}]
+        self._manifest.begin([*listed, *kept])
 
     def release(self) -> None:
         """Let other processes have the directory."""
@@ -169,18 +174,15 @@ class RunDirectory:
                 f"out = {shown!r} holds a run of another recipe ({changed_fields(before, recipe)})"
                 "; name another directory, or delete this one"
             )
-        return self.complete
+        if not self.complete:
+            return False
+        self.verify()
+        return True
 
     @property
     def complete(self) -> bool:
         """Whether nothing is left to do: the run is finished, and its report was made."""
         return self.finished and not (self.path / "journal").is_dir()
-
-    @property
-    def finished(self) -> bool:
-        """Whether everything of the run is measured; its report may be missing."""
-        ended = self.status().get("state", "running") not in UNFINISHED
-        return ended and (self.path / "result.json").is_file()
 
     @property
     def busy(self) -> bool:
@@ -205,108 +207,18 @@ class RunDirectory:
         """Remove what a killed process left half-written."""
         for folder in (self.path, self.path / "checkpoints", self.path / "journal"):
             for path in folder.iterdir() if folder.is_dir() else ():
-                if is_temporary(path.name):
+                # A report may be under way in another process; `render` sweeps after it.
+                if is_temporary(path.name) and not path.name.startswith(f".{REPORT}."):
                     path.unlink(missing_ok=True)
+        sweep(self.path, REPORT)
 
-    def recipe(self) -> Recipe:
-        """Read the recipe.
-
-        Returns:
-            The resolved recipe of the run. One that cannot be read is a ValueError.
-        """
-        return config.build(self._fields(), source="recipe.yaml")
-
-    def _fields(self) -> dict[str, Any]:
-        try:
-            fields = read_yaml(self.path / "recipe.yaml")
-        except ValueError as error:
-            raise ValueError(f"recipe.yaml: {error}") from None
-        if not isinstance(fields, dict):
-            raise ValueError("recipe.yaml is not a mapping of fields")
-        return fields
-
-    def status(self) -> dict[str, Any]:
-        """Read the status.
-
-        Returns:
-            The content of status.json; empty when there is none.
-
-        Raises:
-            ValueError: If it cannot be read.
-        """
-        path, remedy = self.path / "status.json", "delete it; it holds no result"
-        record = read_json(path, remedy)
-        if not isinstance(record.get("seconds", {}), dict):
-            raise ValueError(f"{path}: seconds is not an object; {remedy}")
-        return record
-
-    def result(self) -> dict[str, Any]:
-        """Read the summary.
-
-        Returns:
-            The content of result.json; empty when there is none yet.
-        """
-        path = self.path / "result.json"
-        remedy = f"delete it, and `capacity run --resume {self.path}` writes it anew"
-        record = read_json(path, remedy)
-        check_result(record, path, remedy)
-        return record
-
-    def command(self) -> dict[str, str]:
-        """Read the command that began the run, for a run that goes on.
-
-        Returns:
-            As env.json has it; empty for a new run, or where it cannot be read.
-        """
-        try:
-            said = read_json(self.path / "env.json").get("command")
-        except ValueError:
-            return {}
-        return {"command": said} if isinstance(said, str) else {}
-
-    def metrics(self) -> list[dict[str, Any]]:
-        """Read the rows written while training.
-
-        Returns:
-            One dictionary per task and epoch (see `read_rows`).
-        """
-        return read_rows(self.path / "metrics.jsonl")
-
-    def check(self) -> None:
-        """Read every file that a report shows.
-
-        Raises:
-            ValueError: If one is damaged, by its name, or the result is missing beside the rows.
-        """
-        try:
-            self._fields()
-        except ValueError as error:
-            raise ValueError(f"run = {str(self.path)!r}: {error}") from None
-        read_json(self.path / "env.json", "delete it; it holds no result")
-        self.status()
-        if self.metrics() and not self.result():
-            raise ValueError(
-                f"{self.path / 'result.json'}: missing beside the rows of metrics.jsonl; `capacity "
-                f"run --resume {self.path}` writes it anew"
-            )
-
-    def theta(self, name: str) -> Tensor:
-        """Read a checkpoint.
-
-        Args:
-            name: `initial` or `task{i}`.
-
-        Returns:
-            Parameters (R, P) on the CPU.
-        """
-        return read_tensors(self.path / "checkpoints" / f"{name}.safetensors")["theta"]
-
-    def set_status(self, state: str, message: str = "") -> None:
+    def set_status(self, state: str, message: str = "", files: Files | None = None) -> None:
         """Say where the run stands.
 
         Args:
             state: One of the states of the schema.
             message: A sentence for people.
+            files: What is written before it.
         """
         now = datetime.now(UTC).isoformat(timespec="seconds")
         if not self._started:
@@ -320,7 +232,7 @@ class RunDirectory:
             "updated": now,
             "seconds": {stage: round(s, 3) for stage, s in self._seconds.items()},
         }
-        write_atomically(self.path / "status.json", to_json(record))
+        self.write({**(files or {}), "status.json": record})
 
     def timed(self, stage: str) -> _Timer:
         """Add the time of a `with` block to a stage of status.json.
@@ -333,26 +245,29 @@ class RunDirectory:
         """
         return _Timer(self._seconds, stage)
 
-    def write_json(self, name: str, record: object) -> None:
-        """Write one JSON file.
+    def write(self, files: Files) -> None:
+        """Write files of the run, each whole or not at all; those that stand so are left.
 
         Args:
-            name: File name, as result.json.
-            record: Plain types.
+            files: By path below the run directory: plain types for JSON, tensors by name for
+                safetensors, or bytes.
         """
-        write_atomically(self.path / name, to_json(record))
+        self._stay()
+        contents = {name: _bytes_of(name, record) for name, record in files.items()}
+        self._kept |= {name: data for name, data in contents.items() if name == "env.json"}
+        contents = {
+            name: data
+            for name, data in contents.items()
+            if read_bytes(self.path / name) != data or name not in self._manifest.listed()
+        }
+        self._manifest.announce(contents)
+        write_all({self.path / name: data for name, data in contents.items()})
+        self._manifest.settle(contents)
 
-    def write_tensors(self, name: str, tensors: dict[str, Tensor]) -> None:
-        """Write one safetensors file.
-
-        Args:
-            name: Path below the run directory.
-            tensors: What to keep.
-        """
-        from safetensors.torch import save
-
-        plain = {key: tensor.detach().cpu().contiguous() for key, tensor in tensors.items()}
-        write_atomically(self.path / name, save(plain))
+    def settle(self) -> None:
+        """Note that everything that was announced is written."""
+        with suppress(OSError):  # a full disk leaves digests of what was replaced, and no harm
+            self._manifest.announce({})
 
     def write_metrics(self, rows: Iterable[dict[str, Any]]) -> None:
         """Begin metrics.jsonl anew.
@@ -360,8 +275,10 @@ class RunDirectory:
         Args:
             rows: The rows that are known to belong there.
         """
-        lines = [json.dumps(row, allow_nan=False) + "\n" for row in rows]
-        write_atomically(self.path / "metrics.jsonl", "".join(lines).encode())
+        self._stay()
+        self._rows = [to_row(row) for row in rows]
+        self._manifest.announce({}, unlisted=(LOGGED,))
+        write_all({self.path / LOGGED: b"".join(self._rows)})
 
     def append_metrics(self, row: dict[str, Any]) -> None:
         """Append one row to metrics.jsonl.
@@ -369,29 +286,22 @@ class RunDirectory:
         Args:
             row: Plain types without NaN or infinity.
         """
-        with (self.path / "metrics.jsonl").open("a", encoding="utf-8") as file:
-            file.write(json.dumps(row, allow_nan=False) + "\n")
+        self._stay()
+        self._rows.append(to_row(row))
+        with (self.path / LOGGED).open("ab") as file:
+            file.write(self._rows[-1])
 
     def compact_metrics(self) -> None:
         """Write metrics.parquet from metrics.jsonl; skipped while there is no row."""
-        import duckdb  # 0.2 s to import, and only the end of a run needs it
-
+        self._stay()
         rows = self.metrics()
         if not rows:
             return
         # DuckDB reads paths as patterns: `run[1]` is its neighbour `run1`. It gets the rows.
-        text = json.dumps(rows)
-        part = self.path.absolute() / ".metrics.parquet.tmp"
-        with duckdb.connect() as connection:
-            asked = "SELECT json_structure(?::JSON)"
-            (structure,) = connection.execute(asked, [text]).fetchone()
-            structure = structure.replace('"UBIGINT"', '"BIGINT"')  # or epoch - 1 fails
-            table = "unnest(from_json(?::JSON, ?), max_depth := 2)"
-            connection.execute(f"CREATE TABLE kept AS SELECT {table}", [text, structure])
-            connection.table("kept").write_parquet(str(part))
-        with part.open("rb+") as file:
-            os.fsync(file.fileno())
-        os.replace(part, self.path / "metrics.parquet")
+        compacted = to_parquet(rows, self.path.absolute() / ".metrics.parquet.tmp")
+        # From here on no row is added, and the file has one digest for all.
+        logged = (self.path / LOGGED).read_bytes()
+        self.write({LOGGED: logged, "metrics.parquet": compacted})
 
 
 class _Timer:
@@ -404,6 +314,16 @@ class _Timer:
     def __exit__(self, *_: object) -> None:
         spent = time.perf_counter() - self._start
         self._seconds[self._stage] = self._seconds.get(self._stage, 0.0) + spent
+
+
+def _bytes_of(name: str, record: Mapping[str, Any] | bytes) -> bytes:
+    if isinstance(record, bytes):
+        return record
+    if name.endswith(".safetensors"):
+        from safetensors.torch import save  # seconds to import
+
+        return save({key: part.detach().cpu().contiguous() for key, part in record.items()})
+    return to_json(record)
 
 
 def _foreign(path: Path) -> bool:

@@ -29,6 +29,7 @@ from capacity.runs.progress import Progress
 from capacity.runs.repeatable import check_same, threads_of
 from capacity.runs.replay import path_needed, rows_so_far
 from capacity.runs.result import Measurements
+from capacity.runs.saving import Summary
 from capacity.runs.transition import capacity_of_transition, forecast_transition
 from capacity.tasks.task import TaskSequence
 
@@ -78,7 +79,7 @@ class Execution:
         self._journal = directory.journal(recipe)
         self._every = checkpoint_minutes
         self._trajectories: dict[int, PhaseTransport] = {}
-        self._spectra: dict[str, Tensor] = {}
+        self._summary = Summary(directory, self._found)
         self._new = False
 
     def prepare(self) -> int:
@@ -90,6 +91,7 @@ class Execution:
         Returns:
             How many stages there are.
         """
+        self._directory.verify()
         self._journal.check()
         check_same(self._journal, self._theta.device)
         return len(self._journal)
@@ -124,11 +126,11 @@ class Execution:
         ended = state in {"finished", "diverged"}
         try:
             if ended or self._new:
-                self._directory.write_json("result.json", self._found.result(state))
+                self._directory.write(self._summary.files(state))
                 self._directory.compact_metrics()
             elif before := self._directory.result():
                 # It ended before it had caught up with what was measured.
-                self._directory.write_json("result.json", before | {"status": state})
+                self._directory.write({"result.json": before | {"status": state}})
         except OSError:
             # Else the full disk, say, is what ended the run: that error is on its way.
             if ended:
@@ -138,7 +140,7 @@ class Execution:
         count = len(self._tasks)
         self._directory.write_metrics(rows_so_far(self._journal, count))
         self._save()
-        self._directory.write_tensors("checkpoints/initial.safetensors", {"theta": self._theta})
+        self._directory.write({"checkpoints/initial.safetensors": {"theta": self._theta}})
         self._zero = self._evaluate_all()
         for i in range(count):
             self._before(i)
@@ -153,8 +155,7 @@ class Execution:
     def _save(self) -> None:
         """Write down what is known so far; a run that is catching up has nothing to add."""
         if self._new:
-            self._directory.write_json("result.json", self._found.result("running"))
-            self._directory.set_status("running")
+            self._summary.stage()
 
     def _stage(
         self,
@@ -361,9 +362,7 @@ class Execution:
         pairs = zip(kept["accuracy"].to(device), kept["loss"].to(device), strict=True)
         self._found.scores.append([Score(*pair) for pair in pairs])
         self._found.states[i] = "learned"
-        name = f"checkpoints/task{i}.safetensors"
-        if self._new or not (self._directory.path / name).is_file():
-            self._directory.write_tensors(name, {"theta": self._theta})
+        self._directory.write({f"checkpoints/task{i}.safetensors": {"theta": self._theta}})
         if i in self._trajectories:
             label = f"task {i + 1}/{len(self._tasks)} spectrum"
             source = stream(self._recipe.seed, "spectrum", i, device=device)
@@ -374,9 +373,9 @@ class Execution:
                 lambda: self._trajectories[i].finish(source),
             )
             self._found.transports[i] = spectrum.record
-            self._spectra |= {f"task{i}.{key}": part for key, part in spectrum.tensors.items()}
-            if self._new:
-                self._directory.write_tensors("spectra.safetensors", self._spectra)
+            self._summary.spectra |= {
+                f"task{i}.{key}": part for key, part in spectrum.tensors.items()
+            }
             self._journal.drop(f"task{i}.tracker")
         self._save()
         if self._new:

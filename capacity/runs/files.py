@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +13,7 @@ if TYPE_CHECKING:  # seconds to import
     from torch import Tensor
 
 
+NOT_AS_WRITTEN = "it is not as it was written: its digest is another"
 _LEAVE_OUT = "delete this line, and the others are read"
 
 
@@ -21,16 +24,72 @@ def write_atomically(path: Path, content: bytes) -> None:
         path: The file.
         content: Its bytes.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    write_all({path: content})
+
+
+def write_all(contents: Mapping[Path, bytes]) -> None:
+    """Write files one after the other, each whole or not at all, a power cut included.
+
+    Args:
+        contents: Bytes by path.
+    """
+    for path, content in contents.items():
+        _make_folder(path.parent)
+        temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+        try:
+            with temporary.open("wb") as file:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(temporary, path)
+        finally:
+            temporary.unlink(missing_ok=True)
+    for folder in dict.fromkeys(path.parent for path in contents):
+        sync_folder(folder)
+
+
+def sync_folder(folder: Path) -> None:
+    """Have the names in a folder outlast a power cut, as the files themselves do.
+
+    Args:
+        folder: The folder.
+    """
+    if os.name == "nt":  # no such call there
+        return
+    opened = os.open(folder, os.O_RDONLY)
     try:
-        with temporary.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
+        os.fsync(opened)
     finally:
-        temporary.unlink(missing_ok=True)
+        os.close(opened)
+
+
+def _make_folder(folder: Path) -> None:
+    if not folder.is_dir():
+        folder.mkdir(parents=True, exist_ok=True)
+        sync_folder(folder.parent)
+
+
+def sweep(folder: Path, pattern: str) -> None:
+    """Remove what processes that are no longer there left half-written.
+
+    Args:
+        folder: Where to look.
+        pattern: The file that they were writing, or a pattern of names.
+    """
+    for path in folder.glob(f".{pattern}.*.tmp"):
+        number = path.name.split(".")[-2]
+        if not (number.isdecimal() and _alive(int(number))):
+            path.unlink(missing_ok=True)
+
+
+def _alive(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:  # another user's
+        return True
+    return True
 
 
 def is_temporary(name: str) -> bool:
@@ -77,6 +136,75 @@ def parse_json(content: bytes) -> Any:
     return json.loads(content.decode(), parse_constant=no_number)
 
 
+def seal(record: Mapping[str, Any]) -> bytes:
+    """Write a JSON object that carries its own digest.
+
+    Args:
+        record: Plain types without NaN or infinity.
+
+    Returns:
+        UTF-8 bytes.
+    """
+    return to_json({**record, "digest": hashlib.sha256(to_json(record)).hexdigest()})
+
+
+def unseal(content: bytes) -> dict[str, Any]:
+    """Read what `seal` has written.
+
+    Args:
+        content: UTF-8 bytes.
+
+    Returns:
+        The object, without its digest.
+
+    Raises:
+        ValueError: If a bit of it is not as it was written.
+    """
+    record = parse_json(content)
+    if not isinstance(record, dict):
+        raise ValueError("not a JSON object")
+    found = {name: value for name, value in record.items() if name != "digest"}
+    if seal(found) != content:
+        raise ValueError(NOT_AS_WRITTEN)
+    return found
+
+
+def to_row(record: Mapping[str, Any]) -> bytes:
+    """Write a line of a file of rows; each carries its own digest.
+
+    Args:
+        record: Plain types without NaN or infinity.
+
+    Returns:
+        UTF-8 bytes, with the end of the line.
+    """
+    text = json.dumps(record, allow_nan=False)
+    mark = hashlib.sha256(text.encode()).hexdigest()[:16]
+    return (json.dumps({**record, "digest": mark}, allow_nan=False) + "\n").encode()
+
+
+def read_bytes(path: Path, remedy: str = "") -> bytes | None:
+    """Read a file.
+
+    Args:
+        path: The file.
+        remedy: What to do if it cannot be read, for the message.
+
+    Returns:
+        Its content; None where there is none.
+
+    Raises:
+        ValueError: If it cannot be read.
+    """
+    try:
+        return path.read_bytes()
+    except (FileNotFoundError, IsADirectoryError, NotADirectoryError):
+        return None
+    except OSError as error:
+        said = f"; {remedy}" if remedy else ""
+        raise ValueError(f"{path}: cannot be read ({error.strerror}){said}") from None
+
+
 def read_json(path: Path, remedy: str = "") -> dict[str, Any]:
     """Read a JSON object.
 
@@ -86,37 +214,51 @@ def read_json(path: Path, remedy: str = "") -> dict[str, Any]:
 
     Returns:
         The object; empty where there is no file.
+    """
+    return as_object(path, read_bytes(path, remedy), remedy)
+
+
+def as_object(path: Path, content: bytes | None, remedy: str = "") -> dict[str, Any]:
+    """Understand a file as a JSON object.
+
+    Args:
+        path: The file, for the message.
+        content: Its bytes; None where there is none.
+        remedy: What to do if it is damaged, for the message.
+
+    Returns:
+        The object; empty where there is no file.
 
     Raises:
         ValueError: If it is not readable as a JSON object.
     """
-    if not path.is_file():
+    if content is None:
         return {}
     said = f"; {remedy}" if remedy else ""
     try:
-        record = parse_json(path.read_bytes())
+        record = parse_json(content)
     except ValueError as error:
         raise ValueError(f"{path}: not readable as JSON ({error}){said}") from None
-    except OSError as error:
-        raise ValueError(f"{path}: cannot be read ({error.strerror}){said}") from None
     if not isinstance(record, dict):
         raise ValueError(f"{path}: not a JSON object{said}")
     return record
 
 
-def read_rows(path: Path) -> list[dict[str, Any]]:
-    """Read a file of one JSON object per line.
+def as_rows(path: Path, content: bytes, *, digests: bool) -> list[dict[str, Any]]:
+    """Understand a file of one JSON object per line.
 
     Args:
-        path: The file.
+        path: The file, for the message.
+        content: Its bytes.
+        digests: Whether every row must carry its digest, and be as it was written.
 
     Returns:
-        The objects, none where there is no file. A last line cut short by a kill is left out.
+        The objects, without their digests. A last line cut short by a kill is left out.
 
     Raises:
         ValueError: If another line is damaged.
     """
-    lines = path.read_bytes().split(b"\n") if path.is_file() else []
+    lines = content.split(b"\n")
     rows = []
     for number, line in enumerate(lines, start=1):
         if not line.strip():
@@ -124,20 +266,33 @@ def read_rows(path: Path) -> list[dict[str, Any]]:
         try:
             row = parse_json(line)
         except ValueError as error:
-            if number == len(lines):
+            if number == len(lines) and not (digests and _is_row(line[:-1])):
                 break
             raise ValueError(f"{path}: line {number} is damaged ({error}); {_LEAVE_OUT}") from None
         if not isinstance(row, dict):
             raise ValueError(f"{path}: line {number} is not a JSON object; {_LEAVE_OUT}")
+        row.pop("digest", None)
+        if digests and to_row(row) != line + b"\n":
+            raise ValueError(f"{path}: line {number} is damaged ({NOT_AS_WRITTEN}); {_LEAVE_OUT}")
         rows.append(row)
     return rows
 
 
-def read_tensors(path: Path) -> dict[str, Tensor]:
-    """Read a safetensors file.
+def _is_row(line: bytes) -> bool:
+    """Say whether a line is whole: then what follows it is no half-written row."""
+    try:
+        row = parse_json(line)
+    except ValueError:
+        return False
+    return isinstance(row, dict)
+
+
+def as_tensors(path: Path, content: bytes | None) -> dict[str, Tensor]:
+    """Understand a file as safetensors.
 
     Args:
-        path: The file.
+        path: The file, for the message.
+        content: Its bytes; None where there is none.
 
     Returns:
         Its tensors on the CPU, by name; empty where there is no file.
@@ -145,12 +300,12 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
     Raises:
         ValueError: If it is not readable.
     """
-    if not path.is_file():
+    if content is None:
         return {}
     from safetensors import SafetensorError
-    from safetensors.torch import load_file
+    from safetensors.torch import load
 
     try:
-        return load_file(path)
-    except (SafetensorError, OSError) as error:
+        return load(content)
+    except SafetensorError as error:
         raise ValueError(f"{path}: not readable as safetensors ({error})") from None

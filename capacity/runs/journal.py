@@ -1,9 +1,10 @@
 """What a run has finished so far, kept so that it can go on after a kill as if nothing had been.
 
 Every stage that was measured is a record: plain JSON, and tensors beside it where later stages need
-them. The JSON file is written last, whole or not at all, and names its tensors by their digest, so
-a record is there in full or not at all. What a stage hands on is what can be read back, whether it
-was measured just now or before the kill; the two cannot differ.
+them. The JSON file is written last, whole or not at all; it carries its own digest and names its
+tensors by theirs, so a record is there in full, as it was written, or not at all. What a stage
+hands on is what can be read back, whether it was measured just now or before the kill; the two
+cannot differ.
 """
 
 from __future__ import annotations
@@ -15,14 +16,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from capacity.config import Recipe
-from capacity.runs.files import read_json, to_json, write_atomically
+from capacity.runs.files import as_object, read_bytes, seal, unseal, write_all
 
 if TYPE_CHECKING:  # seconds to import
     import torch
     from torch import Tensor
 
 _SCHEMA = "capacity/journal"
-_VERSION = 1
+_VERSION = 2
 
 BEGIN = "begin"
 """Where a run notes how it computes, before its first stage; it counts as none."""
@@ -71,6 +72,7 @@ class Journal:
     def __init__(self, folder: Path, recipe: Recipe) -> None:
         self._folder = folder
         self._recipe = hashlib.sha256(recipe.to_yaml().encode()).hexdigest()
+        self._begun, self._lost = folder.is_dir(), False
 
     def __contains__(self, stage: str) -> bool:
         return self._path(stage).is_file()
@@ -150,13 +152,13 @@ class Journal:
             name: tensor.detach().to("cpu", copy=True).contiguous()
             for name, tensor in (tensors or {}).items()
         }
-        digest = None
+        digest, files = None, {}
         if plain:
             from safetensors.torch import save
 
             data = save(plain)
             digest = hashlib.sha256(data).hexdigest()
-            write_atomically(self._tensors(stage, digest), data)
+            files[self._tensors(stage, digest)] = data
         content = {
             "schema": _SCHEMA,
             "schema_version": _VERSION,
@@ -165,8 +167,13 @@ class Journal:
             "tensors": digest,
             "record": record,
         }
-        written = to_json(content)
-        write_atomically(self._path(stage), written)
+        written = seal(content)
+        # Records that lack those before them are no account of a run: after a second blow to a
+        # directory that was removed, it begins anew.
+        self._lost = self._lost or (self._begun and not self._folder.is_dir())
+        if not self._lost:
+            write_all({**files, self._path(stage): written})
+            self._begun = True
         self._forget_tensors(stage, digest)
         return Entry(record=json.loads(written)["record"], tensors=plain)
 
@@ -203,7 +210,9 @@ class Journal:
 
     def _read(self, stage: str) -> dict[str, Any]:
         path = self._path(stage)
-        content = read_json(path, "delete it, and its stage is done anew")
+        remedy = "delete it, and its stage is done anew"
+        data = read_bytes(path, remedy) or b""
+        content = as_object(path, data, remedy)
         if content.get("schema") != _SCHEMA or "record" not in content:
             raise ValueError(_damaged(path, "it is no record of a stage", path))
         if content.get("schema_version") != _VERSION:
@@ -216,6 +225,10 @@ class Journal:
             raise ValueError(
                 f"{path}: belongs to a run of another recipe; delete it, and its stage is done anew"
             )
+        try:
+            unseal(data)
+        except ValueError as error:
+            raise ValueError(_damaged(path, str(error), path)) from None
         return content
 
 

@@ -83,6 +83,18 @@ class DirectoryLock:
             os.close(file)
         return False
 
+    @property
+    def lost(self) -> bool:
+        """Whether it was taken, and the file that it is on was removed since, or replaced."""
+        return self._file is not None and not _is_still(self._file, self._path)
+
+    def renew(self) -> None:
+        """Take the lock again after the directory was removed; as `acquire` where that fails."""
+        if self._file is not None:
+            os.close(self._file)
+            self._file = None
+        self.acquire()
+
     def release(self) -> None:
         """Give the lock back; nothing happens where it was not taken."""
         if self._file is None:

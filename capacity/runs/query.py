@@ -31,8 +31,9 @@ class RunTables:
     [0, 1]. A run that did not finish is there with its `status`: filter on it.
 
     Tables:
-        runs: one row per run: run (its number), path, name, seed, status, message, replicas,
-            parameters, tasks_learned, final means, scores of the forecasts, seconds; `recipe` is
+        runs: one row per run: run (its number), path, name, seed, status, message, verified
+            (whether its files carry digests), replicas, parameters, tasks_learned, final means,
+            scores of the forecasts, seconds; `recipe` is
             the resolved recipe as JSON, `fields` maps its dotted names to their values as text.
         tasks: one row per run and task: its last accuracy and loss, forgetting, inefficiency.
         transitions: one row per run, new task and old task: forecast and measured, and what was

@@ -22,7 +22,6 @@ from capacity.notebook import estimate_row, table
 from capacity.runs.directory import RunDirectory
 from capacity.runs.environment import describe
 from capacity.runs.execute import Execution
-from capacity.runs.files import read_tensors
 from capacity.runs.lesson import NotRepeatedError
 from capacity.runs.probes import fingerprint_of
 from capacity.runs.progress import Progress
@@ -94,7 +93,7 @@ class Run:
     @property
     def spectra(self) -> dict[str, Tensor]:
         """Singular values, residuals and log-volumes of J_t per task, by name."""
-        return read_tensors(self.path / "spectra.safetensors")
+        return RunDirectory.open(self.path).spectra()
 
     def report(self, output: str | Path | None = None) -> Path:
         """Write the report anew.
@@ -231,13 +230,15 @@ def run(
     )
     made = Run(directory.path)
     if directory.claim(recipe):
-        progress.line(f"{directory.path} already holds this run, finished; nothing to do")
+        unsure = "" if directory.verified else " (unverified: its files carry no digests)"
+        progress.line(f"{directory.path} already holds this run, finished{unsure}; nothing to do")
         return made
     try:
         if not directory.finished:  # else only its report is missing
             done = execution.prepare()
-            directory.write_json("env.json", describe(where) | directory.command())
-            directory.set_status("running")
+            directory.take_up()
+            environment = describe(where) | directory.command()
+            directory.set_status("running", files={"env.json": environment})
             doing = f"going on after {done} stages in" if done else "writing to"
             progress.line(
                 f"{recipe.name}: {len(sequence)} tasks on {where}, {doing} {directory.path}"
@@ -249,6 +250,7 @@ def run(
                 said = how_to_resume(recipe, earlier)
                 progress.line(f"an earlier run of this recipe was cut off; {said} with it")
             _carry_out(execution, recipe, directory, progress)
+        directory.settle()
         if _reported(made, progress):
             directory.journal(recipe).clear()
     finally:
@@ -318,7 +320,14 @@ def _carry_out(
             f"{said} ({directory.path} keeps what was measured; "
             f"{how_to_resume(recipe, directory.path)})"
         ) from error
-    directory.set_status(state)
+    said = ""
+    if directory.removed:
+        said = (
+            "The directory was removed while the run went on; it was made anew, without the "
+            "checkpoints of before."
+        )
+        progress.line(f"{directory.path}: {said}")
+    directory.set_status(state, said)
 
 
 def _reported(made: Run, progress: Progress) -> bool:

@@ -177,7 +177,7 @@ class _Queue:
             # that goes on does.
             directory.claim(self._recipe.model_copy(update={"seed": seed}))
             if not directory.command():
-                directory.write_json("env.json", {"command": command_line()})
+                directory.write({"env.json": {"command": command_line()}})
         except (ValueError, OSError) as error:
             self._over(seed, slot, directory, str(error), failed=True)
             return

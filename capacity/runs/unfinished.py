@@ -7,7 +7,8 @@ from datetime import datetime
 from pathlib import Path
 
 from capacity.config import Recipe
-from capacity.runs.directory import UNFINISHED, RunDirectory
+from capacity.runs.directory import RunDirectory
+from capacity.runs.reader import UNFINISHED
 
 FOLDER = Path("runs")
 

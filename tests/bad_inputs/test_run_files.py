@@ -9,6 +9,7 @@ import pytest
 import capacity
 from bad_inputs.checkers import check_refused, check_said, copy_of, fingerprint
 from capacity.cli import main
+from capacity.runs.directory import RunDirectory
 
 
 def content(name, given):
@@ -82,11 +83,25 @@ DAMAGE = {
 }  # fmt: skip
 
 
+def unlisted(kept, bad):
+    """Copy a run as an earlier version wrote it: without digests."""
+    copy_of(kept, bad)
+    (bad / "manifest.json").unlink()
+    return bad
+
+
+@pytest.mark.parametrize("digests", [True, False], ids=["digests", "earlier version"])
 @pytest.mark.parametrize("case", DAMAGE)
-def test_a_damaged_run_is_named_by_every_reader(case, kept, tmp_path, capsys, monkeypatch):
+def test_a_damaged_run_is_named_by_every_reader(case, digests, kept, tmp_path, capsys, monkeypatch):
     damage, *said = DAMAGE[case]
-    bad = copy_of(kept, tmp_path / "bad")
+    bad = (copy_of if digests else unlisted)(kept, tmp_path / "bad")
     damage(bad)
+    if digests:
+        (changed,) = [n for n, d in fingerprint(bad).items() if fingerprint(kept).get(n) != d] or [
+            "result.json"
+        ]
+        how = "missing" if case == "no result" else "damaged (it is not as it was written"
+        said = [f"{changed}: {how}", "delete it" if changed != "recipe.yaml" else "restore it"]
     before = fingerprint(tmp_path)
     monkeypatch.chdir(tmp_path)
     for words in (
@@ -119,7 +134,7 @@ TAKEN_UP = {
 @pytest.mark.parametrize("case", TAKEN_UP)
 def test_a_damaged_run_is_not_taken_up(case, kept, tmp_path, capsys):
     damage, *said = TAKEN_UP[case]
-    bad = copy_of(kept, tmp_path / "bad")
+    bad = unlisted(kept, tmp_path / "bad")
     damage(bad)
     before = fingerprint(bad)
     check_refused(capsys, ["run", "--resume", str(bad), "--quiet"], *said)
@@ -134,7 +149,7 @@ JOURNAL = {
         b'{"schema": "capacity/journal", "schema_version": 9, "record": {}}', "schema_version = 9"
     ),
     "another recipe": (
-        b'{"schema": "capacity/journal", "schema_version": 1, "recipe": "x", "record": {}}',
+        b'{"schema": "capacity/journal", "schema_version": 2, "recipe": "x", "record": {}}',
         "belongs to a run of another recipe",
     ),
 }  # fmt: skip
@@ -144,7 +159,7 @@ JOURNAL = {
 def test_a_damaged_record_of_a_cut_off_run_is_named(case, kept, tmp_path, capsys):
     given, *said = JOURNAL[case]
     bad = copy_of(kept, tmp_path / "bad")
-    field("status.json", state="interrupted")(bad)
+    RunDirectory(bad).set_status("interrupted")
     (bad / "journal").mkdir()
     (bad / "journal" / "task0.learned.json").write_bytes(given)
     before = fingerprint(bad)
@@ -153,7 +168,7 @@ def test_a_damaged_record_of_a_cut_off_run_is_named(case, kept, tmp_path, capsys
 
 
 def test_a_last_row_that_a_kill_cut_short_is_left_out(kept, tmp_path):
-    bad = copy_of(kept, tmp_path / "bad")
+    bad = unlisted(kept, tmp_path / "bad")
     rows = (bad / "metrics.jsonl").read_text()
     (bad / "metrics.jsonl").write_text(rows[:-30])
     (bad / "metrics.parquet").unlink()

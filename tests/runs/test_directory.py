@@ -40,7 +40,7 @@ def test_a_finished_run_is_recognised_and_an_interrupted_one_goes_on(tmp_path):
     directory = RunDirectory(tmp_path / "run")
     directory.claim(Recipe(name="x"))
     directory.set_status("interrupted")
-    directory.write_json("result.json", {})
+    directory.write({"result.json": {}})
     directory.release()
     assert directory.claim(Recipe(name="x")) is False
     directory.release()

@@ -25,6 +25,7 @@ from capacity.dynamics.train import Midway, train
 from capacity.dynamics.updates import from_training
 from capacity.report import render
 from capacity.runs.directory import RunDirectory
+from capacity.runs.files import seal, to_json, unseal
 from capacity.runs.lock import DirectoryLock
 from capacity.runs.observe import PhaseTransport
 from capacity.runs.run import RunFailedError
@@ -167,6 +168,28 @@ def swap(old, new):
     return lambda file: file.write_bytes(file.read_bytes().replace(old, new, 1))
 
 
+def elsewhere(file):
+    """Have the run begun with another torch."""
+    content = unseal(file.read_bytes())
+    content["record"]["torch"] = "0.1"
+    file.write_bytes(seal(content))
+
+
+def of_an_earlier_version(path):
+    (path / "manifest.json").unlink()
+    for file in (path / "journal").glob("*.json"):
+        content = unseal(file.read_bytes()) | {"schema_version": 1}
+        file.write_bytes(to_json(content))
+
+
+def without_digests(change):
+    def spoil(path):
+        (path / "manifest.json").unlink()
+        change(path)
+
+    return spoil
+
+
 DAMAGED = {
     "record cut short": (damage("task0.learned.json", cut), "task0.learned.json: not readable"),
     "record emptied": (
@@ -191,13 +214,44 @@ DAMAGED = {
         "digest",
     ),
     "tensors gone": (damage("task0.learned.*.safetensors", lambda f: f.unlink()), "damaged"),
-    "another torch": (damage("begin.json", swap(b'"torch": "', b'"torch": "0.')), "torch = '0."),
+    "record of which a bit is other": (
+        damage("task0.scores.json", swap(b'"stage"', b'"stagd"')),
+        "run of another recipe",
+    ),
+    "record of which a number is other": (
+        damage("task0.learned.json", swap(b'"steps": ', b'"steps": 1')),
+        "task0.learned.json: damaged (it is not as it was written",
+    ),
+    "records of an earlier version": (of_an_earlier_version, "schema_version = 1, here 2"),
+    "another torch": (damage("begin.json", elsewhere), "torch = '0.1'"),
     "recipe cut short": (lambda p: (p / "recipe.yaml").write_text("name: ["), "recipe.yaml"),
-    "recipe is no recipe": (lambda p: (p / "recipe.yaml").write_text("nome: x"), "name is missing"),
-    "status cut short": (lambda p: cut(p / "status.json"), "status.json: not readable"),
+    "recipe is no recipe": (
+        without_digests(lambda p: (p / "recipe.yaml").write_text("nome: x")),
+        "name is missing",
+    ),
+    "status cut short": (
+        without_digests(lambda p: cut(p / "status.json")),
+        "status.json: not readable",
+    ),
+    "status changed": (
+        lambda p: swap(b"running", b"runnins")(p / "status.json"),
+        "status.json: damaged (it is not as it was written",
+    ),
     "another seed": (
-        lambda p: swap(b"seed: 0", b"seed: 7")(p / "recipe.yaml"),
+        without_digests(lambda p: swap(b"seed: 0", b"seed: 7")(p / "recipe.yaml")),
         "tasks.seed was 7, is 0",
+    ),
+    "another seed, of a run with digests": (
+        lambda p: swap(b"seed: 0", b"seed: 7")(p / "recipe.yaml"),
+        "recipe.yaml: damaged (it is not as it was written",
+    ),
+    "checkpoint changed": (
+        lambda p: swap(b"theta", b"thetb")(p / "checkpoints" / "task0.safetensors"),
+        "task0.safetensors: damaged (it is not as it was written",
+    ),
+    "manifest changed": (
+        lambda p: swap(b"recipe", b"recipf")(p / "manifest.json"),
+        "manifest.json: damaged (it is not as it was written",
     ),
 }
 
