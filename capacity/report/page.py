@@ -81,7 +81,7 @@ def read(run_dir: Path) -> RunView:
         env=run.environment(),
         status=run.status(),
         rows=run.metrics(),
-        log_volume_steps=volumes,
+        log_volume_steps=dict(sorted(volumes.items())),
         verified=run.verified,
     )
 

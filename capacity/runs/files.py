@@ -306,6 +306,6 @@ def as_tensors(path: Path, content: bytes | None) -> dict[str, Tensor]:
     from safetensors.torch import load
 
     try:
-        return load(content)
+        return dict(sorted(load(content).items()))  # their order in a file says nothing
     except SafetensorError as error:
         raise ValueError(f"{path}: not readable as safetensors ({error})") from None
