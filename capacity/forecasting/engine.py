@@ -43,6 +43,7 @@ from capacity.forecasting.reading import (
     read_old,
 )
 from capacity.interruption import check
+from capacity.tasks.losses import additive
 from capacity.tasks.task import Split, Task
 
 _PROBES = (4, 16)
@@ -191,8 +192,11 @@ class _Lesson:
 
     def step(self, batch: int) -> StrategyStep:
         """Make steps of so many samples of the new task."""
-        plan = _narrowed(self.plan, self.new, batch)
-        return StrategyStep(self.model, self.new, plan, self.replicas)
+        plan, new = _narrowed(self.plan, self.new, batch), self.new
+        if batch < min(self.plan.training.batch_size, len(new.train)):
+            # The weights of a few samples cancel where those of a whole batch do not.
+            new = additive(new, new.train)
+        return StrategyStep(self.model, new, plan, self.replicas)
 
     def draw(self, step: StrategyStep, index: Tensor) -> tuple[Tensor, Tensor]:
         """Complete a batch: inputs and rows of this network."""

@@ -316,9 +316,14 @@ def _carry_out(
         with suppress(OSError):  # a full disk may be what ended the run
             directory.set_status("failed", said)
         # Not the user's mistake, which would have died at the door as a ValueError.
+        passing = isinstance(error, OSError | MemoryError | torch.OutOfMemoryError)
+        further = (
+            how_to_resume(recipe, directory.path)
+            if passing  # what the machine lacked may be there next time
+            else "the same call would fail again: mend what failed, and begin a new run"
+        )
         raise RunFailedError(
-            f"{said} ({directory.path} keeps what was measured; "
-            f"{how_to_resume(recipe, directory.path)})"
+            f"{said} ({directory.path} keeps what was measured; {further})"
         ) from error
     said = ""
     if directory.removed:

@@ -17,6 +17,7 @@ from capacity.differential import vmap
 from capacity.dynamics.batches import DataOrder
 from capacity.dynamics.strategies.memory import Memory
 from capacity.dynamics.strategies.terms import HERE, Private, Source
+from capacity.tasks.losses import additive
 from capacity.tasks.task import Task
 
 _FOREVER = 1 << 62
@@ -201,6 +202,8 @@ def build(
         if found == len(readers):
             readers.append(task)
         reader_of.append(found)
+    if len(readers) > 1:  # their samples are taken one by one, where weights would cancel
+        readers = [additive(task, task.train) for task in readers]
     starts = torch.tensor([0, *(len(task.train) for task in old[:-1])]).cumsum(0)
     row = (starts[memory.task] + memory.row).to(device)
     targets = torch.cat([task.train.y for task in old])

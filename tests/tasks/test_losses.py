@@ -1,0 +1,167 @@
+"""Losses that are weighted means: what is averaged over samples is the loss handed over."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional
+
+import capacity
+from capacity.dynamics.door import fit
+from capacity.dynamics.flat import FlatModel
+from capacity.tasks.losses import FittedLoss, additive, sample_losses
+from capacity.tasks.tensors import as_task
+
+WEIGHT = torch.tensor([1.0, 9.0, 3.0])
+IGNORED = torch.tensor([0, 1, 2, -100]).repeat(10)
+
+
+def weighted(f, y):
+    return functional.cross_entropy(f, y, weight=WEIGHT.to(f.dtype))
+
+
+def per_token(f, y):
+    return functional.cross_entropy(f.flatten(0, 1), y.flatten())
+
+
+def token_labels():
+    y = torch.randint(3, (40, 4), generator=torch.Generator().manual_seed(0))
+    y[torch.arange(40) % 3 == 0, 1:] = -100
+    y[5] = -100
+    return y
+
+
+KINDS = {
+    "class weights": (weighted, torch.arange(40) % 3),
+    "class weights in a module": (nn.CrossEntropyLoss(weight=WEIGHT), torch.arange(40) % 3),
+    "ignored targets": (nn.CrossEntropyLoss(), IGNORED),
+    "ignored tokens": (per_token, token_labels()),
+}
+
+
+class Tokens(nn.Linear):
+    def forward(self, x):
+        return super().forward(x).unflatten(1, (4, 3))
+
+
+def case(name):
+    loss, y = KINDS[name]
+    torch.manual_seed(0)
+    model = Tokens(5, 12) if y.dim() > 1 else nn.Linear(5, 3)
+    flat = FlatModel(model)
+    (task,) = fit(flat, flat.initial(), [as_task((torch.randn(40, 5), y), loss=loss)])
+    outputs = flat.outputs(flat.initial(), task.train.x).double()
+    truth = loss(model(task.train.x), y).double()
+    return task, outputs, truth
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_samples_of_a_weighted_mean_average_to_the_loss(name):
+    task, outputs, truth = case(name)
+    assert isinstance(task.loss, FittedLoss)
+    each = sample_losses(task, outputs, task.train.y)
+    assert each.shape == (40,)
+    torch.testing.assert_close(each.mean(), truth, rtol=1e-5, atol=0)
+    # The spread is the jackknife's: drop every sample in turn.
+    kept = [[i for i in range(40) if i != k] for k in range(40)]
+    left = torch.stack([task.loss_of(outputs[rows], task.train.y[rows]) for rows in kept])
+    jackknife = (39 / 40 * (left - left.mean()).square().sum()).sqrt()
+    torch.testing.assert_close(each.std() / 40**0.5, jackknife, rtol=0.15, atol=0)
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_the_additive_form_is_the_same_on_its_split(name):
+    task, outputs, truth = case(name)
+    same = additive(task, task.train)
+    torch.testing.assert_close(same.loss_of(outputs, task.train.y), truth, rtol=1e-5, atol=0)
+    slopes = [torch.func.grad(t.loss_of)(outputs, task.train.y) for t in (task, same)]
+    torch.testing.assert_close(slopes[0], slopes[1], rtol=1e-4, atol=1e-7)
+    halves = [same.loss_of(outputs[i::2], task.train.y[i::2]) for i in range(2)]
+    torch.testing.assert_close(torch.stack(halves).mean(), truth, rtol=1e-5, atol=0)
+
+
+def test_a_mean_over_samples_stays_what_it_was():
+    smooth = nn.CrossEntropyLoss(label_smoothing=0.1)
+    flat = FlatModel(nn.Linear(5, 3))
+    given = as_task((torch.randn(12, 5), torch.arange(12) % 3), loss=smooth)
+    (task,) = fit(flat, flat.initial(), [given])
+    assert task.loss is smooth
+
+
+def test_a_forecast_is_of_the_loss_that_was_handed_over():
+    torch.manual_seed(0)
+    x = torch.randn(2, 600, 6)
+    pair = [(x[k], (x[k, :, k] > 1.2).long()) for k in range(2)]
+    loss = nn.CrossEntropyLoss(weight=torch.tensor([1.0, 9.0]))
+    old, new = (((a[:300], b[:300]), (a[300:], b[300:])) for a, b in pair)
+    model = nn.Sequential(nn.Linear(6, 8), nn.Tanh(), nn.Linear(8, 2))
+
+    def learn(data):
+        optimizer = torch.optim.SGD(model.parameters(), 0.3)
+        for _ in range(20):
+            for rows in torch.randperm(300).split(30):
+                optimizer.zero_grad()
+                loss(model(data[0][rows]), data[1][rows]).backward()
+                optimizer.step()
+
+    learn(old[0])
+    plan = capacity.Training(lr=0.3, epochs=20, batch_size=30)
+    made = capacity.forecast(model, old=old, new=new, training=plan, loss=loss, budget=1.0)
+    before = loss(model(old[1][0]), old[1][1]).item()
+    learn(new[0])
+    measured = loss(model(old[1][0]), old[1][1]).item() - before
+    assert made.loss_increase.value == pytest.approx(measured, rel=0.35)
+    assert loss.weight.dtype == torch.float32
+
+
+class Recurrent(nn.Module):
+    def __init__(self, kind):
+        super().__init__()
+        self.inner, self.head = kind(4, 6, batch_first=True), nn.Linear(6, 2)
+
+    def forward(self, x):
+        return self.head(self.inner(x)[0][:, -1])
+
+
+class Looking(nn.Linear):
+    """Looks at its input, as an encoder does at its attention mask."""
+
+    def forward(self, x):
+        return super().forward(x) if bool((x < 1e3).all()) else super().forward(x * 0)
+
+
+@pytest.mark.parametrize("name", ["RNN", "GRU", "LSTM", "looking", "weight norm", "parallel"])
+def test_networks_without_a_batching_rule_are_judged_all_the_same(name):
+    torch.manual_seed(0)
+    make = {
+        "looking": lambda: Looking(4, 2),
+        "weight norm": lambda: nn.utils.weight_norm(nn.Linear(4, 2)),
+        "parallel": lambda: nn.DataParallel(nn.Linear(4, 2)),
+    }.get(name, lambda: Recurrent(getattr(nn, name)))
+    model, y = make(), torch.arange(16) % 2
+    x = torch.randn(16, 3, 4) if isinstance(model, Recurrent) else torch.randn(16, 4)
+    made = capacity.verdict(
+        model, old=(x, y), new=(x, 1 - y), training=capacity.Training(lr=0.1, epochs=1), samples=8
+    )
+    assert made.tolerance > 0
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    tracker = capacity.TransportTracker(model, "cross_entropy", optimizer, tangents=2)
+    tracker.observe(x, y)
+    assert tracker.log_volume().value is not None
+
+
+def test_a_head_is_accepted_once_its_classes_are_there():
+    mask = torch.tensor([True, True, False])
+
+    class Growing(nn.Linear):
+        def forward(self, x):
+            return torch.where(mask, super().forward(x), -1000.0)
+
+    x, y = torch.randn(16, 4), torch.arange(16) % 2
+    model = Growing(4, 3)
+    ask = {"old": (x, y), "new": (x, 2 * y), "training": capacity.Training(epochs=1)}
+    with pytest.raises(ValueError, match=r"outputs \[2\] for labels of task 'new' are constant"):
+        capacity.forecast(model, **ask)
+    mask[2] = True
+    assert capacity.forecast(model, **ask).new_loss.value < 10
