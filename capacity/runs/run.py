@@ -317,11 +317,9 @@ def _carry_out(
             directory.set_status("failed", said)
         # Not the user's mistake, which would have died at the door as a ValueError.
         passing = isinstance(error, OSError | MemoryError | torch.OutOfMemoryError)
-        further = (
-            how_to_resume(recipe, directory.path)
-            if passing  # what the machine lacked may be there next time
-            else "the same call would fail again: mend what failed, and begin a new run"
-        )
+        further = how_to_resume(recipe, directory.path)
+        if not passing:  # what a machine lacked may be there next time; a cause in code stays
+            further = f"the same call would fail again; once the cause is mended, {further}"
         raise RunFailedError(
             f"{said} ({directory.path} keeps what was measured; {further})"
         ) from error
