@@ -134,7 +134,8 @@ def forecast(
         model: The network as it is after the old task; only `requires_grad` parameters count.
         old: The old task, or a *list* of them. A task is a `Task`, an `(x, y)` pair of tensors, a
             pair of such pairs (train, test), a `Dataset`, a `DataLoader`, or an Avalanche
-            experience.
+            experience. What comes without a test split is split by `hold_out`; train the network
+            on its `.train`, or its scores here are no test scores.
         new: The new task, in one of the same forms.
         training: How the new task will be trained, its strategy against forgetting included; None
             takes the defaults of `Training`.

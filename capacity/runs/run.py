@@ -19,6 +19,7 @@ from capacity.config import Measure, Model, Recipe, TaskStream, Training
 from capacity.dynamics.models import build_model
 from capacity.estimate import Estimate
 from capacity.notebook import estimate_row, table
+from capacity.randomness import kept_random_state
 from capacity.runs.directory import RunDirectory
 from capacity.runs.environment import describe
 from capacity.runs.execute import Execution
@@ -166,7 +167,8 @@ def run(
     Args:
         tasks: A recipe's name, the path of a recipe, a `Recipe`; or tasks of your own: an Avalanche
             benchmark, a `TaskSequence`, or a list with, per task, an `(x, y)` pair of tensors, a
-            pair of such pairs (train, test), a `Task`, a `Dataset` or a `DataLoader`.
+            pair of such pairs (train, test), a `Task`, a `Dataset` or a `DataLoader`. What comes
+            without a test split is split by `hold_out`.
         model: For tasks of your own: a module (every replica starts from its parameters and differs
             by data order), or a function without arguments that builds one (every replica gets
             its own initialisation). None takes the recipe's model.
@@ -388,8 +390,7 @@ def _model_factory(
         )
 
     def build(seed: int) -> nn.Module:
-        with torch.random.fork_rng():
-            torch.manual_seed(seed)
+        with kept_random_state(seed):
             made = model()
         if not isinstance(made, nn.Module):
             raise ValueError(f"model builds a {type(made).__name__}; build a torch.nn.Module")
