@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import io
 import signal
 import sys
 import warnings
@@ -11,12 +12,18 @@ from pathlib import Path
 from types import FrameType
 from typing import NoReturn
 
+from capacity import interruption
 from capacity.checks import positive_int
+from capacity.streams import Lenient, nowhere
 from capacity.text import visible
 
 FAILED = 1
 USER_ERROR = 2
 INTERRUPTED = 130
+
+
+class _NoOutputError(Exception):
+    """Nobody can read what was made."""
 
 
 class _Parser(argparse.ArgumentParser):
@@ -110,9 +117,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
         0 when it worked, 1 when the run diverged, or it or a seed failed, 2 for a mistake of the
         user, 130 when it was interrupted.
     """
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # an ASCII terminal shows escapes, and no error
+            stream.reconfigure(errors="backslashreplace")
+    try:
+        return _obey(arguments)
+    except _NoOutputError as error:
+        _complain(error)
+        return FAILED
+    finally:
+        Lenient(sys.stdout).flush()
+
+
+def _obey(arguments: Sequence[str] | None) -> int:
     parsed = _parse(arguments)
     # `kill` ends a run the way Ctrl-C does: with a readable run directory.
     signal.signal(signal.SIGTERM, _interrupt)
+    interruption.end_with_stdin()
     # What our dependencies deprecate is no news to somebody who looks at a progress bar.
     warnings.simplefilter("ignore")
     command = {
@@ -129,7 +150,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         _complain(error)
         return USER_ERROR
     except KeyboardInterrupt:
-        print("capacity: interrupted", file=sys.stderr)
+        _complain("interrupted")
         return INTERRUPTED
 
 
@@ -175,7 +196,7 @@ def _run(parsed: argparse.Namespace) -> int:
             raise  # ours: the traceback says where
         return _failed(error)
     page = made.path / "report.html"
-    print(page if page.is_file() else made.path)
+    _say(page if page.is_file() else made.path)
     return FAILED if made.status == "diverged" or not page.is_file() else 0
 
 
@@ -225,7 +246,7 @@ def _run_seeds(parsed: argparse.Namespace) -> int:
         quiet=parsed.quiet,
         checkpoint_minutes=parsed.checkpoint_minutes,
     )
-    print(made.path)
+    _say(made.path)
     return FAILED if made.failed or made.diverged else 0
 
 
@@ -237,7 +258,7 @@ def _report(parsed: argparse.Namespace) -> int:
     from capacity.runs.run import open_run
 
     try:
-        print(open_run(parsed.run).report(parsed.output))
+        _say(open_run(parsed.run).report(parsed.output))
     except RenderingError as error:
         return _failed(error)
     return 0
@@ -255,16 +276,16 @@ def _compare(parsed: argparse.Namespace) -> int:
         path = made.report(parsed.output)
     except RenderingError as error:
         return _failed(error)
-    print(made)
-    print()
-    print(path)
+    _say(made)
+    _say()
+    _say(path)
     return 0
 
 
 def _export(parsed: argparse.Namespace) -> int:
     from capacity.exporters.export import export
 
-    print(export(parsed.run, to=parsed.to, out=parsed.out))
+    _say(export(parsed.run, to=parsed.to, out=parsed.out))
     return 0
 
 
@@ -275,7 +296,7 @@ def _recipes(parsed: argparse.Namespace) -> int:
         names = config.recipe_names()
         width = max(map(len, names), default=0)
         for name in names:
-            print(f"{name:<{width}}  {config.load(name).description}")
+            _say(f"{name:<{width}}  {config.load(name).description}")
         return 0
     source = config.recipe_path(parsed.name)
     target = parsed.target or Path(source.name)
@@ -285,14 +306,14 @@ def _recipes(parsed: argparse.Namespace) -> int:
         target.write_bytes(source.read_bytes())
     except OSError as error:
         raise ValueError(f"target = {str(target)!r} cannot be written ({error.strerror})") from None
-    print(target)
+    _say(target)
     return 0
 
 
 def _validate(parsed: argparse.Namespace) -> int:
     from capacity import config
 
-    print(config.load(parsed.recipe, parsed.overrides).to_yaml(), end="")
+    _say(config.load(parsed.recipe, parsed.overrides).to_yaml(), end="")
     return 0
 
 
@@ -301,8 +322,22 @@ def _failed(error: Exception) -> int:
     return FAILED
 
 
-def _complain(error: Exception) -> None:
-    print(visible(f"capacity: {' '.join(str(error).split())}"), file=sys.stderr)
+def _complain(error: Exception | str) -> None:
+    Lenient(sys.stderr).write(visible(f"capacity: {' '.join(str(error).split())}") + "\n")
+
+
+def _say(text: object = "", end: str = "\n") -> None:
+    """Print a result; a reader that left has seen what it wanted."""
+    if sys.stdout is None:  # closed by whoever started us
+        return
+    try:
+        print(text, end=end, flush=True)
+    except OSError as error:
+        nowhere(sys.stdout)
+        if not isinstance(error, BrokenPipeError):
+            raise _NoOutputError(
+                f"standard output cannot be written ({error.strerror}); send it elsewhere"
+            ) from None
 
 
 def _interrupt(_signal: int, _frame: FrameType | None) -> None:

@@ -8,6 +8,7 @@ signal only leaves a note, and the loops that take long read it: `check` is to t
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
 import threading
@@ -15,8 +16,25 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
+ENDS_WITH_STDIN = "CAPACITY_ENDS_WITH_STDIN"
+"""Environment variable that is set where a process works for the one that holds its stdin."""
+
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 _requested = False
+
+
+def end_with_stdin() -> None:
+    """Where this process works for another one, end as by `kill` once that is gone."""
+    if os.environ.pop(ENDS_WITH_STDIN, None) is None or sys.stdin is None:
+        return
+    stdin = sys.stdin.fileno()
+
+    def watch() -> None:
+        while os.read(stdin, 1024):  # not through Python's buffer, whose lock would outlive us
+            pass
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 def check() -> None:

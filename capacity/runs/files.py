@@ -127,13 +127,19 @@ def parse_json(content: bytes) -> Any:
         content: UTF-8 bytes.
 
     Returns:
-        What it holds. Anything else, NaN and infinity among it, is a ValueError.
+        What it holds.
+
+    Raises:
+        ValueError: If it is anything else, NaN and infinity and deep nesting among it.
     """
 
     def no_number(name: str) -> None:
         raise ValueError(f"{name} is no number of JSON")
 
-    return json.loads(content.decode(), parse_constant=no_number)
+    try:
+        return json.loads(content.decode(), parse_constant=no_number)
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None
 
 
 def seal(record: Mapping[str, Any]) -> bytes:

@@ -7,6 +7,7 @@ from typing import TextIO
 
 from tqdm import tqdm
 
+from capacity.streams import Lenient
 from capacity.text import visible
 
 
@@ -18,7 +19,7 @@ class Progress:
     """
 
     def __init__(self, *, quiet: bool = False, stream: TextIO | None = None) -> None:
-        self._stream = stream if stream is not None else sys.stderr
+        self._stream = Lenient(stream if stream is not None else sys.stderr)
         self._quiet = quiet
         self._bar: tqdm | None = None
         self._label = ""

@@ -18,6 +18,7 @@ from typing import IO, Any
 from capacity import config
 from capacity.checks import nonnegative_float, one_of, positive_int
 from capacity.config import Recipe
+from capacity.interruption import ENDS_WITH_STDIN
 from capacity.notebook import InNotebook
 from capacity.runs.directory import RunDirectory
 from capacity.runs.environment import command_line
@@ -61,6 +62,12 @@ class _Job:
     process: subprocess.Popen[str]
     reader: threading.Thread
     lines: deque[str] = field(default_factory=lambda: deque(maxlen=_KEPT_LINES))
+
+    def let_go(self) -> None:
+        """Close what its process, which has ended, left open."""
+        self.reader.join()
+        if self.process.stdin is not None:
+            self.process.stdin.close()
 
 
 def run_seeds(
@@ -188,8 +195,9 @@ class _Queue:
         threads = max((os.cpu_count() or 1) // self._slots, 1)
         process = subprocess.Popen(
             command,
-            env={"OMP_NUM_THREADS": str(threads), **os.environ},
-            stdin=subprocess.DEVNULL,
+            env={"OMP_NUM_THREADS": str(threads), **os.environ, ENDS_WITH_STDIN: "1"},
+            # We write nothing to it: it closes when we end, however that is.
+            stdin=subprocess.PIPE,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,
             text=True,
@@ -214,7 +222,7 @@ class _Queue:
             if code is None:
                 self._progress.reached(job.slot, _rows(job.directory))
                 continue
-            job.reader.join()
+            job.let_go()
             self._busy.remove(job)
             status = _status(job.directory)
             failed = not (status and job.directory.complete)
@@ -247,7 +255,7 @@ class _Queue:
             for job in self._busy:
                 job.process.kill()
                 job.process.wait()
-                job.reader.join()
+                job.let_go()
                 _mark(job.directory, "interrupted", "Stopped by the user; what is there is kept.")
 
 

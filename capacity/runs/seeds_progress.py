@@ -8,6 +8,7 @@ from typing import TextIO
 
 from tqdm import tqdm
 
+from capacity.streams import Lenient
 from capacity.text import visible
 
 
@@ -22,7 +23,7 @@ class SeedsProgress:
         self, seeds: int, steps: int, *, quiet: bool = False, stream: TextIO | None = None
     ) -> None:
         self._seeds, self._steps, self._quiet = seeds, steps, quiet
-        self._stream = stream if stream is not None else sys.stderr
+        self._stream = Lenient(stream if stream is not None else sys.stderr)
         self._terminal = not quiet and self._stream.isatty()
         self._lock = threading.RLock()
         self._bars: dict[int, tqdm] = {}

@@ -253,6 +253,28 @@ def test_ctrl_c_ends_all_and_leaves_readable_runs(tmp_path):
     assert "2 interrupted" in str(capacity.compare(out))
 
 
+def test_seeds_whose_parent_is_killed_stop_and_can_go_on(tmp_path):
+    out = tmp_path / "out"
+    words = ["tiny-digits", *LIGHT, "training.epochs=1000000", "--seeds", "0"]
+    command = [sys.executable, "-m", "capacity.cli", "run", *words, "--out", str(out)]
+    directory = RunDirectory(out / "seed-0")
+    with subprocess.Popen(command, stderr=subprocess.DEVNULL) as process:
+        try:
+            deadline = time.monotonic() + 240
+            while not training(directory.path):
+                assert process.poll() is None
+                assert time.monotonic() < deadline, "training did not start"
+                time.sleep(0.1)
+        finally:
+            process.kill()
+    deadline = time.monotonic() + 120
+    while directory.busy:
+        assert time.monotonic() < deadline, "still at work"
+        time.sleep(0.1)
+    assert directory.status()["state"] == "interrupted"
+    assert SeedsFolder(out).asked() == [0]
+
+
 def training(path: Path) -> bool:
     return bool(RunDirectory(path).metrics())
 
