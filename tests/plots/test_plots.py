@@ -64,9 +64,10 @@ def test_many_tasks_take_a_ramp_and_name_its_ends(tmp_path):
 
 def test_a_diverged_value_is_left_out(runs):
     left, _ = capacity.plots.thermodynamics(runs["refusals"]).axes
-    by_loss, by_path = left.containers
-    assert len(by_loss.lines[0].get_xdata()) == 2
-    assert len(by_path.lines[0].get_xdata()) == 3
+    # Task 2 has no inefficiency, and the loss drop of task 1 is out of its regime.
+    by_path, by_loss = left.containers
+    assert [round(x) for x in by_path.lines[0].get_xdata()] == [0, 2]
+    assert [round(x) for x in by_loss.lines[0].get_xdata()] == [1, 2]
 
 
 def test_a_users_own_style_does_not_reach_the_figure(runs):
