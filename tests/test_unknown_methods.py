@@ -68,7 +68,7 @@ def test_no_calibration_and_no_compression_speaks_of_an_unknown_optimiser():
     assert unknown_to_compression(foreign()) == "optimizer 'lion'"
     conditions = Conditions(
         training=foreign(), strategy="naive", samples=1000, parameters=3000, budget=0.05,
-        losses=frozenset({"cross_entropy"}),
+        losses=frozenset({"cross_entropy"}), architecture="mlp", old_tasks=1,
     )  # fmt: skip
     assert "no optimizer 'lion'" in shipped().why_not(conditions)
 

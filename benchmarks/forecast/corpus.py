@@ -22,6 +22,7 @@ import numpy as np
 from joblib import Parallel, delayed
 from score_cells import ENGINE, collect
 from score_design import DEVELOPMENT, STRATEGIES, strategies, units
+from score_pairs import LENGTH
 from score_predict import BUDGET
 from score_truth import default_cache
 from sklearn.model_selection import GroupKFold
@@ -174,6 +175,7 @@ def compact(found: Sequence[dict], trials: dict[tuple[str, str], Trial]) -> str:
     head = json.dumps({
         "about": "Made by benchmarks/forecast/corpus.py from the development half of score.py",
         "budget": BUDGET,
+        "old_tasks": LENGTH - 1,
         "corrector": {
             kind: {name: trials[kind, name].used for name in corpus.QUANTITIES} for kind in KINDS
         },

@@ -85,7 +85,10 @@ def _correct(cells: Sequence[dict]) -> None:
     some = [
         (one, tasks)
         for one, tasks in records
-        if "refused" not in one and complete({key: one[key] for key in KEPT})
+        # Outside of what the corpus speaks of, the forecast stays the engine's own.
+        if "refused" not in one
+        and complete({key: one[key] for key in KEPT})
+        and corpus.why_far(one) is None
     ]
     _move([one for one, _ in some], [tasks for _, tasks in some], corpus)
 

@@ -79,6 +79,7 @@ def _forecast(moment: Moment, strategy: Strategy | None, budget: float) -> dict:
         training=unit.training, strategy="naive" if strategy is None else strategy.name,
         samples=len(moment.new.train), parameters=flat.size, budget=budget,
         losses=frozenset(task.loss for task in (*moment.old, moment.new)),
+        architecture=unit.architecture, old_tasks=len(moment.old),
     )  # fmt: skip
     asked = None if math.isinf(budget) else budget
     return {

@@ -50,6 +50,8 @@ def calibrated(
     row = numbers(said, conditions)
     if reason is None and not complete(row):
         reason = "the forecast has no value or interval to start from"
+    if known is not None and reason is None:
+        reason = known.why_far(row)
     if known is None or reason is not None:
         return _noted(made, f"Uncalibrated: {reason}.")
     say = _Saying(known, row, made.new_loss.level, known.unlike(conditions))

@@ -22,6 +22,7 @@ from capacity.config import Training
 from capacity.estimate import Estimate
 from capacity.forecasting.conformal import GroupedConformal
 from capacity.forecasting.corrector import CANDIDATES, corrected, features, residual
+from capacity.forecasting.domain import Domain
 
 if TYPE_CHECKING:
     from capacity.forecasting.engine import CheapForecast
@@ -48,6 +49,8 @@ class Conditions:
         parameters: P.
         budget: Budget of the forecast; None for the full simulation.
         losses: Names of the losses of all tasks.
+        architecture: Kind of network, as `domain.architecture_of` names it.
+        old_tasks: Number of old tasks.
     """
 
     training: Training
@@ -56,6 +59,8 @@ class Conditions:
     parameters: int
     budget: float | None
     losses: frozenset[object]
+    architecture: str
+    old_tasks: int
     label: str = ""
 
     @property
@@ -73,12 +78,14 @@ class Corpus:
         budget: Budget of their forecasts.
         corrector: Name of the correction in use, by kind (`plain`, `mitigated`) and quantity; None
             for the physics alone.
+        old_tasks: Most old tasks of a transition.
         labels: Strategies of the rows with what differs from their default options, by name.
     """
 
     rows: tuple[Mapping[str, Any], ...]
     budget: float
     corrector: Mapping[str, Mapping[str, str | None]]
+    old_tasks: int = 1
     labels: Mapping[str, str] = field(default_factory=dict)
 
     def why_not(self, conditions: Conditions) -> str | None:
@@ -95,7 +102,11 @@ class Corpus:
             return "the corpus holds forecasts within a budget, not full simulations"
         if conditions.losses != {"cross_entropy"}:
             return "the corpus holds tasks with cross-entropy only"
-        for name, value in (("optimizer", plan.optimizer), ("strategy", conditions.strategy)):
+        for name, value in (
+            ("optimizer", plan.optimizer),
+            ("strategy", conditions.strategy),
+            ("architecture", conditions.architecture),
+        ):
             known = sorted({row[name] for row in self.rows})
             if value not in known:
                 return f"the corpus has no {name} {value!r} ({', '.join(known)})"
@@ -105,10 +116,31 @@ class Corpus:
             ("a budget of", conditions.budget, self.budget, self.budget),
             ("steps:", conditions.steps, *self._range("steps")),
             ("parameters:", conditions.parameters, *self._range("parameters")),
+            ("samples:", conditions.samples, *self._range("samples")),
+            ("old tasks:", conditions.old_tasks, 1, self.old_tasks),
         ):
             if not low / _BEYOND <= number <= high * _BEYOND:
                 return f"{name} {number:g} is far from the corpus's {low:g} to {high:g}"
         return None
+
+    def why_far(self, said: Mapping[str, Any]) -> str | None:
+        """Say why the earlier transitions of a forecast's kind are not like it.
+
+        Args:
+            said: Numbers of the forecast and its plan, as `numbers` gives them.
+
+        Returns:
+            The reason, for people; None where they are like it.
+        """
+        kind = kind_of(said["strategy"])
+        if kind not in self._domains:
+            rows = self.of(kind)
+            self._domains[kind] = Domain(rows, strategies_of(rows))
+        return self._domains[kind].why_outside(said)
+
+    @cached_property
+    def _domains(self) -> dict[str, Domain]:
+        return {}
 
     def unlike(self, conditions: Conditions) -> str:
         """Say in which options a strategy differs from the one that the corpus knows by its name.
@@ -372,14 +404,16 @@ def corpus_of(record: Mapping[str, Any]) -> Corpus:
     """Read a corpus from its file's content.
 
     Args:
-        record: `columns`, `rows`, `budget`, `corrector` and `labels`.
+        record: `columns`, `rows`, `budget`, `corrector`, `old_tasks` and `labels`.
 
     Returns:
         The corpus.
     """
     names = record["columns"]
     rows = tuple(dict(zip(names, row, strict=True)) for row in record["rows"])
-    return Corpus(rows, record["budget"], record["corrector"], record["labels"])
+    return Corpus(
+        rows, record["budget"], record["corrector"], record["old_tasks"], record["labels"]
+    )
 
 
 @cache

@@ -95,6 +95,7 @@ def forecast_one(
     # Here, since scikit-learn takes a second to load.
     from capacity.forecasting.calibration import calibrated
     from capacity.forecasting.corpus import Conditions
+    from capacity.forecasting.domain import architecture_of
 
     options = training.strategy if strategy is None else strategy
     share = SHARE if isinstance(budget, str) else budget
@@ -111,6 +112,8 @@ def forecast_one(
         parameters=model.size,
         budget=max(share, said.cost_ratio.value or share),
         losses=frozenset(task.loss for task in (*old, new)),
+        architecture=architecture_of(model, theta, new.train.x),
+        old_tasks=len(old),
     )
     return calibrated(from_readings(said), said, conditions), said
 

@@ -6,39 +6,21 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
 
-from capacity.config import Training
+from capacity.config import Model, Training
+from capacity.dynamics.flat import FlatModel
+from capacity.dynamics.models import build_model
 from capacity.estimate import Estimate, Status
 from capacity.forecasting.calibration import calibrated
 from capacity.forecasting.corpus import QUANTITIES, Conditions, Corpus, numbers, shipped
 from capacity.forecasting.corrector import FEATURES
+from capacity.forecasting.domain import Domain, architecture_of
 from capacity.forecasting.engine import CheapForecast
 from capacity.forecasting.reading import Reading
 from capacity.forecasting.within_budget import from_readings
 
 NONE = dict.fromkeys(QUANTITIES)
-
-
-def row(number: int, source: np.random.Generator, strategy: str = "naive") -> dict:
-    made = dict.fromkeys(FEATURES, 1.0) | {
-        "pair": f"pair {number % 30}", "family": "f", "architecture": "mlp", "strategy": strategy,
-        "optimizer": ("sgd", "adam")[number % 2], "steps": 400, "parameters": 2000,
-    }  # fmt: skip
-    for name in QUANTITIES:
-        value = float(source.uniform(0, 0.6))
-        made |= {name: value, f"{name}_half": 0.05, f"unseen_{name}": value}
-        made[f"measured_{name}"] = value + 0.1 + 0.02 * float(source.standard_normal())
-    return made
-
-
-def corpus(corrector: str | None = None) -> Corpus:
-    source = np.random.default_rng(0)
-    rows = [row(n, source, s) for s in ("naive", "ewc", "replay") for n in range(90)]
-    if corrector is not None:
-        for each in rows:
-            each["unseen_drop"] = each["drop"] + 0.1
-    used = {**NONE, "drop": corrector}
-    return Corpus(tuple(rows), 0.05, {"plain": used, "mitigated": used})
 
 
 def estimate(value: float) -> Estimate:
@@ -72,7 +54,34 @@ CONDITIONS = Conditions(
     parameters=2000,
     budget=0.05,
     losses=frozenset({"cross_entropy"}),
+    architecture="mlp",
+    old_tasks=2,
 )
+
+
+def row(number: int, source: np.random.Generator, strategy: str = "naive") -> dict:
+    # What the engine says here and there: numbers like those of SAID.
+    made = {name: v for name, v in numbers(SAID, CONDITIONS).items() if name in FEATURES}
+    made = {name: float(v) * float(source.uniform(0.5, 1.5)) for name, v in made.items()} | {
+        "pair": f"pair {number % 30}", "family": "f", "architecture": "mlp", "strategy": strategy,
+        "optimizer": ("sgd", "adam")[number % 2], "steps": 400, "parameters": 2000,
+        "samples": 1000,
+    }  # fmt: skip
+    for name in QUANTITIES:
+        value = float(source.uniform(0, 0.6))
+        made |= {name: value, f"{name}_half": 0.05, f"unseen_{name}": value}
+        made[f"measured_{name}"] = value + 0.1 + 0.02 * float(source.standard_normal())
+    return made
+
+
+def corpus(corrector: str | None = None) -> Corpus:
+    source = np.random.default_rng(0)
+    rows = [row(n, source, s) for s in ("naive", "ewc", "replay") for n in range(90)]
+    if corrector is not None:
+        for each in rows:
+            each["unseen_drop"] = each["drop"] + 0.1
+    used = {**NONE, "drop": corrector}
+    return Corpus(tuple(rows), 0.05, {"plain": used, "mitigated": used}, old_tasks=4)
 
 
 def test_a_forecast_is_written_down_as_means_over_the_old_tasks():
@@ -147,6 +156,10 @@ def test_options_that_the_corpus_has_otherwise_leave_the_interval_uncalibrated()
         ({"budget": 0.5}, "a budget of 0.5 is far"),
         ({"parameters": 10**6}, "parameters: 1e"),
         ({"samples": 10**5}, "steps: 40000 is far"),
+        ({"samples": 10, "training": Training(epochs=400)}, "samples: 10 is far"),
+        ({"old_tasks": 20}, "old tasks: 20 is far from the corpus's 1 to 4"),
+        ({"architecture": "cnn"}, "no architecture 'cnn' (mlp)"),
+        ({"architecture": "network with lstm"}, "no architecture 'network with lstm' (mlp)"),
         ({"strategy": "gpm"}, "no strategy 'gpm' (ewc, naive, replay)"),
         ({"losses": frozenset({"mse"})}, "cross-entropy only"),
         ({"training": Training(optimizer="rmsprop", epochs=20)}, "no optimizer 'rmsprop'"),
@@ -178,3 +191,59 @@ def test_the_shipped_corpus_calibrates_a_small_network():
     assert made.accuracy_drop.status is Status.OK
     low, high = made.accuracy_drop.interval
     assert -1 <= low < made.accuracy_drop.value < high <= 1
+
+
+@pytest.mark.parametrize("corrector", [None, "trees"])
+@pytest.mark.parametrize(
+    ("seen", "said_to_differ"),
+    [
+        ({"new_loss_before": 4e4}, "new loss before"),
+        ({"displacement": 3e5}, "displacement"),
+        ({"gradients": (2e5, 2.5, 0.3)}, "first gradient"),
+    ],
+)
+def test_a_shift_that_the_engine_has_not_seen_is_outside(corrector, seen, said_to_differ):
+    """Neither the interval of the corpus nor its correction is used there."""
+    said = replace(SAID, **seen)
+    made = calibrated(from_readings(said), said, CONDITIONS, corpus(corrector))
+    assert made.accuracy_drop.status is Status.UNCALIBRATED
+    assert made.accuracy_drop.value == FORECAST.accuracy_drop.value
+    assert made.accuracy_drop.interval == FORECAST.accuracy_drop.interval
+    assert "Uncalibrated: the nearest of 90 earlier transitions are" in made.accuracy_drop.note
+    assert said_to_differ in made.accuracy_drop.note
+
+
+def test_what_is_inside_is_decided_by_other_pairs():
+    known = shipped()
+    rows = known.of("plain")
+    domain = Domain(rows, ["naive"])
+    # The rows themselves have near copies of themselves among the others.
+    inside = [domain.why_outside(row) is None for row in rows[::10]]
+    assert np.mean(inside) > 0.95
+    assert domain.why_outside({**rows[0], "old_accuracy": 0.0, "old_loss": 9.0}) is not None
+
+
+def test_kinds_of_networks_are_told_by_what_they_call():
+    def kind(module, *shape):
+        flat = FlatModel(module)
+        return architecture_of(flat, flat.initial(), torch.randn(2, *shape))
+
+    nn = torch.nn
+    assert kind(nn.Sequential(nn.Linear(6, 5), nn.GELU(), nn.Linear(5, 3)), 6) == "mlp"
+    assert kind(build_model(Model(kind="cnn", hidden=(4, 4)), (1, 8, 8), 3, 0), 1, 8, 8) == "cnn"
+    block = nn.TransformerEncoderLayer(8, 2, 16, dropout=0.0, batch_first=True)
+    assert kind(nn.Sequential(block, nn.Flatten(), nn.Linear(32, 3)), 4, 8) == "transformer"
+    normed = nn.Sequential(nn.Linear(6, 5), nn.LayerNorm(5), nn.Linear(5, 3))
+    assert kind(normed, 6) == "network with layer_norm"
+    normed = nn.Sequential(nn.Linear(6, 5), nn.BatchNorm1d(5), nn.Linear(5, 3)).eval()
+    assert kind(normed, 6) == "network with batch_norm"
+    assert kind(_Recurrent(), 4, 6) == "network with gru"
+
+
+class _Recurrent(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.steps, self.head = torch.nn.GRU(6, 5, batch_first=True), torch.nn.Linear(5, 3)
+
+    def forward(self, x):
+        return self.head(self.steps(x)[0][:, -1])
