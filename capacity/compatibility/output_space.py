@@ -15,7 +15,7 @@ from torch.nn import functional
 
 from capacity.differential import hessian, vmap
 from capacity.dynamics.flat import FlatModel
-from capacity.tasks.task import LOSSES, LossFunction, Task
+from capacity.tasks.task import LossFunction, Task
 
 _CHUNK = 1024
 
@@ -46,7 +46,7 @@ def loss_on_outputs(task: Task) -> LossFunction:
     Returns:
         A function of (f (n, C), y (n, ...)) that returns the mean loss.
     """
-    return LOSSES[task.loss] if isinstance(task.loss, str) else task.loss
+    return task.loss_function
 
 
 def residual(task: Task, f: Tensor, y: Tensor) -> Tensor:

@@ -13,6 +13,7 @@ from capacity.dynamics.strategies.contribution import Contribution
 from capacity.estimate import Estimate, Status
 from capacity.forecasting.engine import CheapForecast, forecast_cheaply
 from capacity.forecasting.record import NO_ACCURACY, Forecast, Forgetting
+from capacity.randomness import kept_random_state
 from capacity.tasks.task import Task
 
 SHARE = 0.05
@@ -93,7 +94,8 @@ def forecast_one(
         The forecast, calibrated where earlier transitions speak of it; and the engine's own.
     """
     # Here, since scikit-learn takes a second to load.
-    from capacity.forecasting.calibration import calibrated
+    with kept_random_state():  # what scikit-learn imports draws from Python's generator
+        from capacity.forecasting.calibration import calibrated
     from capacity.forecasting.corpus import Conditions
     from capacity.forecasting.domain import architecture_of
 

@@ -160,10 +160,11 @@ class Task(InNotebook):
         Returns:
             A scalar, in the loss's own unit (nats for cross-entropy).
         """
-        return self._loss(self.select(outputs), targets)
+        return self.loss_function(self.select(outputs), targets)
 
     @cached_property
-    def _loss(self) -> LossFunction:
+    def loss_function(self) -> LossFunction:
+        """The loss of the task's own outputs, which writes into neither outputs nor targets."""
         return LOSSES[self.loss] if isinstance(self.loss, str) else Guarded(self.loss)
 
     def accuracy_of(self, outputs: Tensor, targets: Tensor) -> Tensor:
