@@ -22,6 +22,12 @@ from capacity.transport.trajectory import TrainingStep
 
 _TINY = 1e-12
 
+_NEAR = 0.7
+"""lr times curvature from which the default's few nodes are not enough."""
+
+_MANY = 24
+"""Nodes there; the quadrature's error is judged by half of them."""
+
 
 class LogVolume:
     """Accumulates log|det J_t| while training runs, or over a stored trajectory."""
@@ -39,7 +45,7 @@ class LogVolume:
         self._probes, self._nodes, self._generator = probes, nodes, generator
         # Numbers, not tensors: a tensor takes half a kilobyte, and a training many steps.
         self._values, self._variances = array("d"), array("d")
-        self._folds = 0
+        self._folds, self._bias, self._cost = 0, 0.0, 0
 
     @torch.no_grad()
     def observe(self, step: TrainingStep) -> None:
@@ -54,12 +60,23 @@ class LogVolume:
         theta, lr = step.state[0], step.lr
         size = theta.numel()
         z = random_signs(self._probes, theta, self._generator)
-        nodes, weights = quadrature(
-            lambda v: self._products(theta, step.x, step.y, v), z, self._nodes
-        )
-        nodes = nodes + decay
-        shrink = (1 - lr * nodes).abs().clamp(min=_TINY)
-        samples = size * (weights * shrink.log()).sum(-1)
+
+        def sampled(count: int) -> tuple[Tensor, Tensor]:
+            self._cost += count * self._probes
+            nodes, weights = quadrature(
+                lambda v: self._products(theta, step.x, step.y, v), z, count
+            )
+            nodes = nodes + decay
+            shrink = (1 - lr * nodes).abs().clamp(min=_TINY)
+            return size * (weights * shrink.log()).sum(-1), nodes
+
+        samples, nodes = sampled(self._nodes)
+        if bool((lr * nodes > _NEAR).any()):
+            # The logarithm's pole lies at the spectrum's edge or inside it: a few nodes are far
+            # off, and all probes in the same way.
+            coarse = sampled(_MANY // 2)[0]
+            samples, nodes = sampled(_MANY)
+            self._bias += float((samples - coarse).mean())
         self._values.append(float(samples.mean()))
         self._variances.append(float(samples.var()) / self._probes)
         self._folds += int((lr * nodes > 1).any())
@@ -70,7 +87,11 @@ class LogVolume:
         Returns:
             Values and variances per step, and the count of folds.
         """
-        made = {"folds": torch.tensor(self._folds)}
+        made = {
+            "folds": torch.tensor(self._folds),
+            "cost": torch.tensor(self._cost),
+            "bias": torch.tensor(self._bias, dtype=torch.float64),
+        }
         if self._values:
             made["values"] = _tensor(self._values)
             made["variances"] = _tensor(self._variances)
@@ -82,7 +103,8 @@ class LogVolume:
         Args:
             kept: What `state` gave.
         """
-        self._folds = int(kept["folds"])
+        self._folds, self._bias = int(kept["folds"]), float(kept["bias"])
+        self._cost = int(kept["cost"])
         if "values" in kept:
             self._values = array("d", kept["values"].tolist())
             self._variances = array("d", kept["variances"].tolist())
@@ -114,9 +136,11 @@ class LogVolume:
             )
         return from_error(
             value,
-            stderr,
+            # What half the nodes would have said is no worse than the truth: its distance bounds
+            # the quadrature's own error, which the probes share.
+            math.hypot(stderr, self._bias),
             n=self._probes,
-            cost=float(count * self._probes * self._nodes),
+            cost=float(self._cost),
             note=note,
         )
 
