@@ -246,7 +246,7 @@ class RunDirectory(RunReader):
         return _Timer(self._seconds, stage)
 
     def write(self, files: Files) -> None:
-        """Write files of the run, each whole or not at all; those that stand so are left.
+        """Write files of the run, each whole or not at all; checkpoints that stand so are left.
 
         Args:
             files: By path below the run directory: plain types for JSON, tensors by name for
@@ -258,11 +258,14 @@ class RunDirectory(RunReader):
         contents = {
             name: data
             for name, data in contents.items()
-            if read_bytes(self.path / name) != data or name not in self._manifest.listed()
+            if not (name.startswith("checkpoints/") and self._stands(name, data))
         }
         self._manifest.announce(contents)
         write_all({self.path / name: data for name, data in contents.items()})
         self._manifest.settle(contents)
+
+    def _stands(self, name: str, data: bytes) -> bool:
+        return name in self._manifest.listed() and read_bytes(self.path / name) == data
 
     def settle(self) -> None:
         """Note that everything that was announced is written."""

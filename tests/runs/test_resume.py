@@ -205,7 +205,7 @@ DAMAGED = {
         "run of another recipe",
     ),
     "record of another version": (
-        damage("task0.scores.json", swap(b'"schema_version": 1', b'"schema_version": 9')),
+        damage("task0.scores.json", swap(b'"schema_version": 2', b'"schema_version": 9')),
         "another version of capacity",
     ),
     "tensors cut short": (damage("task0.learned.*.safetensors", cut), "digest"),
