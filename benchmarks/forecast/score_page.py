@@ -77,7 +77,8 @@ def drawing(name: str, label: str) -> Markup:
 def main() -> None:
     """Write the page."""
     text = (RESULTS / "score.txt").read_text()
-    scores = json.loads((RESULTS / "score.json").read_text())["scores"]
+    saved = json.loads((RESULTS / "score.json").read_text())
+    scores = saved["scores"]
     environment = Environment(
         loader=ChoiceLoader([FileSystemLoader(HERE), PackageLoader("capacity.report")]),
         autoescape=True,
@@ -89,6 +90,7 @@ def main() -> None:
     page = environment.get_template("score_page.html").render(
         headline=headline(scores),
         first=text.splitlines()[0],
+        note=saved.get("note", ""),
         goals=goals(text),
         columns=list(COLUMNS.values()),
         rows=rows(scores),

@@ -54,7 +54,7 @@ def test_the_grid_has_what_it_promises(design):
     families = {u.stream.family for u in units}
     assert families >= {"permuted", "labels", "rotated", "noise", "split", "heads", "sequence"}
     assert len(design.strategies()) == 6
-    assert 60 <= sum(u.compared for u in units) <= 600
+    assert 60 <= sum(u.compared for u in units) <= len(units) / 2
     assert {u.key for u in design.units("small")} <= {u.key for u in units}
 
 
@@ -218,7 +218,9 @@ def test_the_saved_table_is_of_the_half_that_was_held_out(design):
     assert saved["half"] == "held-out"
     part = design.part_of()
     place = {name: k for k, name in enumerate(saved["columns"])}
-    assert {part[row[place["stream"]]] for row in saved["rows"]} == {"held-out"}
+    # What an earlier engine was scored on has been looked at, and is never held out again.
+    wanted = "development" if "earlier engine" in saved.get("note", "") else "held-out"
+    assert {part[row[place["stream"]]] for row in saved["rows"]} == {wanted}
     scores = importlib.import_module("score_scores")
     long = [row for row in saved["rows"] if row[place["epochs"]] >= 20]
     said, drop = (
