@@ -23,7 +23,8 @@ if TYPE_CHECKING:  # seconds to import
     from torch import Tensor
 
 _SCHEMA = "capacity/journal"
-_VERSION = 2
+_VERSION = 3
+"""Raised with what any record holds: one of another version is refused, not filled up."""
 
 BEGIN = "begin"
 """Where a run notes how it computes, before its first stage; it counts as none."""

@@ -149,7 +149,7 @@ JOURNAL = {
         b'{"schema": "capacity/journal", "schema_version": 9, "record": {}}', "schema_version = 9"
     ),
     "another recipe": (
-        b'{"schema": "capacity/journal", "schema_version": 2, "recipe": "x", "record": {}}',
+        b'{"schema": "capacity/journal", "schema_version": 3, "recipe": "x", "record": {}}',
         "belongs to a run of another recipe",
     ),
 }  # fmt: skip

@@ -26,6 +26,7 @@ from capacity.dynamics.updates import from_training
 from capacity.report import render
 from capacity.runs.directory import RunDirectory
 from capacity.runs.files import seal, to_json, unseal
+from capacity.runs.journal import _VERSION
 from capacity.runs.lock import DirectoryLock
 from capacity.runs.observe import PhaseTransport
 from capacity.runs.run import RunFailedError
@@ -146,6 +147,13 @@ def test_watchers_go_on_where_they_were_put_away(optimizer):
     for one, other in zip(watchers, again, strict=True):
         first, second = one.state(), other.state()
         assert first.keys() == second.keys()
+        if one is watchers[-1]:
+            kinds = {"tangents", "chunk", "generator", "steps", "log_volume"}
+            assert {name.split(".")[0] for name in first} == kinds
+            sums = {name for name in first if name.startswith("log_volume.")}
+            always = {"log_volume.folds", "log_volume.cost", "log_volume.bias"}
+            assert sums - {"log_volume.values", "log_volume.variances"} == always
+            assert _VERSION == 3, "other names are another version of the journal"
         assert [k for k in first if not torch.equal(first[k], second[k])] == []
     done, redone = (w[-1].finish(torch.Generator().manual_seed(1)) for w in (watchers, again))
     assert done[0] == redone[0]
@@ -182,6 +190,12 @@ def of_an_earlier_version(path):
         file.write_bytes(to_json(content))
 
 
+def of_version_2(path):
+    """A log-volume had no error of its quadrature then."""
+    for file in (path / "journal").glob("*.json"):
+        file.write_bytes(seal(unseal(file.read_bytes()) | {"schema_version": 2}))
+
+
 def without_digests(change):
     def spoil(path):
         (path / "manifest.json").unlink()
@@ -205,7 +219,7 @@ DAMAGED = {
         "run of another recipe",
     ),
     "record of another version": (
-        damage("task0.scores.json", swap(b'"schema_version": 2', b'"schema_version": 9')),
+        damage("task0.scores.json", swap(b'"schema_version": 3', b'"schema_version": 9')),
         "another version of capacity",
     ),
     "tensors cut short": (damage("task0.learned.*.safetensors", cut), "digest"),
@@ -222,7 +236,8 @@ DAMAGED = {
         damage("task0.learned.json", swap(b'"steps": ', b'"steps": 1')),
         "task0.learned.json: damaged (it is not as it was written",
     ),
-    "records of an earlier version": (of_an_earlier_version, "schema_version = 1, here 2"),
+    "records of an earlier version": (of_an_earlier_version, "schema_version = 1, here 3"),
+    "records of version 2": (of_version_2, "schema_version = 2, here 3"),
     "another torch": (damage("begin.json", elsewhere), "torch = '0.1'"),
     "recipe cut short": (lambda p: (p / "recipe.yaml").write_text("name: ["), "recipe.yaml"),
     "recipe is no recipe": (
