@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import gzip
+import hashlib
 import re
 from collections.abc import Sequence
 from functools import cache
@@ -22,6 +23,8 @@ _OWN_COLORS = 8
 def page(template: str, figures: Sequence[Figure], colors: int, **content: object) -> str:
     """Make a page that needs no network and no other file.
 
+    Its Content-Security-Policy names every script and style sheet by its hash: nothing else runs.
+
     Args:
         template: Name of the template; it extends `shell.html`.
         figures: Every figure of the page.
@@ -31,21 +34,43 @@ def page(template: str, figures: Sequence[Figure], colors: int, **content: objec
     Returns:
         HTML.
     """
+    # A `style` attribute has no hash: every colour of a key is a class.
+    keys = dict.fromkeys(key.color for figure in figures for key in figure.keys)
+    swatches = {color: f"swatch-{k}" for k, color in enumerate(keys)}
+    style = _part("style.css", colors=_colors(colors), swatches=swatches)
+    script = _part("page.js")
+    bundle, *hashes = _bundle() if figures else [""]
     made = _environment().get_template(template)
     return visible(
         made.render(
-            colors=_colors(colors),
+            style=style,
+            style_hash=Markup(_hash(style)),
+            script=script,
+            script_hashes=Markup(" ".join([_hash(script), *hashes])),
+            swatches=swatches,
             specs=Markup(script_json({figure.id: figure.script() for figure in figures})),
-            bundle=Markup(_bundle()) if figures else "",
+            bundle=Markup(bundle),
             **content,
         )
     )
 
 
+def _part(name: str, **content: object) -> Markup:
+    """Fill a template whose text stands in an element of its own, as it will stand there."""
+    return Markup(visible(_environment().get_template(name).render(**content)))
+
+
+def _hash(text: str) -> str:
+    """Name a script or style sheet in a Content-Security-Policy."""
+    return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"
+
+
 @cache
-def _bundle() -> str:
+def _bundle() -> tuple[str, str]:
+    """Pack the libraries, and give the hash of what the page unpacks."""
     # Two thirds of a short report would be this library, were it not packed.
-    return base64.b64encode(gzip.compress(javascript().encode(), 9, mtime=0)).decode()
+    script = javascript()
+    return base64.b64encode(gzip.compress(script.encode(), 9, mtime=0)).decode(), _hash(script)
 
 
 @cache

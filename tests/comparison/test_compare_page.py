@@ -11,7 +11,7 @@ from report.fabricated_run import HOSTILE
 from report.fabricated_runs import seeded, two_variants
 from report.test_report_chromium import browser as browser
 from report.test_report_chromium import visit as visit
-from report.test_report_contract import MOST_BYTES, Page
+from report.test_report_contract import MOST_BYTES, Page, policy_holes
 
 
 @pytest.fixture(scope="module")
@@ -37,6 +37,10 @@ def test_page_is_one_small_file_with_unique_ids_and_links_that_lead_somewhere(so
         assert not (tag in {"script", "img", "iframe", "source"} and attributes.get("src"))
         target = attributes.get("href") or ""
         assert tag != "a" or not target.startswith("#") or target[1:] in ids
+
+
+def test_policy_lets_the_page_s_own_scripts_and_styles_run_and_nothing_else(source):
+    assert policy_holes(source) == []
 
 
 def test_text_from_outside_appears_as_text(source):
@@ -68,10 +72,11 @@ def test_page_says_what_differs_who_is_best_and_what_is_left_out(source):
 
 def test_page_in_a_browser_is_silent_and_fits_a_phone(visit, path):
     page, requests, heard = visit(path, 390)
-    for figure in page.locator("figure").all():
+    figures = page.locator("figure").all()
+    assert len(figures) >= 7
+    for figure in figures:
         figure.scroll_into_view_if_needed()
-        page.wait_for_timeout(100)
-    assert page.locator("figure.is-live").count() == 8
+        figure.locator(".live svg").wait_for()
     page.evaluate("document.querySelectorAll('details').forEach(d => { d.open = true })")
     assert page.evaluate("document.documentElement.scrollWidth - window.innerWidth") <= 0
     assert requests == [path.as_uri()]

@@ -157,6 +157,58 @@ def test_hostile_text_does_not_run(visit, reports):
     assert heard == []
 
 
+def test_policy_stops_a_script_a_style_and_an_evaluation_from_elsewhere(visit, reports):
+    page, _, heard = visit(reports["finished"])
+    assert heard == []
+    ran = page.evaluate(
+        # Later, because what a debugger evaluates may itself evaluate until it returns.
+        """() => new Promise(done => setTimeout(() => {
+        const script = document.createElement("script");
+        script.textContent = "window.ran = true";
+        document.head.append(script);
+        const style = document.createElement("style");
+        style.textContent = "h1 { letter-spacing: 7px }";
+        document.head.append(style);
+        let evaluated = true;
+        try { new Function("return 1")() } catch (error) { evaluated = error.name }
+        done([window.ran ?? false, getComputedStyle(document.querySelector("h1")).letterSpacing,
+            evaluated]) }, 0))"""
+    )
+    assert ran[0] is False
+    assert ran[1] != "7px"
+    assert ran[2] == "EvalError"
+    assert len(heard) >= 2
+
+
+def test_key_and_pointer_work_without_evaluation(visit, reports):
+    page, _, heard = visit(reports["finished"])
+    figure = page.locator("#fig-curves")
+    figure.scroll_into_view_if_needed()
+    figure.locator(".live svg").wait_for()
+
+    def faded():
+        return figure.locator(".live .role-mark [opacity^='0.']").count()
+
+    before = faded()
+    figure.locator(".keys button").first.click()
+    page.wait_for_timeout(300)
+    assert faded() > before
+    marks = figure.locator(".live .mark-symbol path")
+    marks.last.hover(force=True)
+    tooltip = page.locator("#vg-tooltip-element.visible")
+    tooltip.wait_for()
+    assert "accuracy\t95.0" in tooltip.inner_text()
+    box, mark = tooltip.bounding_box(), marks.last.bounding_box()
+    assert abs(box["x"] - mark["x"]) < 400  # it stands beside the mark: its place is a style
+    assert abs(box["y"] - mark["y"]) < 400
+    swatches = figure.locator(".swatch").evaluate_all(
+        "all => all.map(s => getComputedStyle(s).backgroundColor)"
+    )
+    assert len(set(swatches)) == len(swatches) > 1
+    assert "rgba(0, 0, 0, 0)" not in swatches
+    assert heard == []
+
+
 def test_zoom_by_button_by_key_and_by_dragging(visit, reports):
     page, requests, heard = visit(reports["finished"])
     figure = page.locator("#fig-curves")

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import base64
+import gzip
+import hashlib
 import itertools
 import re
 from html.parser import HTMLParser
@@ -91,6 +94,35 @@ def test_text_from_outside_appears_as_text(pages, case):
     assert not [a for _, a in page.tags if any(key.startswith("on") for key in a)]
     for script in page.scripts:
         assert "document.title='owned'" not in script
+
+
+def policy_holes(source):
+    """Where a page's policy lets more run than the page's own parts, or refuses one of them."""
+    page = Page(source)
+    content = next(
+        a["content"] for _, a in page.tags if a.get("http-equiv") == "Content-Security-Policy"
+    )
+    policy = {name: set(words) for name, *words in map(str.split, content.split(";"))}
+    holes = [word for words in policy.values() for word in words if "unsafe" in word]
+    holes += [tag for tag, attributes in page.tags if "style" in attributes]
+    scripts = {"script-src": re.findall(r"<script>(.*?)</script>", source, re.DOTALL)}
+    packed = re.findall(r'<script type="text/plain" id="bundle">(.*?)</script>', source)
+    scripts["script-src"] += [gzip.decompress(base64.b64decode(one)).decode() for one in packed]
+    scripts["style-src"] = re.findall(r"<style>(.*?)</style>", source, re.DOTALL)
+    for directive, texts in scripts.items():
+        digests = [hashlib.sha256(text.encode()).digest() for text in texts]
+        own = {f"'sha256-{base64.b64encode(digest).decode()}'" for digest in digests}
+        holes += sorted(own ^ policy[directive])
+    return holes + sorted({"'none'"} ^ policy["default-src"])
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_policy_lets_the_page_s_own_scripts_and_styles_run_and_nothing_else(pages, case):
+    source, _ = pages[case]
+    assert policy_holes(source) == []
+    assert policy_holes(source.replace("script-src", "script-src 'unsafe-eval'", 1))
+    assert policy_holes(source.replace('"use strict"', '"use  strict"', 1))
+    assert policy_holes(source.replace(":root", ":Root", 1))
 
 
 @pytest.mark.parametrize("case", CASES)
