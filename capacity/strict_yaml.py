@@ -79,6 +79,21 @@ def read_yaml(path: Path) -> Any:
             content = file.read(LARGEST + 1)
     except OSError as error:
         raise ValueError(f"not readable: {error.strerror}") from None
+    return as_yaml(content)
+
+
+def as_yaml(content: bytes) -> Any:
+    """Understand what a file holds.
+
+    Args:
+        content: Its bytes, UTF-8; of a longer file than is accepted, as many as show that.
+
+    Returns:
+        Plain data.
+
+    Raises:
+        ValueError: If it is no YAML, or leaves the bounds.
+    """
     if len(content) > LARGEST:
         raise ValueError(f"has more than {LARGEST // 1024} KiB; a recipe has a few lines")
     try:

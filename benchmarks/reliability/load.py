@@ -6,7 +6,7 @@ tasks   One run of T tasks of 20 samples each (a network of 178 parameters, two 
         processor time of every task is split into what evaluates or forecasts other tasks and the
         rest; printed is the exponent with which each grows over the number of the task, over the
         last three quarters of the tasks. 0 is flat, 1 linear.
-runs    N copies of one small run, with a seed each, through `load_runs`
+runs    N copies of one small run, with a seed and digests each, through `load_runs`
         and a query, and through `compare`: processor time and peak memory.
 steps   S steps of SGD, without the tracker, with one that keeps no states, and with one that keeps
         1 MiB of them: resident memory after each tenth of the steps, and its growth over the
@@ -42,6 +42,7 @@ import capacity
 from capacity import config
 from capacity.runs import execute
 from capacity.runs.environment import describe
+from capacity.runs.manifest import Manifest
 
 RESULTS = Path(__file__).parent / "results"
 MIB = 2**20
@@ -236,6 +237,7 @@ def copy(one: Path, folder: Path, count: int) -> None:
         result = json.loads((one / "result.json").read_bytes()) | {"seed": k}
         result["recipe"] |= {"seed": k}
         (part / "result.json").write_text(json.dumps(result, indent=1), encoding="utf-8")
+        Manifest(part).begin([path.name for path in copied(one)])
         os.rename(part, target)
 
 

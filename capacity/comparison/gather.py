@@ -13,7 +13,7 @@ from capacity.comparison import differences
 from capacity.comparison.summary import summarised
 from capacity.report.view import Record, RunView
 from capacity.runs import fingerprint
-from capacity.runs.reader import RunReader
+from capacity.runs.snapshot import Snapshot
 
 FINISHED = "finished"
 
@@ -162,10 +162,11 @@ def read_checked(path: Path) -> RunView:
     Returns:
         Its content. A file that cannot be read, or that follows another schema, is a ValueError.
     """
-    from capacity.report.page import read  # altair takes a second to import
+    from capacity.report.page import view_of  # altair takes a second to import
 
-    RunReader.open(path).check(checkpoints=False)
-    return read(path)
+    run = Snapshot.open(path)
+    run.check(checkpoints=False)
+    return view_of(run)
 
 
 def gather(paths: Iterable[str | Path]) -> Gathered:

@@ -41,7 +41,7 @@ def _lean(view: RunView) -> RunView:
 
 def _cost(phase: Record) -> Record:
     thermo = phase.get("thermo")
-    return {"thermo": thermo and {"inefficiency": thermo.get("inefficiency")}}
+    return {"thermo": thermo and {"inefficiency_path": thermo.get("inefficiency_path")}}
 
 
 def _transition(transition: Record) -> Record:

@@ -59,16 +59,27 @@ def read(run_dir: Path) -> RunView:
         run_dir: The run directory.
 
     Returns:
+        Its content. A directory without a run, or a file that cannot be read, is a ValueError.
+    """
+    return view_of(RunReader.open(run_dir))
+
+
+def view_of(run: RunReader) -> RunView:
+    """Read everything that a report shows.
+
+    Args:
+        run: The run.
+
+    Returns:
         Its content.
 
     Raises:
-        ValueError: If there is no run in `run_dir`, or one of its files cannot be read.
+        ValueError: If one of its files cannot be read.
     """
-    run = RunReader.open(run_dir)
     try:
         recipe, text = run.fields(), run.recipe_text()
     except ValueError as error:
-        raise ValueError(f"run = {str(run_dir)!r}: {error}") from None
+        raise ValueError(f"run = {str(run.path)!r}: {error}") from None
     volumes: dict[int, list[float]] = {}
     for name, values in run.spectra().items():
         match = re.fullmatch(r"task(\d+)\.log_volume_steps", name)

@@ -9,9 +9,9 @@ from capacity import config
 from capacity.checks import path_of
 from capacity.config import Recipe
 from capacity.runs.files import NOT_AS_WRITTEN, as_object, as_rows, as_tensors, read_bytes
-from capacity.runs.manifest import Manifest
+from capacity.runs.manifest import Listed, Manifest
 from capacity.runs.reading import check_result
-from capacity.strict_yaml import read_yaml
+from capacity.strict_yaml import as_yaml
 
 if TYPE_CHECKING:  # seconds to import, and a path without a run is refused at once
     from torch import Tensor
@@ -79,15 +79,18 @@ class RunReader:
         Args:
             checkpoints: Whether the checkpoints, too, which neither report nor table reads.
         """
-        for name in self._manifest.listed():
+        for name in self._listed():
             if checkpoints or not name.startswith(_CHECKPOINTS):
                 self._content(name)
+
+    def _listed(self) -> Listed:
+        return self._manifest.listed()
 
     def _missing(self) -> list[str]:
         """List the files that were written, hold a part of the result, and are gone."""
         return [
             name
-            for name, accepted in self._manifest.listed().items()
+            for name, accepted in self._listed().items()
             if None not in accepted
             and not name.startswith(_CHECKPOINTS)
             and name not in _SPARE
@@ -100,7 +103,7 @@ class RunReader:
         remedy = remedy or self._remedy(name)
         data = read_bytes(path, remedy)
         # Until the run ends, the rows carry digests of their own.
-        if data is None or (name == LOGGED and name not in self._manifest.listed()):
+        if data is None or (name == LOGGED and name not in self._listed()):
             return data
         if not self._manifest.accepts(name, data):
             data = read_bytes(path, remedy)  # a process at work may have written it just now
@@ -150,9 +153,11 @@ class RunReader:
         Raises:
             ValueError: If it cannot be read.
         """
-        self._content("recipe.yaml")
+        content = self._content("recipe.yaml")
         try:
-            fields = read_yaml(self.path / "recipe.yaml")
+            if content is None:
+                raise ValueError("not there")
+            fields = as_yaml(content)
         except ValueError as error:
             raise ValueError(f"recipe.yaml: {error}") from None
         if not isinstance(fields, dict):
@@ -216,7 +221,7 @@ class RunReader:
         content = self._content(LOGGED)
         if content is None:
             return []
-        listed = self._manifest.listed()
+        listed = self._listed()
         return as_rows(self.path / LOGGED, content, digests=bool(listed) and LOGGED not in listed)
 
     def check(self, *, checkpoints: bool = True) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,9 @@ from capacity.comparison import gather
 from capacity.comparison.gather import read_checked, run_directories
 from capacity.comparison.page import to_html
 from capacity.comparison.summary import summarised
+from capacity.runs import files, query, reader
+from capacity.runs.directory import RunDirectory
+from capacity.runs.manifest import Manifest
 from report.fabricated_run import write
 from report.fabricated_runs import seeded, two_variants
 
@@ -47,6 +51,42 @@ def test_what_is_kept_of_a_run_does_not_grow_with_pairs_of_tasks(runs):
     assert {len(t["old"]) for t in kept.transitions} == {1}
     assert not kept.rows
     assert len(json.dumps(kept.result)) < len(json.dumps(view.result)) / 3
+
+
+def test_every_file_of_every_run_is_read_and_parsed_once(runs, monkeypatch):
+    (path, *_) = folders = run_directories([runs])
+    RunDirectory(path).compact_metrics()
+    for folder in folders:
+        Manifest(folder).begin([file.name for file in folder.iterdir()])
+    read, parsed = Counter(), Counter()
+    take, understand = files.read_bytes, files.parse_json
+
+    def counted_read(file, remedy=""):
+        read[file] += 1
+        return take(file, remedy)
+
+    def counted_parse(content):
+        parsed[content] += 1
+        return understand(content)
+
+    monkeypatch.setattr(files, "parse_json", counted_parse)
+    monkeypatch.setattr(reader, "read_bytes", counted_read)
+    assert read_checked(path).verified
+    written = {file for file in path.iterdir() if file.is_file()} - {path / Manifest.NAME}
+    assert {file for file in read if file.is_file()} == written
+    assert {read[file] for file in written} == {1}
+    result = (path / "result.json").read_bytes()
+    rows = (path / "metrics.jsonl").read_bytes().splitlines()
+    assert {parsed[content] for content in (result, *rows)} == {1}
+
+
+def test_tables_are_the_same_whatever_moves_into_the_database_at_once(runs, monkeypatch):
+    usual = capacity.load_runs(runs)
+    monkeypatch.setattr(query, "_AT_ONCE", 1)
+    single = capacity.load_runs(runs)
+    for name in query.TABLES:
+        assert getattr(usual, name) == getattr(single, name)
+        assert len(getattr(usual, name)) > 0 or name == "strategies"
 
 
 def test_a_repeated_run_is_counted_once_whatever_the_order(tmp_path):
