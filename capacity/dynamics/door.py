@@ -97,6 +97,13 @@ def _check_outputs(flat: FlatModel, task: Task, x: Tensor, outputs: Tensor) -> T
                 f"of outputs of shape {tuple(outputs.shape[1:])}; give the task all of them, or "
                 "return (n, n_outputs)"
             )
+        if task.classifies:
+            raise ValueError(
+                f"task {task.name!r} has one label per sample, but a sample has a table of outputs "
+                f"of shape {tuple(outputs.shape[1:])}, so no output is its label's and accuracy is "
+                "not defined; reduce the table in the network (to (n, n_outputs)) in place of the "
+                "loss, or pass targets as floats, which are scored by their loss alone"
+            )
         flat.table = tuple(outputs.shape[1:])
     if len(outputs) != len(x) or outputs.dim() < 2 or (named and outputs.dim() != 2):
         raise ValueError(

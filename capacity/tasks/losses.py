@@ -371,7 +371,11 @@ def _of_kind(said: str, loss: FittedLoss, f: Tensor, y: Tensor) -> FittedLoss:
     singles = [_alone(loss, f[i : i + 1], y[i : i + 1]) for i in range(len(f))]
     alone = torch.stack([value for value, _ in singles])
     slopes = torch.cat([part for _, part in singles])
-    near = 3 * torch.finfo(f.dtype if loss.dtype is None else loss.dtype).eps ** 0.5
+    kind = f.dtype if loss.dtype is None else loss.dtype
+    values = torch.cat([whole[None], alone])
+    if torch.equal(values.float().to(values), values):
+        kind = torch.float32  # it rounds to single precision inside, as with outputs.float()
+    near = 3 * torch.finfo(kind).eps ** 0.5
     size, steep = float(alone.abs().nan_to_num().max()), float(slopes.abs().nan_to_num().max())
 
     def same(one: Tensor, other: Tensor, scale: float) -> bool:

@@ -196,12 +196,21 @@ class Task(InNotebook):
                 f"task {self.name!r} reads output {max(self.outputs)}, but the model has "
                 f"{n_outputs} outputs; give it at least {max(self.outputs) + 1}"
             )
-        if self.loss != "cross_entropy":  # a loss of the user's own says itself what it takes
+        if not self.classifies:
             return
+        own = not isinstance(self.loss, str)  # may ignore negative labels
         width = n_outputs if self.outputs is None else len(self.outputs)
         for part, split in (("train", self.train), ("test", self.test)):
             low, high = int(split.y.min()), int(split.y.max())
-            if low < 0 or high >= width:
+            if own and high >= width:
+                raise ValueError(
+                    f"task {self.name!r}, {part}: labels run from {low} to {high}, but the task "
+                    f"reads {width} output(s), and accuracy is the share of samples whose largest "
+                    "output is their label; make the targets of samples to be ignored negative "
+                    "(ignore_index=-100), and pass targets that number no outputs (of a single "
+                    "logit, say) as floats, which are scored by their loss alone"
+                )
+            if not own and (low < 0 or high >= width):
                 raise ValueError(
                     f"task {self.name!r}, {part}: labels run from {low} to {high}, but the head "
                     f"has {width} outputs; accepted: 0 to {width - 1}"

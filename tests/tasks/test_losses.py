@@ -165,3 +165,66 @@ def test_a_head_is_accepted_once_its_classes_are_there():
         capacity.forecast(model, **ask)
     mask[2] = True
     assert capacity.forecast(model, **ask).new_loss.value < 10
+
+
+SINGLE = {
+    "logits in single precision": lambda f, y: functional.cross_entropy(f.float(), y),
+    "sigmoids of float targets": lambda f, y: functional.binary_cross_entropy_with_logits(
+        f, functional.one_hot(y, 3).float()
+    ),
+}
+
+
+@pytest.mark.parametrize("name", SINGLE)
+def test_a_mean_that_rounds_to_single_precision_inside_is_a_mean(name):
+    generator = torch.Generator().manual_seed(0)
+    for scale in (1.0, 3.0, 10.0, 30.0):
+        model = nn.Linear(5, 3)
+        flat = FlatModel(model)
+        theta = scale * torch.randn(flat.size, generator=generator)
+        x, y = torch.randn(40, 5, generator=generator), torch.arange(40) % 3
+        (task,) = fit(flat, theta, [as_task((x, y), loss=SINGLE[name])])
+        outputs = flat.outputs(theta, task.train.x).double()
+        truth = float(SINGLE[name](outputs, task.train.y))
+        seen = float(sample_losses(task, outputs, task.train.y).mean())
+        assert seen == pytest.approx(truth, rel=1e-5)
+
+
+LABELS_OF_NO_OUTPUT = {
+    "a single logit": (
+        nn.Linear(6, 1),
+        lambda f, y: functional.binary_cross_entropy_with_logits(f[:, 0], y.to(f.dtype)),
+        torch.arange(40) % 2,
+        r"labels run from 0 to 1, but the task reads 1 output\(s\)",
+    ),
+    "ignored by a label of no output": (
+        nn.Linear(6, 3),
+        nn.CrossEntropyLoss(ignore_index=255),
+        torch.tensor([0, 1, 2, 255]).repeat(10),
+        r"labels run from 0 to 255, .* reads 3 output\(s\)",
+    ),
+    "a table per sample": (
+        nn.Sequential(nn.Unflatten(1, (2, 3)), nn.Linear(3, 3)),
+        lambda f, y: functional.cross_entropy(f.mean(1), y),
+        torch.arange(40) % 3,
+        r"one label per sample, but a sample has a table of outputs of shape \(2, 3\)",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", LABELS_OF_NO_OUTPUT)
+def test_labels_that_number_no_outputs_are_refused_since_accuracy_is_not_defined(name):
+    model, loss, y, said = LABELS_OF_NO_OUTPUT[name]
+    x = torch.randn(40, 6, generator=torch.Generator().manual_seed(0))
+    with pytest.raises(ValueError, match=said) as caught:
+        capacity.forecast(model, old=(x, y), new=(-x, y), loss=loss)
+    assert "as floats" in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_the_labels_of_a_single_logit_are_taken_as_floats():
+    model, loss, y, _ = LABELS_OF_NO_OUTPUT["a single logit"]
+    x = torch.randn(40, 6, generator=torch.Generator().manual_seed(0))
+    made = capacity.forecast(model, old=(x, y.float()), new=(-x, y.float()), loss=loss)
+    assert made.new_loss.value > 0
+    assert made.accuracy_drop.value is None
