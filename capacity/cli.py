@@ -196,8 +196,9 @@ def _run(parsed: argparse.Namespace) -> int:
             raise  # ours: the traceback says where
         return _failed(error)
     page = made.path / "report.html"
+    whole = page.is_file() and made.status != "diverged"  # reading a damaged run says so, alone
     _say(page if page.is_file() else made.path)
-    return FAILED if made.status == "diverged" or not page.is_file() else 0
+    return 0 if whole else FAILED
 
 
 def _take_up(parsed: argparse.Namespace) -> None:

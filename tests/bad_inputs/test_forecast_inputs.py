@@ -46,7 +46,7 @@ CASES = {
     ),
     "float labels": ({"new": (X, Y.float())}, "'new'", "torch.float32", "integer tensor (n,)"),
     "targets of another width": (
-        {"old": (X, X[:, :3]), "new": (X, X[:, :3]), "loss": "mse"}, "'mse'", "(8, 4)", "(8, 3)"
+        {"old": (X, X[:, :3]), "new": (X, X[:, :3]), "loss": "mse"}, "'mse'", "(6, 4)", "(6, 3)"
     ),
     "no old task": ({"old": []}, "old is empty", "at least one old task"),
     "nothing for the old task": ({"old": None}, "NoneType", "accepted"),
@@ -61,7 +61,7 @@ CASES = {
     "inputs of another precision": ({"old": (X.double(), Y)}, "torch.float64", "'old'"),
     "whole numbers as inputs": ({"old": (X.long(), Y)}, "torch.int64", "'old'"),
     "an unknown loss": ({"loss": "crossentropy"}, "'crossentropy'", "cross_entropy, mse"),
-    "a loss per sample": ({"loss": lambda f, y: f.sum(-1)}, "returns shape (8,)", "scalar"),
+    "a loss per sample": ({"loss": lambda f, y: f.sum(-1)}, "returns shape (6,)", "scalar"),
     "a loss that is NaN": ({"loss": lambda f, y: f.sum() * NAN}, "is nan", "must be finite"),
     "a loss of one argument": ({"loss": lambda f: f.sum()}, "does not take outputs", "argument"),
     "an unknown strategy": ({"strategies": ["ewcc"]}, "'ewcc'", "did you mean 'ewc'", "accepted"),
@@ -118,10 +118,10 @@ CASES = {
     ),
     "a network of two outputs": ({"model": TwoOutputs(6, 4)}, "returns a tuple", "one tensor"),
     "outputs without their axis": (
-        {"model": nn.Sequential(nn.Linear(6, 1), nn.Flatten(0))}, "shape (8,)", "(n, n_outputs)"
+        {"model": nn.Sequential(nn.Linear(6, 1), nn.Flatten(0))}, "shape (6,)", "(n, n_outputs)"
     ),
     "outputs in a table": (
-        {"model": nn.Sequential(nn.Linear(6, 4), nn.Unflatten(1, (2, 2)))}, "(8, 2, 2)", "Flatten"
+        {"model": nn.Sequential(nn.Linear(6, 4), nn.Unflatten(1, (2, 2)))}, "(6, 2, 2)", "Flatten"
     ),
 }  # fmt: skip
 

@@ -50,7 +50,7 @@ def case(name):
     torch.manual_seed(0)
     model = Tokens(5, 12) if y.dim() > 1 else nn.Linear(5, 3)
     flat = FlatModel(model)
-    (task,) = fit(flat, flat.initial(), [as_task((torch.randn(40, 5), y), loss=loss)])
+    (task,) = fit(flat, flat.initial(), [as_task((torch.randn(40, 5), y), loss=loss, share=0)])
     outputs = flat.outputs(flat.initial(), task.train.x).double()
     truth = loss(model(task.train.x), y).double()
     return task, outputs, truth
@@ -131,6 +131,8 @@ class Looking(nn.Linear):
         return super().forward(x) if bool((x < 1e3).all()) else super().forward(x * 0)
 
 
+@pytest.mark.filterwarnings("ignore:`torch.nn.utils.weight_norm` is deprecated:FutureWarning")
+@pytest.mark.filterwarnings("ignore:There is a performance drop:UserWarning")
 @pytest.mark.parametrize("name", ["RNN", "GRU", "LSTM", "looking", "weight norm", "parallel"])
 def test_networks_without_a_batching_rule_are_judged_all_the_same(name):
     torch.manual_seed(0)
