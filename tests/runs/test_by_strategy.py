@@ -72,7 +72,7 @@ def test_asking_changes_no_other_number(made, tmp_path):
 
 def test_a_strategy_that_cannot_work_with_the_network_dies_at_the_door(tmp_path):
     x, y = torch.randn(16, 1, 6, 6), torch.arange(16) % 2
-    model = nn.Sequential(nn.Conv2d(1, 2, 3), nn.BatchNorm2d(2, track_running_stats=False))
+    model = nn.Sequential(nn.Conv2d(1, 2, 3), nn.PReLU())
     model.extend([nn.Flatten(), nn.Linear(32, 2)])
     for strategy in ({"name": "freeze", "parameters": ["nowhere.*"]}, "gpm"):
         measure = Measure(strategies=[strategy])
