@@ -179,6 +179,17 @@ def path_text(text: str) -> str:
     return text
 
 
+def memory_of_machine() -> float:
+    """Say how much memory this machine has.
+
+    Returns:
+        Bytes; infinite where the system does not say (Windows).
+    """
+    if not hasattr(os, "sysconf"):
+        return math.inf
+    return float(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
+
+
 def fits_in_memory(argument: str, value: object, numbers: int) -> None:
     """Check that parameters fit into the memory of this machine, before they are made.
 
@@ -190,9 +201,7 @@ def fits_in_memory(argument: str, value: object, numbers: int) -> None:
     Raises:
         ValueError: If they take more than all of the memory.
     """
-    if not hasattr(os, "sysconf"):  # Windows does not say
-        return
-    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    memory = memory_of_machine()
     if 4 * numbers > memory:
         raise ValueError(
             f"{argument} = {value!r} asks for {numbers:,} parameters ({4 * numbers / 2**30:,.0f} "

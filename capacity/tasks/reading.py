@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset
 
+from capacity.checks import memory_of_machine
 from capacity.randomness import kept_random_state
 
 
@@ -54,18 +55,22 @@ def read_dataset(argument: str, data: Dataset[Any]) -> tuple[Tensor, Tensor]:
         return data.tensors[0].detach(), data.tensors[1].detach()
     counted = hasattr(data, "__len__") and not isinstance(data, IterableDataset)
     items: Iterable[Any] = rows(data) if counted else iter(data)
-    return read_items(argument, items, labelled=has_task_labels(data))
+    count = len(data) if counted else None  # type: ignore[arg-type]
+    return read_items(argument, items, labelled=has_task_labels(data), count=count)
 
 
 def read_items(
-    argument: str, items: Iterable[Any], *, labelled: bool = False
+    argument: str, items: Iterable[Any], *, labelled: bool = False, count: int | None = None
 ) -> tuple[Tensor, Tensor]:
     """Stack samples; random transformations draw the same numbers at each call.
+
+    More of them than the memory of this machine holds is a ValueError, once the first is seen.
 
     Args:
         argument: Name of the data, for the message.
         items: Samples (input, target).
         labelled: Whether a task label may follow the target, as in Avalanche's data sets.
+        count: How many samples there are, where that is known.
 
     Returns:
         Inputs (n, ...) and targets (n, ...).
@@ -76,7 +81,19 @@ def read_items(
             x, y = _pair_of(argument, item, labelled=labelled)
             xs.append(tensor_of(f"{argument} inputs", x))
             ys.append(tensor_of(f"{argument} targets", y))
+            if count is not None and len(xs) == 1:
+                _check_memory(argument, count, xs[0].nbytes + ys[0].nbytes)
     return _join(argument, xs, ys, torch.stack)
+
+
+def _check_memory(argument: str, count: int, each: int) -> None:
+    memory = memory_of_machine()
+    if count * each > memory:
+        raise ValueError(
+            f"{argument} data has {count:,} samples of {each:,} bytes, and this machine has "
+            f"{memory / 2**30:,.0f} GiB of memory, into which all of them are read; pass fewer, as "
+            "torch.utils.data.Subset(data, range(10_000))"
+        )
 
 
 def rows(dataset: Any) -> Iterable[Any]:

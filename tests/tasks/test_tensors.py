@@ -34,6 +34,18 @@ class Items(Dataset):
         return self.items[index]
 
 
+class Endless(Dataset):
+    """Says that it has more samples than any memory holds."""
+
+    def __len__(self):
+        return 10**12
+
+    def __getitem__(self, index):
+        if index:
+            raise AssertionError("read beyond the first sample")
+        return torch.zeros(4), 0
+
+
 class Stream(IterableDataset):
     def __iter__(self):
         return iter(zip(X, Y, strict=True))
@@ -206,6 +218,10 @@ def test_bad_data(pairs, message):
 
 
 BAD_CALLS = {
+    "more than the memory": (
+        lambda: as_task(Endless()),
+        r"train data has 1,000,000,000,000 samples of 24 bytes, .* GiB of memory, .*Subset",
+    ),
     "loss": (lambda: as_task(PAIR, loss="hinge"), "loss = 'hinge' is not known; accepted: cross_"),
     "loss kind": (lambda: from_tensors([PAIR], loss=3), "loss = 3 is not known"),
     "test twice": (lambda: as_task((PAIR, HELD), test=HELD), r"already holds \(train, test\)"),
