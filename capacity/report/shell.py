@@ -37,7 +37,7 @@ def page(template: str, figures: Sequence[Figure], colors: int, **content: objec
     # A `style` attribute has no hash: every colour of a key is a class.
     keys = dict.fromkeys(key.color for figure in figures for key in figure.keys)
     swatches = {color: f"swatch-{k}" for k, color in enumerate(keys)}
-    style = _part("style.css", colors=_colors(colors), swatches=swatches)
+    style = _part("style.css") + _part("swatches.css", colors=_colors(colors), swatches=swatches)
     script = _part("page.js")
     bundle, *hashes = _bundle() if figures else [""]
     made = _environment().get_template(template)

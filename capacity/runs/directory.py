@@ -78,7 +78,7 @@ class RunDirectory(RunReader):
             self.path.mkdir(parents=True, exist_ok=True)
             self._lock.acquire()
         except OSError as error:
-            raise self._unwritable(error) from None
+            raise self.unwritable(error) from None
         try:
             # Once more, now that nobody else can change it.
             if self._holds(recipe):
@@ -91,7 +91,7 @@ class RunDirectory(RunReader):
             self._kept["recipe.yaml"] = (self.path / "recipe.yaml").read_bytes()
         except OSError as error:
             self._lock.release()
-            raise self._unwritable(error) from None
+            raise self.unwritable(error) from None
         except BaseException:
             self._lock.release()
             raise
@@ -134,10 +134,12 @@ class RunDirectory(RunReader):
         Returns:
             The recipe, with the fingerprint that the directory holds where both are of the same.
         """
-        if not (self.path / "recipe.yaml").is_file():
-            return recipe
         try:
+            if not (self.path / "recipe.yaml").is_file():
+                return recipe
             return with_the_same(recipe, self.recipe())
+        except OSError as error:
+            raise self.unwritable(error) from None
         except ValueError:
             return recipe  # `claim` says what is wrong
 
@@ -198,7 +200,15 @@ class RunDirectory(RunReader):
             if (self.path / name).is_file():
                 raise NotADirectoryError(0, f"{name} is a file there, and no directory")
 
-    def _unwritable(self, error: OSError) -> ValueError:
+    def unwritable(self, error: OSError) -> ValueError:
+        """Say that the directory cannot be written.
+
+        Args:
+            error: What the system said.
+
+        Returns:
+            The refusal.
+        """
         return ValueError(
             f"out = {str(self.path)!r} cannot be written ({error.strerror}); name another directory"
         )

@@ -238,9 +238,12 @@ def run(
     try:
         if not directory.finished:  # else only its report is missing
             done = execution.prepare()
-            directory.take_up()
             environment = describe(where) | directory.command()
-            directory.set_status("running", files={"env.json": environment})
+            try:
+                directory.take_up()
+                directory.set_status("running", files={"env.json": environment})
+            except OSError as error:  # a full disk, before any work
+                raise directory.unwritable(error) from None
             doing = f"going on after {done} stages in" if done else "writing to"
             progress.line(
                 f"{recipe.name}: {len(sequence)} tasks on {where}, {doing} {directory.path}"

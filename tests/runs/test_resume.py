@@ -423,10 +423,19 @@ def test_a_directory_that_cannot_be_written(monkeypatch, begun, tmp_path):
     assert files(path) == before
 
 
-def test_a_full_disk_fails_and_leaves_what_was_measured(monkeypatch, begun, tmp_path):
+@pytest.mark.parametrize(
+    ("writes", "kind", "said"),
+    [
+        (12, RunFailedError, "No space left on device"),
+        (1, ValueError, "cannot be written .No space"),
+    ],
+)
+def test_a_full_disk_fails_and_leaves_what_was_measured(
+    writes, kind, said, monkeypatch, begun, tmp_path
+):
     path = shutil.copytree(begun, tmp_path / "run")
     measured = (path / "journal" / "task0.learned.json").read_bytes()
-    left = [4]
+    left = [writes]
 
     def full(_):
         left[0] -= 1
@@ -434,8 +443,9 @@ def test_a_full_disk_fails_and_leaves_what_was_measured(monkeypatch, begun, tmp_
             raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("capacity.runs.files.os.fsync", full)
-    with pytest.raises(RunFailedError, match="No space left on device") as caught:
+    with pytest.raises(kind, match=said) as caught:
         capacity.resume(path, quiet=True)
+    assert type(caught.value) is kind
     assert "fail again" not in str(caught.value)
     monkeypatch.undo()
     assert (path / "journal" / "task0.learned.json").read_bytes() == measured
