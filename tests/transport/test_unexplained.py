@@ -107,7 +107,7 @@ def test_a_penalty_that_is_not_in_the_loss_marks_every_figure(name, term):
 
 
 def test_a_penalty_of_which_too_much_is_unexplained_is_refused():
-    with pytest.raises(ValueError, match="was not the observed one: .*penalties outside the loss"):
+    with pytest.raises(ValueError, match=r"was not the observed one: .*penalties outside the loss"):
         followed("nesterov", term=fisher)
 
 
