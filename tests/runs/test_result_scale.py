@@ -12,13 +12,12 @@ from capacity import config
 from capacity.dynamics.evaluate import Score
 from capacity.runs import result, summary
 from capacity.runs.result import Measurements
+from capacity.tasks import as_task
 
 
 def measurements(tasks):
     """A run of `tasks` tasks on two replicas, of which none is learned yet."""
-    one = SimpleNamespace(
-        name="t", classes=(0, 1), outputs=None, train=range(8), test=range(8), classifies=True
-    )
+    one = as_task((torch.randn(8, 3), torch.arange(8) % 2))
     sequence = type("Tasks", (list,), {"n_outputs": 2})([one] * tasks)
     model = SimpleNamespace(describe=lambda: "a network", size=3)
     return Measurements(config.load("tiny-digits"), model, sequence, ["not_started"] * tasks)
