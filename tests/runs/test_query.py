@@ -224,7 +224,6 @@ def test_regression_has_no_accuracy(tmp_path):
         ("FROM 'pyproject.toml'", "sql: "),
         ("FROM runs_of_python", "does not exist"),
         ("SELECT '\ud800'", "sql: "),
-        ("SELECT " + 3000 * "(" + "1" + 3000 * ")", "sql: "),
     ],
 )
 def test_a_wrong_question_is_a_value_error(tables, sql, message):
@@ -239,6 +238,14 @@ def test_a_wrong_question_is_a_value_error(tables, sql, message):
 def test_questions_that_only_read_are_answered(tables):
     for sql in ("FROM runs;", "DESCRIBE runs", "WITH x AS (SELECT 1 AS y) FROM x -- so"):
         assert tables.query(sql).rows
+
+
+def test_a_question_of_any_depth_is_answered_or_refused(tables):
+    # How deep a question may be nested differs between versions of DuckDB.
+    try:
+        assert tables.query("SELECT " + 3000 * "(" + "1" + 3000 * ")").rows == [(1,)]
+    except ValueError as error:
+        assert str(error).startswith("sql: ")
 
 
 def test_paths_without_runs_are_value_errors(tmp_path):
