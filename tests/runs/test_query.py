@@ -243,9 +243,10 @@ def test_questions_that_only_read_are_answered(tables):
 def test_a_question_of_any_depth_is_answered_or_refused(tables):
     # How deep a question may be nested differs between versions of DuckDB.
     try:
-        assert tables.query("SELECT " + 3000 * "(" + "1" + 3000 * ")").rows == [(1,)]
+        answer = tables.query("SELECT " + 3000 * "(" + "1" + 3000 * ")").rows
     except ValueError as error:
-        assert str(error).startswith("sql: ")
+        answer = str(error)
+    assert answer == [(1,)] or answer.startswith("sql: ")
 
 
 def test_paths_without_runs_are_value_errors(tmp_path):
