@@ -24,6 +24,7 @@ from capacity.tasks.task import LossFunction, Split, Task
 
 _SAMPLES = 8
 """Samples per task that the network is run on; more would cost a small budget."""
+_PRECISE = (torch.float32, torch.float64)
 
 
 def fit(
@@ -79,6 +80,12 @@ def fit_batch(
 
 
 def _check_values(flat: FlatModel, theta: Tensor) -> None:
+    if flat.dtype not in _PRECISE:
+        raise ValueError(
+            f"model has parameters of dtype {flat.dtype}; accepted: torch.float32, torch.float64 "
+            "(steps and curvature are finer than coarser numbers resolve): pass model.float(), "
+            "and its inputs in the same precision"
+        )
     for name, part in flat.unflatten(theta).items():
         if not bool(torch.isfinite(part).all()):
             bad = int((~torch.isfinite(part)).sum())

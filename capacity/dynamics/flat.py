@@ -39,7 +39,7 @@ class FlatModel:
     def __init__(self, module: nn.Module) -> None:
         if not isinstance(module, nn.Module):
             raise ValueError(f"model is a {type(module).__name__}; pass a torch.nn.Module")
-        module = _copied(unwrapped(module))
+        module = copied(unwrapped(module))
         for name, part in module.named_modules():
             where = f"model layer {name or '(root)'!r} ({type(part).__name__})"
             if isinstance(part, _STATEFUL) and part.training and part.track_running_stats:
@@ -117,19 +117,35 @@ class FlatModel:
         Raises:
             ValueError: If a trainable parameter came, went or changed its shape.
         """
-        now = {n: p.shape for n, p in module.named_parameters() if p.requires_grad}
-        before = dict(zip(self.names, self.shapes, strict=True))
-        if now == before:
+        changed = self.difference(module)
+        if changed is None:
             return
-        changed = sorted(n for n in {**before, **now} if now.get(n) != before.get(n))
-        shapes = " and now ".join(
-            str(tuple(has[changed[0]])) if changed[0] in has else "not trainable or absent"
-            for has in (before, now)
-        )
+        name, before, now = changed
         raise ValueError(
-            f"model parameter {changed[0]!r} was {shapes}; theta must stay the same list of "
-            "parameters while it is tracked: start a new tracker when the model changes"
+            f"model parameter {name!r} was {before} and now {now}; theta must stay the same list "
+            "of parameters while it is tracked: start a new tracker when the model changes"
         )
+
+    def difference(self, module: nn.Module) -> tuple[str, str, str] | None:
+        """Find a trainable parameter in which a module is laid out otherwise than this model.
+
+        Args:
+            module: The module.
+
+        Returns:
+            The parameter's name, and what it is here and there; None where there is none.
+        """
+        there = {n: p.shape for n, p in module.named_parameters() if p.requires_grad}
+        here = dict(zip(self.names, self.shapes, strict=True))
+        differing = sorted(n for n in {**here, **there} if there.get(n) != here.get(n))
+        if not differing:
+            return None
+        name = differing[0]
+        one, other = (
+            str(tuple(has[name])) if name in has else "not trainable or absent"
+            for has in (here, there)
+        )
+        return name, one, other
 
     def layers(self) -> dict[str, nn.Module]:
         """List the layers of this model's own copy of the module.
@@ -320,8 +336,18 @@ def unwrapped(module: nn.Module) -> nn.Module:
     return module
 
 
-def _copied(module: nn.Module) -> nn.Module:
-    """Copy a module, results of earlier calls that it keeps as attributes included."""
+def copied(module: nn.Module) -> nn.Module:
+    """Copy a module, results of earlier calls that it keeps as attributes included.
+
+    Args:
+        module: Any module.
+
+    Returns:
+        The copy.
+
+    Raises:
+        ValueError: If it cannot be copied.
+    """
     # Old-style weight_norm keeps its weight so: a tensor with a history, which torch does not copy.
     kept = {
         id(t): t.detach().clone()

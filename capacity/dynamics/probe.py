@@ -59,7 +59,7 @@ def run_network(flat: FlatModel, theta: Tensor, x: Tensor, where: str) -> Tensor
         again = flat.outputs(theta, x)
         if changed:
             raise ValueError(_of_buffers(flat, theta, x, changed[0]))
-        if drew or not _close(outputs, again):
+        if drew or not close(outputs, again):
             raise ValueError(_of_draws(flat, theta, x))
     return outputs
 
@@ -86,7 +86,7 @@ def check_samples_apart(flat: FlatModel, theta: Tensor, x: Tensor, outputs: Tens
         why = ""
     except Exception as error:
         alone, why = False, f" ({_line(error)})"
-    if alone and _close(outputs[[0, *range(half, len(x))]], apart):
+    if alone and close(outputs[[0, *range(half, len(x))]], apart):
         return
     layer = _first_layer_apart(flat, theta, x)
     raise ValueError(
@@ -184,7 +184,7 @@ def _in_evaluation(flat: FlatModel, still: Callable[[], bool]) -> bool:
 def _draws(flat: FlatModel, theta: Tensor, x: Tensor) -> bool:
     before = _random_states()
     once, again = (flat.outputs(theta, x) for _ in range(2))
-    return not _alike(before, _random_states()) or not _close(once, again)
+    return not _alike(before, _random_states()) or not close(once, again)
 
 
 def _drawing_layer(flat: FlatModel, theta: Tensor, x: Tensor) -> str:
@@ -249,7 +249,7 @@ def _first_layer_apart(flat: FlatModel, theta: Tensor, x: Tensor) -> str:
             for hook in hooks:
                 hook.remove()
     for (name, whole), (_, one) in zip(*seen, strict=False):
-        if len(whole) == len(x) and len(one) == 1 and not _close(whole[:1], one):
+        if len(whole) == len(x) and len(one) == 1 and not close(whole[:1], one):
             return _named(name, flat.layers()[name])
     return ""
 
@@ -258,8 +258,16 @@ def _named(name: str, layer: nn.Module) -> str:
     return f"model layer {name or '(root)'!r} ({type(layer).__name__})"
 
 
-def _close(one: Tensor, other: Tensor) -> bool:
-    """Whether two results agree but for rounding, which batches of other sizes do otherwise."""
+def close(one: Tensor, other: Tensor) -> bool:
+    """Tell whether two results agree but for rounding, which batches of other sizes do otherwise.
+
+    Args:
+        one: A result.
+        other: Another.
+
+    Returns:
+        Whether they do.
+    """
     if one.shape != other.shape:
         return False
     both = torch.isfinite(one) & torch.isfinite(other)

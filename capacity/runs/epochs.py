@@ -11,6 +11,7 @@ from capacity.checks import fits_in_memory
 from capacity.config import Recipe
 from capacity.dynamics.evaluate import Score
 from capacity.dynamics.flat import FlatModel
+from capacity.dynamics.replicas import same_parameters
 from capacity.dynamics.seeds import stream_seed
 from capacity.estimate import from_samples, not_defined
 from capacity.thermo.grams import layer_grams
@@ -96,12 +97,14 @@ def networks(recipe: Recipe, new_model: Callable[[int], nn.Module]) -> list[Flat
         new_model: Builds one from a seed.
 
     Returns:
-        One per replica. More of them than fit into memory are a ValueError.
+        One per replica. More of them than fit into memory, and one that is another architecture
+        than the first, are ValueErrors.
     """
     seeds = (stream_seed(recipe.seed, "init", r) for r in range(recipe.replicas))
     first = FlatModel(new_model(next(seeds)))
     fits_in_memory("replicas", recipe.replicas, recipe.replicas * first.size)
-    return [first, *(FlatModel(new_model(seed)) for seed in seeds)]
+    others = enumerate(seeds, start=1)
+    return [first, *(same_parameters(first, new_model(seed), r) for r, seed in others)]
 
 
 def _mean_and_error(name: str, values: list[Tensor], *, single: bool = False) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from capacity.config import Recipe
 from capacity.dynamics.batches import DataOrder
 from capacity.dynamics.door import fit
 from capacity.dynamics.evaluate import Score, evaluate
+from capacity.dynamics.replicas import check_same_function
 from capacity.dynamics.seeds import stream
 from capacity.dynamics.strategies.contribution import Contribution
 from capacity.dynamics.strategies.registry import Mitigation
@@ -62,6 +63,9 @@ class Execution:
         self._tasks = replace(
             self._tasks, tasks=fit(self._model, self._theta[0], self._tasks.tasks, twice=measured)
         )
+        some = self._tasks[0].train.first(2).x
+        for replica, other in enumerate(models[1:], start=1):
+            check_same_function(self._model, other, some, replica)
         self._mitigation = Mitigation(
             recipe.training.strategy, self._model, Source(recipe.seed, ("strategy",))
         )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import copy
+import inspect
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
@@ -14,10 +14,12 @@ from capacity.checks import one_of, positive_int, resolve_device
 from capacity.config import Training
 from capacity.dynamics.door import fit
 from capacity.dynamics.evaluate import evaluate
-from capacity.dynamics.flat import FlatModel
+from capacity.dynamics.flat import FlatModel, copied
+from capacity.dynamics.replicas import check_same_function, draw_anew, same_parameters
 from capacity.dynamics.seeds import stream_seed
 from capacity.dynamics.updates import Adam, UpdateMap, from_training
 from capacity.notebook import InNotebook
+from capacity.randomness import kept_random_state
 from capacity.tasks.loaders import with_loader_batches
 from capacity.tasks.task import LossFunction, Task
 from capacity.tasks.tensors import as_task
@@ -143,12 +145,13 @@ def epistemic_speed_limit(
             f"training.strategy = {how.strategy.name!r} changes the energy on the way, for which "
             "there is no speed limit here yet; use naive"
         )
-    flat, initial, law, entropy = _ensemble_start(model, replicas, start, seed, where)
     # Only training losses are measured here: nothing is held out.
     listed = list(enumerate(_listed(tasks)))
     chain = [as_task(t, name=f"task {i}", loss=loss, share=0) for i, t in listed]
     how = with_loader_batches(training, chain)
     names = tuple(task.name for task in chain)
+    few = chain[0].train.first(2).x.to(where)
+    flat, initial, law, entropy = _ensemble_start(model, replicas, start, seed, few)
     point = initial(0)
     twice = keeping or log_volume > 0
     chain = list(fit(flat, point, [task.to(where) for task in chain], twice=twice))
@@ -219,62 +222,69 @@ def _ensemble_start(
     replicas: int,
     start: str,
     seed: int,
-    device: torch.device,
+    few: Tensor,
 ) -> tuple[FlatModel, Callable[[int], Tensor], Start, float | None]:
     """The network, the positions of the replicas, their law and its entropy."""
+    device = few.device
+    seeds = [stream_seed(seed, "init", replica) for replica in range(replicas)]
     if isinstance(model, nn.Module):
         flat = FlatModel(model)
         if start == "warm":
             theta = flat.initial().to(device)
             return flat.to(device), lambda _: theta, Start.DELTA, None
-        _check_resets(model)
         entropy = initial_entropy(model)
 
         def drawn(replica: int) -> Tensor:
-            return FlatModel(_reset(model, stream_seed(seed, "init", replica))).initial().to(device)
+            return FlatModel(_reset(model, seeds[replica])).initial().to(device)
 
         return flat.to(device), drawn, Start.COLD, entropy
     law = Start.WARM if start == "warm" else Start.COLD
-    if callable(model):
+    if callable(model) and _takes_number(model):
         build = model
-        made = build(0)
     else:
+        if not isinstance(model, Sequence):
+            raise ValueError(
+                f"model is a {type(model).__name__}; pass a torch.nn.Module, a list of networks, "
+                "one per replica, or a function of the replica's number that builds one"
+            )
         if len(model) != replicas:
             raise ValueError(
                 f"model is a list of {len(model)} networks for replicas = {replicas}; pass one "
                 "network per replica"
             )
-        listed = list(model)
-        build, made = listed.__getitem__, listed[0]
-    flat = FlatModel(made)
+        build = list(model).__getitem__
+
+    def network(replica: int) -> nn.Module:
+        with kept_random_state(seeds[replica]):
+            return build(replica)
+
+    flat = FlatModel(network(0)).to(device)
 
     def built(replica: int) -> Tensor:
-        module = build(replica)
-        flat.check_same(module)
-        return FlatModel(module).initial().to(device)
+        other = same_parameters(flat, network(replica), replica)
+        theta = other.initial().to(device)
+        if replica > 0:  # the first one is run by `fit`
+            check_same_function(flat, other, few, replica)
+        return theta
 
-    return flat.to(device), built, law, None
+    return flat, built, law, None
 
 
-def _check_resets(model: nn.Module) -> None:
-    for name, part in model.named_modules():
-        own = any(p.requires_grad for p in part.parameters(recurse=False))
-        if own and not hasattr(part, "reset_parameters"):
-            raise ValueError(
-                f"model layer {name or '(root)'!r} ({type(part).__name__}) has no "
-                "reset_parameters(), so its initialisation cannot be drawn again; pass a function "
-                "of the replica's number that builds the network, or start='warm'"
-            )
+def _takes_number(function: Callable[..., object]) -> bool:
+    try:
+        inspect.signature(function).bind(0)
+    except TypeError:
+        return False
+    except ValueError:  # one of C's, which does not say
+        return True
+    return True
 
 
 def _reset(model: nn.Module, seed: int) -> nn.Module:
-    """A copy whose layers are initialised anew, without touching the global random state."""
-    made = copy.deepcopy(model).cpu()
-    with torch.random.fork_rng(devices=[]):
-        torch.default_generator.manual_seed(seed)
-        for part in made.modules():
-            if any(p.requires_grad for p in part.parameters(recurse=False)):
-                part.reset_parameters()  # type: ignore[operator]
+    """A copy whose layers are initialised anew."""
+    made = copied(model).cpu()
+    with kept_random_state(seed):
+        draw_anew(made)
     return made
 
 

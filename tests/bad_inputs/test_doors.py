@@ -158,12 +158,16 @@ NETWORKS = {
     "gradient checkpointing": (
         lambda: Checkpointed(6, 2), "cannot be differentiated", "gradient_checkpointing_disable"
     ),
+    "half precision": (
+        lambda: nn.Linear(6, 2).bfloat16(), "dtype torch.bfloat16", "torch.float32", "model.float()"
+    ),
     "a head that masks a class": (masked, "outputs [1]", "constant (-1000)", "adaptation"),
 }  # fmt: skip
 NOT_AT_THE_TRACKER = {
-    "batch norm without statistics", "attention over the batch", "a head that masks a class"
+    "batch norm without statistics", "attention over the batch", "a head that masks a class",
+    "half precision",
 }  # fmt: skip
-"""A step on a batch is a function of theta all the same."""
+"""A step on a batch is a function of theta all the same, in the training's own precision."""
 
 
 @pytest.mark.parametrize("door", DOORS)
