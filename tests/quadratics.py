@@ -1,7 +1,7 @@
 """Quadratic tasks L_X = 1/2 (theta - x)' H_X (theta - x), whose every quantity is known.
 
 Linear regression with the half-MSE loss and full batches is such a task: H = X'X/n, and the
-targets put the minimum where we like. (Closed forms: theory, section 6.)
+targets put the minimum where we like. (Closed forms: theory.md#quadratic-tasks.)
 """
 
 from __future__ import annotations

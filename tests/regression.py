@@ -1,4 +1,4 @@
-"""Linear regressions learned one after the other, whose forgetting is known (theory, section 6)."""
+"""Linear regressions learned in turn, whose forgetting is known (theory.md#closed-forms)."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
 """R_A(t), literal form: the log-volume of task-preserving directions that are still accessible.
 
 R_A(t) = 1/2 log det(1 + eps^-2 J_t' P_A J_t) in nats; divided by 1/2 log(1 + eps^-2) it counts
-directions: an isometry onto k preserving directions gives exactly k (theory, section 3; ours, [II]
-gives words only).
+directions: an isometry onto k preserving directions gives exactly k (theory.md#compatible-capacity;
+ours, [II] gives words only).
 
 log det(1 + eps^-2 J' P J) = log det(1 + eps^-2 (P J)(P J)') on the range of P, whose dimension is
 known. There one block Krylov space of J'P gives the trace at every eps: Gauss quadrature from above

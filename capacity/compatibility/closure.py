@@ -1,7 +1,7 @@
 """Critical-period closure: when the capacity for the next task falls below its need.
 
 Along the training of the old tasks, capacity for the task to come and its need are measured at some
-checkpoints (theory, section 3). What is measured is up to the caller, since the literal form hardly
+checkpoints (theory.md#closure). What is measured is up to the caller, since the literal form hardly
 ever closes: any function of theta that gives two estimates in one unit will do.
 """
 

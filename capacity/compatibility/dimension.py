@@ -1,10 +1,10 @@
 """m_B, literal form: how many dimensions the new task needs inside the preserving space.
 
 The stable rank |P_A H_B P_A|_F^2 / |P_A H_B P_A|_2^2 of task B's Hessian on the directions that
-keep task A, and beside it the intrinsic dimension tr / |.|_2 (theory, section 3; [II] gives words
-only). The intrinsic dimension belongs to positive matrices; at theta_A the Hessian of a task that
-was not learned yet is none, so the trace is that of |P_A H_B P_A|, and the share of the negative
-curvature in it is reported.
+keep task A, and beside it the intrinsic dimension tr / |.|_2 (theory.md#task-dimension; [II] gives
+words only). The intrinsic dimension belongs to positive matrices; at theta_A the Hessian of a task
+that was not learned yet is none, so the trace is that of |P_A H_B P_A|, and the share of the
+negative curvature in it is reported.
 """
 
 from __future__ import annotations

@@ -39,9 +39,9 @@ def compatible_capacity(
     """Measure the room that old tasks leave in a network: the compatible capacity R_A(t).
 
     R_A(t) = 1/2 log det(1 + eps^-2 J' P_A J): how many directions keep the old tasks (P_A) and are
-    still reached by training (J); theory, section 3. Old tasks that are not learned yet (their
-    gradient is large) are said in a warning, since "keeping" them is then a first-order matter. The
-    model is not changed.
+    still reached by training (J); theory.md#compatible-capacity. Old tasks that are not learned yet
+    (their gradient is large) are said in a warning, since "keeping" them is then a first-order
+    matter. The model is not changed.
 
     Args:
         model: The network as it is after the old tasks; only `requires_grad` parameters count.
@@ -143,7 +143,7 @@ def task_dimension(
     """Measure how many dimensions a new task needs of the room that old tasks leave: m_B.
 
     m_B is the stable rank of the new task's Hessian on the directions that keep the old tasks
-    (theory, section 3). Arguments and errors are those of `compatible_capacity`.
+    (theory.md#task-dimension). Arguments and errors are those of `compatible_capacity`.
 
     Args:
         model: The network as it is after the old tasks.

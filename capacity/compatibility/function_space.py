@@ -2,7 +2,7 @@
 
 Phi_B are B's feature rows, K_B = Phi_B Phi_B', r the residual at theta_A, and G_A = Phi_A' Phi_A
 the old tasks' curvature, the loss metric and sample weights being part of the rows Phi_A. What B
-can do without disturbing A goes through K_{B|A} = Phi_B M Phi_B' (theory, section 3) with
+can do without disturbing A goes through K_{B|A} = Phi_B M Phi_B' (theory.md#restricted-kernel) with
 
 - M = P_A, the projector on directions whose curvature G_A is at most a threshold (`hard`);
 - M = (1 + s G_A)^-1, which costs a displacement by what it does to A (`soft`);

@@ -1,4 +1,4 @@
-"""Gradient flow of the linearised network on a task, in function space (theory, section 4).
+"""Gradient flow of the linearised network on a task, in function space (theory.md#gradient-flow).
 
 Linearise at theta_A. Gradient flow on B's mean loss over n samples moves theta by Phi_B' a / n and
 any outputs g by K_gB a / n, where the dual variable a(t) = int_0^t r dt (n, C) gathers B's

@@ -1,8 +1,8 @@
 """A task's loss as a function of the network's outputs: residuals and the metric H_out.
 
-Function space is where capacity is bounded by data, not by P (theory, section 3). At outputs f the
-loss of a sample has the gradient -r, its residual, and the Hessian H_out, the metric that says
-which changes of f the loss notices: r = onehot(y) - softmax(f) and H_out = diag(p) - p p' for
+Function space is where capacity is bounded by data, not by P (theory.md#function-space). At outputs
+f the loss of a sample has the gradient -r, its residual, and the Hessian H_out, the metric that
+says which changes of f the loss notices: r = onehot(y) - softmax(f) and H_out = diag(p) - p p' for
 cross-entropy, r = y - f and H_out = 1 for the half squared error.
 """
 

@@ -24,7 +24,7 @@ _EXACT = Estimate(value=0.0)
 
 @dataclass(frozen=True, kw_only=True)
 class Preserving:
-    """The projector on directions that keep the old tasks (theory, section 3; ours).
+    """The projector on directions that keep the old tasks (theory.md#preserving-directions; ours).
 
     A direction of curvature lambda is preserving for a task if lambda d^2 / 2 <= a, with a the
     task's own allowance. P_A = I - U' U with the rows of U an orthonormal basis of the span of all

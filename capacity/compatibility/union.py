@@ -1,7 +1,8 @@
 """What several old tasks remove together: the span of what each of them removes.
 
-Each task keeps its own allowance (theory, section 3), so a direction is preserving only where it is
-for every task. Averaging the tasks' curvatures instead would let each of them vanish among many.
+Each task keeps its own allowance (theory.md#several-old-tasks), so a direction is preserving only
+where it is for every task. Averaging the tasks' curvatures instead would let each of them vanish
+among many.
 """
 
 from __future__ import annotations

@@ -22,9 +22,10 @@ _INNER_DROPOUT = (nn.MultiheadAttention, nn.RNNBase)
 class FlatModel:
     """A module seen as a pure function of its trainable parameters, flattened.
 
-    theta lists the parameters with `requires_grad`, in `named_parameters` order (theory, section
-    1); everything else (frozen parameters, buffers) is held fixed. The module itself is copied and
-    never changed. Nor are inputs: a module that writes into its input is given a copy.
+    theta lists the parameters with `requires_grad`, in `named_parameters` order
+    (theory.md#parameters); everything else (frozen parameters, buffers) is held fixed. The module
+    itself is copied and never changed. Nor are inputs: a module that writes into its input is given
+    a copy.
 
     Attributes:
         names: Parameter names, in order.

@@ -14,7 +14,7 @@ follows for long.
 
 The constants below were chosen on pairs of tasks that no score is given for: those of
 `benchmarks/forecast/engine_check.py`, and the development half of the scored grid. The method is
-this project's own; learning time as in theory, section 4.
+this project's own; learning time as in theory.md#learning-time.
 """
 
 from __future__ import annotations

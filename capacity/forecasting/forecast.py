@@ -127,8 +127,8 @@ def forecast(
 
     A copy of the network goes through a compressed training of the new task (`engine`); without a
     budget the network is linearised where it stands and the new task's own training is simulated on
-    the linearisation, once for each of several data orders (theory, section 4). The model is not
-    changed.
+    the linearisation, once for each of several data orders (theory.md#linearised-training). The
+    model is not changed.
 
     Args:
         model: The network as it is after the old task; only `requires_grad` parameters count.

@@ -1,4 +1,4 @@
-"""Simulated training of the linearised model (theory, section 4).
+"""Simulated training of the linearised model (theory.md#linearised-training).
 
 At theta_A the network is replaced by f(theta_A) + Phi delta, Phi = d f / d theta, and B's own
 training (its loss, optimiser, schedule, batch size, number of steps, and its strategy against

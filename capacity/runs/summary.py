@@ -47,7 +47,7 @@ def matrix(scores: Matrix, n_tasks: int) -> dict[str, Any]:
 
 
 def forgetting(scores: Matrix, *, sign: int) -> dict[str, NDArray[np.float64]]:
-    """Compute both forgettings of every earlier task, per replica (theory, section 1).
+    """Compute both forgettings of every earlier task, per replica (theory.md#forgetting).
 
     Args:
         scores: Scores (learned tasks, tasks, replicas).

@@ -1,8 +1,8 @@
 """The action of a path, summed over the steps that were actually taken: the package's one meter.
 
 W2 of a delta distribution is exact, so that T sum |d theta_k|^2/dt_k >= |theta_T - theta_0|^2 holds
-for *every* discrete path (Cauchy-Schwarz; theory, section 5). It cannot fail, so it tells nothing
-of the learning: it checks the meter, and the product asserts it.
+for *every* discrete path (Cauchy-Schwarz; theory.md#path-identity). It cannot fail, so it tells
+nothing of the learning: it checks the meter, and the product asserts it.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Sigma, what the transport of an ensemble cost, by every route that its dynamics has.
 
-Sigma = int E|v|^2 dt = F_0 - F_T + work, so that T Sigma >= W2^2 (theory, section 5). No route is
+Sigma = int E|v|^2 dt = F_0 - F_T + work, so that T Sigma >= W2^2 (theory.md#sigma). No route is
 good for all dynamics; where one is not defined, its estimate says so and names what to read.
 """
 

@@ -1,8 +1,8 @@
 """Entropy of an ensemble, bounded from above by that of Gaussians with the same variances.
 
 A k-nearest-neighbour estimate is off by 0.3 nats per dimension at P = 1000, and a shrunk covariance
-is worse than a diagonal one (theory, section 5). The diagonal Gaussian is an upper bound whatever
-the law is, so a cost of transport that is made of it is an upper bound, too.
+is worse than a diagonal one (theory.md#entropy-bound). The diagonal Gaussian is an upper bound
+whatever the law is, so a cost of transport that is made of it is an upper bound, too.
 """
 
 from __future__ import annotations

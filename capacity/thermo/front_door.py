@@ -86,8 +86,8 @@ def epistemic_speed_limit(
     """Train an ensemble of a network on one task or several; what did it cost over the least?
 
     Every replica has its own initialisation, data order and noise. Sigma and W2^2 come with
-    intervals; a violation is called only where both sides are known well enough (theory, section
-    5). The model is not changed.
+    intervals; a violation is called only where both sides are known well enough
+    (theory.md#speed-limit-verdict). The model is not changed.
 
     Args:
         model: A network, whose layers' own initialisation is drawn anew for every replica (or which

@@ -1,10 +1,10 @@
 """Gram matrices of an ensemble's displacement, per layer, streamed over blocks of coordinates.
 
 For N replicas, the rows [theta_0 - mean theta_0; theta_t - theta_0] of each layer have a 2N x 2N
-matrix of inner products. It carries everything that W2 between the two ensembles needs (theory,
-section 5): path coupling, assignment, trace bounds, the U-statistic, and each of them without any
-one replica. It is taken in float64 of displacements, never of raw weights, whose large common part
-eats the digits.
+matrix of inner products. It carries everything that W2 between the two ensembles needs
+(theory.md#wasserstein-bounds): path coupling, assignment, trace bounds, the U-statistic, and each
+of them without any one replica. It is taken in float64 of displacements, never of raw weights,
+whose large common part eats the digits.
 """
 
 from __future__ import annotations

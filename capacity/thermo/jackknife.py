@@ -1,7 +1,7 @@
 """Delete-1 jackknife: the interval of anything that can be computed without one replica.
 
 With Student t quantiles it covers 97-100 % at nominal 95 % for the figures of this package, where a
-naive bootstrap of a U-statistic covers next to nothing (theory, section 5).
+naive bootstrap of a U-statistic covers next to nothing (theory.md#jackknife).
 """
 
 from __future__ import annotations

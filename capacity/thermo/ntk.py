@@ -3,7 +3,7 @@
 At theta the network is linearised; its outputs then relax mode by mode of the kernel Theta =
 Phi Phi', Phi = d f / d theta, and the residue Delta = f - y says how much there is to learn along
 each mode. Predicted displacement, loss drop, length and inefficiency ([S] eqs. 12-16, with the 1/2
-that its (13) and (14) lack; theory, section 6) stand beside what training then did. [S] is
+that its (13) and (14) lack; theory.md#kernel-regime) stand beside what training then did. [S] is
 Seroussi, Alemi, Helias and Ringel, arXiv 2307.14653.
 
 The mean loss L = |f - y|^2/(2n) has the kernel Theta/n and the residue Delta/sqrt(n); those are the

@@ -133,7 +133,7 @@ class LogDetMeter:
 
     One Hessian product per step: -lr z'Hz - lr^2 |Hz|^2/2, whose error is of third order in lr
     times curvature. Two or more: stochastic Lanczos quadrature, which also holds where a step folds
-    (theory, section 2).
+    (theory.md#log-volume).
 
     Args:
         nodes: Hessian products per step and replica.

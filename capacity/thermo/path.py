@@ -1,8 +1,8 @@
 """What the path of training cost: action, length, speed limit and inefficiency of every replica.
 
 One replica is a delta distribution, for which W2 is exact: W2^2 = |theta_T - theta_0|^2. The
-Epistemic Speed Limit T Sigma >= W2^2 (theory, section 5) then holds for *any* discrete path with
-Sigma = sum |d theta_k|^2 / dt_k, by Cauchy-Schwarz; `PathObserver` asserts it at the end.
+Epistemic Speed Limit T Sigma >= W2^2 (theory.md#path-identity) then holds for *any* discrete path
+with Sigma = sum |d theta_k|^2 / dt_k, by Cauchy-Schwarz; `PathObserver` asserts it at the end.
 """
 
 from __future__ import annotations

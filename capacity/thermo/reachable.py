@@ -1,11 +1,11 @@
 """The reachable set: what a dissipation budget allows, and whether the next task lies inside it.
 
 The speed limit T Sigma >= W2^2 leaves the ball W2 <= sqrt(T (F_0 - F_1)) around the present law of
-theta (theory, sections 5 and 7). The cheapest displacement that makes the linearised network
+theta (theory.md#reachable-set). The cheapest displacement that makes the linearised network
 produce the outputs the new task asks for, of residual r, has the squared length r' K^+ r; the
-cheapest one that keeps the old tasks has K_{B|A} for the kernel K_B (theory, section 3; ours).
-Outside the ball a solution cannot be reached within the time and the budget; inside it the speed
-limit does not forbid it, which is no promise that training finds it.
+cheapest one that keeps the old tasks has K_{B|A} for the kernel K_B (theory.md#transport-cost;
+ours). Outside the ball a solution cannot be reached within the time and the budget; inside it the
+speed limit does not forbid it, which is no promise that training finds it.
 
 Every replica is a point of its own, for which W2 is the length of its displacement.
 """

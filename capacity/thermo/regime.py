@@ -3,7 +3,7 @@
 For gradient flow the loss falls by the action of the path, so that T dL/|d theta|^2 is the
 inefficiency ([S] eq. 12). Steps of finite length differ by O(lr times curvature), minibatch noise
 is in the path alone, and beyond the edge of stability the two have nothing to do with each other:
-the loss may even rise, where no path costs less than nothing (theory, section 5).
+the loss may even rise, where no path costs less than nothing (theory.md#loss-drop-ratio).
 """
 
 from __future__ import annotations

@@ -35,8 +35,8 @@ class OldTask:
         lost_share: That rise over the Sigma that was spent on learning the old task: the part of
             the investment that the new task wrote off.
         keeping: The cheapest way to learn the new task, free and keeping the old one, with the
-            transport cost C and the extra Sigma that not forgetting costs at least (theory,
-            sections 3 and 5); None if it was not asked for.
+            transport cost C and the extra Sigma that not forgetting costs at least
+            (theory.md#transport-cost); None if it was not asked for.
     """
 
     old: str

@@ -1,4 +1,4 @@
-"""The Epistemic Speed Limit T Sigma >= W2^2, judged on a measured ensemble (theory, section 5)."""
+"""The Epistemic Speed Limit T Sigma >= W2^2 of an ensemble, judged (theory.md#speed-limit)."""
 
 from __future__ import annotations
 

@@ -1,9 +1,10 @@
 """W2^2 between where an ensemble was and where it is, from below and from above.
 
-With N samples in P dimensions the distance itself is out of reach; its two sides are not (theory,
-section 5). From above: the coupling that the paths themselves are. From below: the trace bound of
-Gelbrich, per block of theta, with the unbiased square of the mean displacement. Assignment across
-samples, Bures distances of sample covariances and Sinkhorn divergences lie on neither side.
+With N samples in P dimensions the distance itself is out of reach; its two sides are not
+(theory.md#wasserstein-bounds). From above: the coupling that the paths themselves are. From below:
+the trace bound of Gelbrich, per block of theta, with the unbiased square of the mean displacement.
+Assignment across samples, Bures distances of sample covariances and Sinkhorn divergences lie on
+neither side.
 """
 
 from __future__ import annotations
@@ -144,7 +145,8 @@ def assignment(grams: LayerGrams) -> Estimate:
     """Exact assignment of the end's samples to the start's, for comparison only.
 
     Its mean is at least W2^2, and far above it in many dimensions: 20 times at P = 1e5 with N = 100
-    (theory, section 5). On the same replicas it is at most the path coupling. No verdict reads it.
+    (theory.md#wasserstein-bounds). On the same replicas it is at most the path coupling. No verdict
+    reads it.
 
     Args:
         grams: Gram matrices.

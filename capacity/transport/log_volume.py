@@ -1,4 +1,4 @@
-"""log|det J_t|, accumulated step by step (theory, section 2).
+"""log|det J_t|, accumulated step by step (theory.md#log-volume).
 
 Never from a composed J, whose smallest singular values are lost to rounding: for SGD and Langevin
 dynamics, whose steps are symmetric, log|det J_t| = sum_k log|det(1 - lr (H_k + decay))|, each term

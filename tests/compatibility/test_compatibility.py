@@ -1,4 +1,4 @@
-"""R_A, m_B and the literal criterion against closed forms (theory, sections 3 and 6)."""
+"""R_A, m_B and the literal criterion against closed forms (theory.md#closed-forms)."""
 
 from __future__ import annotations
 

@@ -69,7 +69,8 @@ def test_a_task_that_pulls_the_same_way_moves_much_and_loses_nothing(head):
 
 
 def test_squared_error_has_a_closed_form(float64):
-    # theta moves by X'K^-1 (1 - e^{-tK/n}) r; the loss of A is quadratic in it (B5 of theory 4).
+    # theta moves by X'K^-1 (1 - e^{-tK/n}) r; the loss of A is quadratic in it: B5 of
+    # theory.md#predictors.
     x_a, x_b, w = torch.randn(4, 9), torch.randn(5, 9), torch.randn(9)
     old = regression_task("A", x_a, torch.randn(4))
     new = regression_task("B", x_b, torch.randn(5))

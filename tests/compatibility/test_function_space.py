@@ -311,7 +311,7 @@ def test_realisable_regression_forgets_what_the_projections_say(float64):
 
 
 def test_gaussian_features_by_monte_carlo(float64):
-    # E |w_t - w_i*|^2 after t minimum-norm tasks (Lin): theory, section 6.
+    # E |w_t - w_i*|^2 after t minimum-norm tasks (Lin): theory.md#minimum-norm-regression.
     p, n, noise, runs = 40, 8, 0.3, 150
     solutions = torch.randn(3, p)
     errors = torch.zeros(runs, 3)

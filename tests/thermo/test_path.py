@@ -1,4 +1,4 @@
-"""Path costs against the closed forms of gradient descent and gradient flow (theory, section 6)."""
+"""Path costs against closed forms of gradient descent and flow (theory.md#closed-forms)."""
 
 from __future__ import annotations
 

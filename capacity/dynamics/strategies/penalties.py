@@ -1,4 +1,4 @@
-"""Penalties on leaving the old weights: quadratics in delta theta (theory, section 4)."""
+"""Penalties on leaving the old weights: quadratics in delta theta (theory.md#strategies)."""
 
 from __future__ import annotations
 

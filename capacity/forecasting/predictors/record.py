@@ -194,7 +194,7 @@ class Predictor:
 
     Attributes:
         name: Its key in the registry.
-        code: Its number in the theory (section 4), or empty.
+        code: Its number in theory.md#predictors, or empty.
         title: For people, in a few words.
         source: Where it comes from.
         of: The computation, for one replica.

@@ -28,7 +28,7 @@ _LIST = (
     Predictor(
         name="linearized",
         title="linearised training",
-        source="theory, section 4",
+        source="theory.md#linearised-training",
         of=trained.linearized,
         in_units=_both,
     ),
@@ -124,13 +124,13 @@ _LIST = (
     Predictor(
         name="capacity_alone",
         title="control: R_A alone",
-        source="theory, section 3; arXiv 2602.07950",
+        source="theory.md#compatible-capacity; arXiv 2602.07950",
         of=controls.capacity_alone,
     ),
     Predictor(
         name="dimension_alone",
         title="control: m_B alone",
-        source="theory, section 3; arXiv 2602.07950",
+        source="theory.md#task-dimension; arXiv 2602.07950",
         of=controls.dimension_alone,
     ),
     Predictor(
