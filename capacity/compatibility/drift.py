@@ -244,6 +244,7 @@ def _per_sample(part: _Old, moved: Tensor) -> dict[str, Tensor]:
     after = part.f + moved
     if part.task.classifies:
         lost = (part.f.argmax(1) == y).double() - (after.argmax(1) == y).double()
+        lost = lost[part.task.counted(y)]
     else:
         lost = torch.zeros(len(y), dtype=torch.float64, device=moved.device)
     curved = torch.einsum("nc,ncd,nd->n", moved, metric(part.task, part.f, y), moved)

@@ -19,7 +19,8 @@ from capacity.dynamics.probe import (
     run_network,
 )
 from capacity.randomness import kept_random_state
-from capacity.tasks.losses import fit_batch_loss, fit_loss, name_of, telling_rows
+from capacity.tasks.loss_kinds import fit_batch_loss, fit_loss, telling_rows
+from capacity.tasks.losses import name_of
 from capacity.tasks.task import LossFunction, Split, Task
 
 _SAMPLES = 8
@@ -138,8 +139,8 @@ def _check_masked(flat: FlatModel, theta: Tensor, task: Task, few: Split, output
     """Refuse a head whose outputs for the task's labels are constants that nothing moves."""
     if not task.classifies or outputs.dim() != 2 or len(few) < 2:
         return
-    labels = few.y.unique()
-    labels = labels[labels >= 0]
+    labels = torch.cat([task.train.y, task.test.y]).to(few.y.device).unique()
+    labels = labels[task.counted(labels)]
     read = task.select(outputs)[:, labels]
     constant = (read == read[:1]).all(0)
     if not bool(constant.any()):

@@ -116,9 +116,9 @@ def _targets(test: Split) -> Tensor:
     return test.y.double() if test.y.is_floating_point() else test.y
 
 
-def _right(f: Tensor, y: Tensor) -> Tensor:
-    """Whether each sample's largest output is its target; ignored ones, below 0, left out."""
-    known = y >= 0
+def _right(task: Task, f: Tensor, y: Tensor) -> Tensor:
+    """Whether each sample's largest output is its target; those that do not count are left out."""
+    known = task.counted(y)
     return (f.argmax(-1)[known] == y[known]).double()
 
 
@@ -152,6 +152,6 @@ def _reading(outputs: list[Tensor], task: Task, test: Split, beyond: str) -> Rea
     if not task.classifies:
         nothing = not_defined("Accuracy is not defined without a class per sample; read the loss.")
         return Reading(drop=nothing, rise=rise, accuracy=nothing, loss=end)
-    accuracy, _ = both(lambda f, y: _right(f, y))
-    _, drop = both(lambda f, y: 1 - _right(f, y))
+    accuracy, _ = both(lambda f, y: _right(task, f, y))
+    _, drop = both(lambda f, y: 1 - _right(task, f, y))
     return Reading(drop=drop, rise=rise, accuracy=accuracy, loss=end)

@@ -90,6 +90,8 @@ class Task(InNotebook):
             this package do with data that come without a test split.
         batch_size: Batch size of the loader that the training samples came from; None where they
             came from elsewhere.
+        ignored: Labels, not negative, whose samples the loss leaves out, as every door finds them
+            (`ignore_index` of a class); accuracy leaves them out, too.
     """
 
     name: str
@@ -100,6 +102,7 @@ class Task(InNotebook):
     classes: tuple[int, ...] = field(default=())
     held_out: bool = False
     batch_size: int | None = None
+    ignored: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
         if isinstance(self.loss, str):
@@ -172,15 +175,30 @@ class Task(InNotebook):
 
         Args:
             outputs: All model outputs (n, n_outputs).
-            targets: Class indices (n,); samples with a negative one are not counted.
+            targets: Class indices (n,).
 
         Returns:
-            A scalar in [0, 1]; NaN where accuracy is not defined (regression).
+            A scalar in [0, 1], over the samples that count (see `counted`); NaN where accuracy is
+            not defined (regression).
         """
         if not self.classifies:
             return outputs.new_full((), torch.nan)
-        right = (self.select(outputs).argmax(-1) == targets).to(outputs.dtype)
-        return right.sum() / (targets >= 0).sum()
+        right = (self.select(outputs).argmax(-1) == targets) & self.counted(targets)
+        return right.sum().to(outputs.dtype) / self.counted(targets).sum()
+
+    def counted(self, targets: Tensor) -> Tensor:
+        """Tell which samples a classification counts: those that its loss does not ignore.
+
+        Args:
+            targets: Class indices (n,).
+
+        Returns:
+            Whether the index is neither negative nor among `ignored` (n,).
+        """
+        known = targets >= 0
+        for label in self.ignored:
+            known = known & (targets != label)
+        return known
 
     def check_outputs(self, n_outputs: int) -> None:
         """Check that the model has the outputs that this task needs.

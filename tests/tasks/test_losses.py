@@ -230,3 +230,145 @@ def test_the_labels_of_a_single_logit_are_taken_as_floats():
     made = capacity.forecast(model, old=(x, y.float()), new=(-x, y.float()), loss=loss)
     assert made.new_loss.value > 0
     assert made.accuracy_drop.value is None
+
+
+RARE, CLASSES = 37, 100
+
+
+def rare_weight(f, y):
+    weight = torch.ones(CLASSES).index_fill_(0, torch.tensor([RARE]), 50.0)
+    return functional.cross_entropy(f, y, weight=weight.to(f))
+
+
+def rare_pull(f, y):
+    """Couples the samples of a batch where the rare label is."""
+    rare = (y == RARE).to(f.dtype)
+    return functional.cross_entropy(f, y) + (rare * f[:, 0]).sum() ** 2
+
+
+def rare_case(loss, rare=RARE):
+    torch.manual_seed(0)
+    flat, theta = FlatModel(nn.Linear(5, CLASSES)), torch.randn(6 * CLASSES)
+    y = torch.cat([torch.arange(CLASSES), torch.arange(400) % 20])
+    y[RARE] = rare
+    (task,) = fit(flat, theta, [as_task((torch.randn(500, 5), y), loss=loss, share=0)])
+    return task, flat.outputs(theta, task.train.x).double()
+
+
+def test_a_weight_that_a_rare_class_alone_has_is_seen():
+    task, outputs = rare_case(rare_weight)
+    assert isinstance(task.loss, FittedLoss)
+    truth = rare_weight(outputs, task.train.y)
+    seen = sample_losses(task, outputs, task.train.y)
+    torch.testing.assert_close(seen.mean(), truth)
+    even = functional.cross_entropy(outputs, task.train.y)
+    assert abs(float(truth - even)) > 0.02 * float(even)
+    # Without the class in the data the loss is a plain mean.
+    assert rare_case(rare_weight, rare=36)[0].loss is rare_weight
+
+
+def test_a_coupling_at_a_rare_class_alone_is_refused():
+    with pytest.raises(ValueError, match="couples the samples of a batch"):
+        rare_case(rare_pull)
+
+
+def test_a_masked_output_of_a_rare_class_is_refused():
+    mask = torch.arange(CLASSES) != RARE
+
+    class Masked(nn.Linear):
+        def forward(self, x):
+            return torch.where(mask, super().forward(x), -1000.0)
+
+    flat = FlatModel(Masked(5, CLASSES))
+    y = torch.cat([torch.arange(CLASSES), torch.arange(400) % 20])
+    with pytest.raises(ValueError, match=rf"outputs \[{RARE}\] for labels .* are constant"):
+        fit(flat, flat.initial(), [as_task((torch.randn(500, 5), y), share=0)])
+
+
+def test_a_token_that_alone_has_a_weight_is_seen():
+    torch.manual_seed(0)
+    weight = torch.ones(40).index_fill_(0, torch.tensor([29]), 30.0)
+
+    def loss(f, y):
+        return functional.cross_entropy(f.flatten(0, 1), y.flatten(), weight=weight.to(f))
+
+    class Vocabulary(nn.Linear):
+        def forward(self, x):
+            return super().forward(x).unflatten(1, (2, 40))
+
+    y = torch.randint(29, (200, 2))
+    y[:40] = torch.arange(40)[:, None]
+    flat = FlatModel(Vocabulary(5, 80))
+    (task,) = fit(flat, flat.initial(), [as_task((torch.randn(200, 5), y), loss=loss, share=0)])
+    assert isinstance(task.loss, FittedLoss)
+    assert task.loss.reference is not None
+
+
+def classes_of_three(ignored, n=240):
+    """Three classes, of which the network is right on two and wrong on the third."""
+    x = torch.randn(n, 3, generator=torch.Generator().manual_seed(3))
+    y = x.argmax(1)
+    shown = torch.where(y == 2, torch.tensor(ignored), y)
+    return x, shown
+
+
+@pytest.mark.parametrize("ignored", [2, -100])
+def test_accuracy_leaves_out_the_rows_that_the_loss_ignores(ignored, tmp_path):
+    x, y = classes_of_three(ignored)
+    loss = nn.CrossEntropyLoss(ignore_index=ignored)
+    model = nn.Linear(3, 3)
+    with torch.no_grad():
+        model.weight.copy_(4 * torch.eye(3)[[0, 1, 1]])  # never says 2
+        model.bias.copy_(torch.tensor([0.0, 0.0, -50.0]))
+    flat = FlatModel(model)
+    (task,) = fit(flat, flat.initial(), [as_task((x, y), loss=loss, share=0)])
+    outputs = flat.outputs(flat.initial(), x).double()
+    kept = y != ignored
+    truth = (outputs.argmax(1) == y)[kept].double().mean()
+    assert float(task.accuracy_of(outputs, y)) == pytest.approx(float(truth))
+    assert task.ignored == ((2,) if ignored == 2 else ())
+    torch.testing.assert_close(loss(outputs, y), functional.cross_entropy(outputs[kept], y[kept]))
+
+    pairs = ((x[:120], y[:120]), (x[120:], y[120:]))
+    right = (model(pairs[1][0]).argmax(1) == pairs[1][1])[kept[120:]].double().mean().item()
+    plan = capacity.Training(lr=1e-6, epochs=1, batch_size=120)
+    earlier = ((pairs[0][0] + 1, pairs[0][1]), pairs[1])
+    made = capacity.forecast(
+        model, old=earlier, new=pairs, training=plan, loss=loss, budget=None, orders=2
+    )
+    assert made.new_accuracy.value == pytest.approx(right)
+    measured = capacity.run(
+        [pairs], model=model, training=plan, loss=loss, replicas=1, quiet=True,
+        out=tmp_path / "run",
+        measure=capacity.Measure(
+            forecast=False, transport=False, capacity=False, closure_points=0, verdicts=False
+        ),
+    )  # fmt: skip
+    assert measured.result["final"]["accuracy"]["value"] == pytest.approx(right)
+
+
+@pytest.mark.parametrize("ignored", [2, -100])
+def test_the_predicted_drop_of_a_verdict_is_of_the_rows_that_count(ignored):
+    x, y = classes_of_three(ignored)
+    kept = y != ignored
+    torch.manual_seed(1)
+    model = nn.Linear(3, 3)
+    with torch.no_grad():
+        model.weight.copy_(2 * torch.eye(3))
+    new = (x, torch.where(kept, 1 - y.clamp(max=1), y))
+    plan = capacity.Training(lr=0.3, epochs=20, batch_size=240)
+    drops = []
+    for rows, loss in ((slice(None), nn.CrossEntropyLoss(ignore_index=ignored)), (kept, None)):
+        some = [(a[rows], b[rows]) for a, b in ((x, y), new)]
+        made = capacity.verdict(
+            model,
+            old=(some[0], some[0]),
+            new=(some[1], some[1]),
+            training=plan,
+            samples=240,
+            tolerance=0.05,
+            **({} if loss is None else {"loss": loss}),
+        )
+        drops.append(made.directional.value.value)
+    assert drops[0] == pytest.approx(drops[1], abs=0.02)
+    assert drops[1] > 0.3
