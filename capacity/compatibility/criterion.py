@@ -171,7 +171,6 @@ def assess_transition(
         displacement = kernels.displacement(alpha) if moved is None else moved
         if not displacement > _LEAST_DISPLACEMENT:
             displacement, spoiled = _LEAST_DISPLACEMENT, spoiled or _UNMOVED
-    threshold = 2 * tolerance / displacement**2
     thresholds = [2 * a / displacement**2 for a in allowances]
 
     measured = room(
@@ -212,7 +211,7 @@ def assess_transition(
         displacement=displacement,
         time=time,
         warnings=_warnings(
-            kernels, threshold, tolerance, removed, training,
+            kernels, thresholds, allowances, removed, training,
             flow=time is not None, convergence=convergence,
         ),
         source=SOURCE,
@@ -242,8 +241,8 @@ def _spoiled(value: Estimate, by: Estimate | None) -> Estimate:
 
 def _warnings(
     kernels: TransitionKernels,
-    threshold: float,
-    tolerance: float,
+    thresholds: list[float],
+    allowances: list[float],
     removed: int,
     training: Training,
     *,
@@ -257,7 +256,7 @@ def _warnings(
         )
     # One quantity has one reader: what was measured already is not measured again otherwise.
     if convergence is None:
-        convergence = kernels.convergence(threshold, tolerance)
+        convergence = kernels.convergence(thresholds, allowances)
     if convergence.note:
         made.append(convergence.note)
     if removed >= kernels.size:

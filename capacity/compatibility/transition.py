@@ -21,7 +21,7 @@ from capacity.compatibility.preserving import (
 from capacity.compatibility.sensitivity import FACTORS, SensitivityRow, sensitivity
 from capacity.compatibility.union import shared_projectors
 from capacity.config import Measure
-from capacity.curvature.operators import average, ggn, hessian, loss_gradient
+from capacity.curvature.operators import ggn, hessian, loss_gradient
 from capacity.dynamics.flat import FlatModel
 from capacity.estimate import Z90
 from capacity.notebook import InNotebook
@@ -242,7 +242,7 @@ def assess(
         capacity=capacity,
         dimension=dimension,
         literal=literal,
-        convergence=convergence(average(curvatures), torch.stack(gradients).mean(0), preserving),
+        convergence=convergence(curvatures, gradients, preserving, [task.name for task in old]),
         sensitivity=tuple(table),
         plasticity=plasticity(model, theta, old[-1] if new is None else new),
         parameters=len(theta),

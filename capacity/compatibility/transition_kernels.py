@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from capacity.checks import positive_float
-from capacity.compatibility.convergence import Convergence
+from capacity.compatibility.convergence import Convergence, furthest
 from capacity.compatibility.function_space import (
     curvatures,
     jackknife,
@@ -47,7 +47,6 @@ class TransitionKernels:
         old: K_A (m_A, m_A), float64.
         cross: K_AB (m_A, m_B), float64.
         residual: B's residual (m_B,).
-        gradient: Gradient of the old tasks' mean loss on the same samples (P,).
         sketched: Whether B has more outputs than combinations were kept.
     """
 
@@ -94,11 +93,11 @@ class TransitionKernels:
         parts = [curved(task, split) for task, split in zip(old, splits, strict=True)]
         self._counts = [part.count for part in parts]
         self._old_rows = Stacked(parts)
-        gradients = [
+        self._parts, self._names = parts, [task.name for task in old]
+        self._gradients = [
             loss_gradient(model, task, theta, split)
             for task, split in zip(old, splits, strict=True)
         ]
-        self.gradient = torch.stack(gradients).mean(0)
 
         split = new.train.first(samples)
         self.count = len(split)
@@ -207,25 +206,32 @@ class TransitionKernels:
         dual = torch.linalg.solve(self.new + ridge, self.residual)
         return math.sqrt(max(float(dual @ self.new @ dual), 0.0))
 
-    def convergence(self, threshold: float, tolerance: float) -> Convergence:
-        """Measure how far A is from being learned, on the samples at hand.
+    def convergence(self, thresholds: Sequence[float], tolerances: Sequence[float]) -> Convergence:
+        """Measure how far the old tasks are from being learned, on the samples at hand.
 
         Args:
-            threshold: Curvature 2a/d^2.
-            tolerance: a.
+            thresholds: Curvature 2a/d^2 of every old task.
+            tolerances: a of each.
 
         Returns:
-            |g| and 1/2 g'(G_A + 2a/d^2)^-1 g: by how much A's mean loss could still fall, g its
-            gradient.
+            |g| and 1/2 g'(G_A + 2a/d^2)^-1 g of the task that is furthest from learned: by how much
+            its mean loss could still fall, g its gradient.
         """
-        # The mean loss has the mean of the curvatures.
-        scale = 1 / len(self._counts)
-        seen = scale**0.5 * self._old_rows.apply(self.gradient[None])[0].double()
-        inner = scale * self.old + threshold * torch.eye(len(self.old)).to(self.old)
-        taken = float(seen @ torch.linalg.solve(inner, seen))
-        squared = float(self.gradient.double().square().sum())
-        return Convergence(
-            gradient=Estimate(value=squared**0.5),
-            remaining=Estimate(value=0.5 * max(squared - taken, 0.0) / threshold),
-            tolerance=tolerance,
-        )
+        made, start = [], 0
+        for k, count in enumerate(self._counts):
+            own = slice(start, start + count)
+            start += count
+            gradient, threshold = self._gradients[k], thresholds[k]
+            seen = self._parts[k].apply(gradient[None])[0].double()
+            inner = self.old[own, own] + threshold * torch.eye(count).to(self.old)
+            taken = float(seen @ torch.linalg.solve(inner, seen))
+            squared = float(gradient.double().square().sum())
+            made.append(
+                Convergence(
+                    gradient=Estimate(value=squared**0.5),
+                    remaining=Estimate(value=0.5 * max(squared - taken, 0.0) / threshold),
+                    tolerance=tolerances[k],
+                    task=self._names[k],
+                )
+            )
+        return furthest(made)

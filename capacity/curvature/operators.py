@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
-import torch
 from torch import Tensor
 from torch.func import grad
 
@@ -79,26 +78,6 @@ def loss_gradient(
     return mean_over(split, chunk, lambda x, y: slope(theta, x, y))
 
 
-def average(operators: Sequence[Operator]) -> Operator:
-    """Average operators: the curvature of the mean loss of several tasks.
-
-    Args:
-        operators: At least one.
-
-    Returns:
-        Their mean.
-    """
-
-    def apply(rows: Tensor) -> Tensor:
-        total = operators[0](rows)
-        for operator in operators[1:]:
-            total = total + operator(rows)
-        return total / len(operators)
-
-    return apply
-
-
-@torch.no_grad()
 def mean_over(split: Split, chunk: int, of_batch: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
     """Average what batches give, each weighted by its samples.
 

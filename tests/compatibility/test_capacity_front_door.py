@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 import warnings
 
 import pytest
@@ -115,6 +116,20 @@ def test_old_tasks_that_are_not_learned_are_said(after_old):
         warnings.simplefilter("error")
         model, _ = after_old
         capacity.compatible_capacity(model, old=data(0), tolerance=0.1, displacement=1.0)
+
+
+def test_old_tasks_whose_gradients_cancel_are_not_learned():
+    # Of two labels for the same inputs the mean loss is least where no input is told apart.
+    model = nn.Linear(6, 2)
+    nn.init.zeros_(model.weight), nn.init.zeros_(model.bias)
+    x, y = data(0)[0], torch.arange(len(data(0)[0])) % 2
+    old = [((x, y), (x, y)), ((x, 1 - y), (x, 1 - y))]
+    said = r"not converged \(2 of 2, .* the least\)"
+    with pytest.warns(UserWarning, match=said):
+        made = capacity.compatible_capacity(model, old=old, tolerance=1e-3, displacement=1.0)
+    assert not made.convergence.converged
+    verdict = capacity.verdict(model, old=old, new=data(1), tolerance=1e-3, displacement=1.0)
+    assert [text for text in verdict.warnings if re.search(said, text)]
 
 
 @pytest.mark.parametrize("nothing", [None, []])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -81,9 +82,10 @@ def test_what_is_left_to_learn_of_a_quadratic(float64):
     for moved, learned in ((0.0, True), (0.01, True), (2.0, False)):
         theta = made.minimum + moved * torch.ones(4)
         found = convergence(
-            ggn(model, made.task, theta, made.task.train),
-            loss_gradient(model, made.task, theta, made.task.train),
+            [ggn(model, made.task, theta, made.task.train)],
+            [loss_gradient(model, made.task, theta, made.task.train)],
             nothing_removed(4, tolerance, displacement),
+            ["A"],
         )
         g = made.hessian @ (theta - made.minimum)
         exact = 0.5 * float(g @ torch.linalg.solve(made.hessian + cut * torch.eye(4), g))
@@ -95,3 +97,39 @@ def test_what_is_left_to_learn_of_a_quadratic(float64):
         assert found.to_dict()["converged"] is learned
         assert ("gradient of their loss has norm" in found.note) is not learned
         assert found.note == found.to_dict()["note"]
+
+
+def test_a_task_that_is_learned_makes_up_for_no_other(float64):
+    # Opposite gradients: between the two minima the mean of the losses has none.
+    curved = torch.tensor([4.0, 1.0, 0.25, 0.0])
+    one = quadratic("A", curved, seed=1)
+    model = FlatModel(linear(4))
+    shift = torch.ones(4)
+
+    def found(points):
+        hessian, tasks = one.hessian, range(len(points))
+        return convergence(
+            [lambda v: v @ hessian for _ in tasks],
+            [hessian @ point for point in points],
+            replace(nothing_removed(4, 0.05, 0.8), allowances=(0.04, 0.06)[: len(points)]),
+            [f"task {k}" for k in tasks],
+        )
+
+    assert model.size == 4
+    learned, far = 0.001 * shift, 2 * shift
+    assert found([learned, learned]).converged
+    for points, worst, count in (
+        ([learned, far], "task 1", 1),
+        ([far, learned], "task 0", 1),
+        ([far, -far], "task 0", 2),  # the smaller allowance
+        ([0.3 * far, -far], "task 1", 2),
+    ):
+        made = found(points)
+        assert not made.converged
+        assert (made.task, made.not_learned) == (worst, count)
+        k = int(worst[-1])
+        g, cut = one.hessian @ points[k], 2 * (0.04, 0.06)[k] / 0.8**2
+        exact = 0.5 * float(g @ torch.linalg.solve(one.hessian + cut * torch.eye(4), g))
+        assert made.remaining.value == pytest.approx(exact, rel=1e-4)
+        assert f"({count} of 2, {worst!r} the least)" in made.note
+        assert made.to_dict()["task"] == worst

@@ -10,7 +10,7 @@ from torch.func import grad, hessian, jacrev
 
 from capacity.curvature.factor import factor_rows, ggn_factor
 from capacity.curvature.gauss_newton import GaussNewtonProducts
-from capacity.curvature.operators import average, ggn, loss_gradient
+from capacity.curvature.operators import loss_gradient
 from capacity.dynamics.flat import FlatModel
 from capacity.tasks.task import Split, Task
 from dense import digits_task, network
@@ -79,20 +79,6 @@ def test_factor_squares_to_the_ggn(float64, case):
         torch.testing.assert_close(factor.shrink(v, strength), exact, rtol=1e-8, atol=1e-10)
 
 
-def test_several_tasks_are_averaged(float64):
-    tasks = [digits_task((0, 1), count=30), digits_task((2, 3), count=50)]
-    model = FlatModel(network(64, 3, 10))
-    theta = model.initial()
-    pairs = [(task, task.train) for task in tasks]
-    factor = ggn_factor(model, pairs, theta)
-    assert len(factor.rows) <= factor_rows(pairs, 10) == 800
-    mean = average([ggn(model, task, theta, task.train) for task in tasks])
-    v = torch.randn(3, model.size)
-    torch.testing.assert_close(factor(v), mean(v), rtol=1e-9, atol=1e-12)
-    dense = sum(written_out(model, theta, task) for task in tasks) / 2
-    torch.testing.assert_close(mean(v), v @ dense, rtol=1e-9, atol=1e-12)
-
-
 def test_a_loss_that_is_not_convex_has_no_factor(float64):
     task = replace(regression(), loss=lambda f, y: -(f - y).square().mean())
     model = FlatModel(network(64, 3, 5))
@@ -107,3 +93,15 @@ def test_gradient_over_uneven_chunks(float64):
     whole = grad(model.loss(task))(theta, task.train.x, task.train.y)
     found = loss_gradient(model, task, theta, task.train, chunk=16)
     torch.testing.assert_close(found, whole, rtol=1e-10, atol=1e-13)
+
+
+def test_several_tasks_are_averaged(float64):
+    tasks = [digits_task((0, 1), count=30), digits_task((2, 3), count=50)]
+    model = FlatModel(network(64, 3, 10))
+    theta = model.initial()
+    pairs = [(task, task.train) for task in tasks]
+    factor = ggn_factor(model, pairs, theta)
+    assert len(factor.rows) <= factor_rows(pairs, 10) == 800
+    v = torch.randn(3, model.size)
+    dense = sum(written_out(model, theta, task) for task in tasks) / 2
+    torch.testing.assert_close(factor(v), v @ dense, rtol=1e-9, atol=1e-12)
