@@ -8,8 +8,6 @@ from typing import Any
 
 import altair as alt
 import torch
-from jinja2 import ChoiceLoader, Environment, FileSystemLoader, PackageLoader, StrictUndefined
-from markupsafe import Markup
 from training_jacobian_study import (
     CHAOTIC,
     LABELS,
@@ -30,7 +28,7 @@ from training_jacobian_words import facts, sentences
 
 from capacity.report.charts import MUTED, Figure, Key, data, spec
 from capacity.report.format import Cell, header_cell, number
-from capacity.report.page import symbols
+from capacity.report.shell import page
 from capacity.report.tables import Table
 
 _COLORS = {
@@ -45,31 +43,25 @@ _AXIS_X = alt.Axis(tickCount=6, format="d")
 
 def write(findings: Findings, path: Path) -> None:
     """Write the page: one file, no script, nothing to fetch."""
-    own = FileSystemLoader(Path(__file__).parent)
-    environment = Environment(
-        loader=ChoiceLoader([own, PackageLoader("capacity.report")]),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters["symbols"] = symbols
-    environment.filters["number"] = number
-    environment.globals["drawn"] = lambda figure, narrow: Markup(figure.svg(narrow=narrow))
-    page = environment.get_template("training_jacobian_page.html").render(
+    figures = {
+        "spectrum": spectrum(findings),
+        "alignment": alignment(findings.outcomes[0]),
+        "distance": distance(findings),
+        **{region: overlap(findings, region) for region in REGIONS},
+    }
+    content = page(
+        "training_jacobian_page.html",
+        list(figures.values()),
+        folder=Path(__file__).parent,
+        scripts=False,
         size=len(findings.outcomes[0].sigma),
         told=sentences(findings),
         facts=facts(findings),
-        figures={
-            "spectrum": spectrum(findings),
-            "alignment": alignment(findings.outcomes[0]),
-            "distance": distance(findings),
-            **{region: overlap(findings, region) for region in REGIONS},
-        },
+        figures=figures,
         regions=regions_table(findings),
         shared=overlap_table(findings),
     )
-    path.write_text(page, encoding="utf-8")
+    path.write_text(content, encoding="utf-8")
 
 
 def spectrum(findings: Findings) -> Figure:

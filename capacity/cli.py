@@ -252,14 +252,11 @@ def _run_seeds(parsed: argparse.Namespace) -> int:
 
 
 def _report(parsed: argparse.Namespace) -> int:
+    from capacity.report.door import write_report
     from capacity.report.renderer import RenderingError
-    from capacity.runs.directory import RunDirectory
-
-    RunDirectory.open(parsed.run)  # torch takes seconds to import; a wrong path should not
-    from capacity.runs.run import open_run
 
     try:
-        _say(open_run(parsed.run).report(parsed.output))
+        _say(write_report(parsed.run, parsed.output))
     except RenderingError as error:
         return _failed(error)
     return 0

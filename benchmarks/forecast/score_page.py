@@ -10,10 +10,9 @@ import re
 from pathlib import Path
 from typing import Any
 
-from jinja2 import ChoiceLoader, Environment, FileSystemLoader, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from capacity.report.shell import symbols
+from capacity.report.shell import page
 
 HERE = Path(__file__).resolve().parent
 RESULTS = HERE / "results"
@@ -29,6 +28,9 @@ COLUMNS = {
 _GOAL = re.compile(
     r"^  (?P<what>.+?) {2,}(?P<value>\S+)  (?P<goal>.+): (?P<end>reached|NOT reached)"
 )
+_STYLE = re.compile(r'style="([^"]*)"')
+_SHEET = re.compile(r"<style.*?</style>", re.DOTALL)
+"""Matplotlib's own: how lines are joined, which `score_page.css` repeats."""
 
 
 def headline(scores: dict[str, Any]) -> str:
@@ -65,13 +67,21 @@ def goals(text: str) -> list[dict[str, str]]:
 
 
 def drawing(name: str, label: str) -> Markup:
-    """Inline a figure, so that the page needs no other file."""
+    """Inline a figure, so that the page needs no other file, with attributes in place of styles."""
     svg = (RESULTS / name).read_text()
     svg = svg[svg.index("<svg") :]
+    # The page's policy refuses styles that are not its own sheet's.
+    svg = _SHEET.sub("", svg)
+    svg = _STYLE.sub(lambda found: _attributes(found[1]), svg)
     ids = re.findall(r'id="([^"]+)"', svg)
     for own in sorted(set(ids), key=len, reverse=True):
         svg = re.sub(rf'(id="|#){re.escape(own)}(?=["\)])', rf"\g<1>{Path(name).stem}-{own}", svg)
     return Markup(svg.replace("<svg", f'<svg role="img" aria-label="{label}"', 1))
+
+
+def _attributes(style: str) -> str:
+    pairs = (one.split(":", 1) for one in style.split(";") if one.strip())
+    return " ".join(f'{name.strip()}="{value.strip()}"' for name, value in pairs)
 
 
 def main() -> None:
@@ -79,15 +89,11 @@ def main() -> None:
     text = (RESULTS / "score.txt").read_text()
     saved = json.loads((RESULTS / "score.json").read_text())
     scores = saved["scores"]
-    environment = Environment(
-        loader=ChoiceLoader([FileSystemLoader(HERE), PackageLoader("capacity.report")]),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters["symbols"] = symbols
-    page = environment.get_template("score_page.html").render(
+    content = page(
+        "score_page.html",
+        [],
+        folder=HERE,
+        scripts=False,
         headline=headline(scores),
         first=text.splitlines()[0],
         note=saved.get("note", ""),
@@ -100,7 +106,7 @@ def main() -> None:
         calibration=drawing("score-calibration.svg", "Measured against nominal coverage"),
         text=text,
     )
-    PAGE.write_text(page, encoding="utf-8")
+    PAGE.write_text(content, encoding="utf-8")
 
 
 if __name__ == "__main__":

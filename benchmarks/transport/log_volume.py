@@ -61,7 +61,9 @@ def trained(task: Task, hidden: int, training: Training, seed: int) -> Trajector
     torch.manual_seed(seed)
     model = FlatModel(nn.Sequential(nn.Linear(64, hidden), nn.Tanh(), nn.Linear(hidden, 10)))
     trajectory = Trajectory(model.loss(task), from_training(training))
-    order = DataOrder(samples=1600, batch_size=64, epochs=training.epochs, replicas=1, seed=seed)
+    order = DataOrder(
+        samples=len(task.train), batch_size=64, epochs=training.epochs, replicas=1, seed=seed
+    )
     train(model, model.initial()[None], task, training, order, observers=[Recorder(trajectory)])
     return trajectory
 

@@ -8,8 +8,9 @@ import hashlib
 import re
 from collections.abc import Sequence
 from functools import cache
+from pathlib import Path
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
+from jinja2 import ChoiceLoader, Environment, FileSystemLoader, PackageLoader, StrictUndefined
 from markupsafe import Markup, escape
 
 from capacity.report.charts import Figure, javascript, script_json
@@ -20,7 +21,15 @@ _SYMBOL = re.compile(r"\b([A-Za-z])_([A-Za-z0-9])\b|\|([A-Za-z0-9\u2212\u0394\u0
 _OWN_COLORS = 8
 
 
-def page(template: str, figures: Sequence[Figure], colors: int, **content: object) -> str:
+def page(
+    template: str,
+    figures: Sequence[Figure],
+    colors: int = 0,
+    *,
+    folder: Path | None = None,
+    scripts: bool = True,
+    **content: object,
+) -> str:
     """Make a page that needs no network and no other file.
 
     Its Content-Security-Policy names every script and style sheet by its hash: nothing else runs.
@@ -29,6 +38,9 @@ def page(template: str, figures: Sequence[Figure], colors: int, **content: objec
         template: Name of the template; it extends `shell.html`.
         figures: Every figure of the page.
         colors: How many tasks or variants the charts colour.
+        folder: Where the template lies, and beside it a style sheet of the same name, if the page
+            has one of its own; None takes the report's templates.
+        scripts: Whether its figures answer the pointer; without, the page holds no script.
         **content: What the template shows.
 
     Returns:
@@ -38,15 +50,20 @@ def page(template: str, figures: Sequence[Figure], colors: int, **content: objec
     keys = dict.fromkeys(key.color for figure in figures for key in figure.keys)
     swatches = {color: f"swatch-{k}" for k, color in enumerate(keys)}
     style = _part("style.css") + _part("swatches.css", colors=_colors(colors), swatches=swatches)
-    script = _part("page.js")
-    bundle, *hashes = _bundle() if figures else [""]
-    made = _environment().get_template(template)
+    own = None if folder is None else (folder / template).with_suffix(".css")
+    if own is not None and own.is_file():
+        style += Markup(visible(own.read_text(encoding="utf-8")))
+    script = _part("page.js") if scripts else Markup()
+    bundle, *hashes = _bundle() if scripts and figures else [""]
+    if scripts:
+        hashes.insert(0, _hash(script))
+    made = _environment(folder).get_template(template)
     return visible(
         made.render(
             style=style,
             style_hash=Markup(_hash(style)),
             script=script,
-            script_hashes=Markup(" ".join([_hash(script), *hashes])),
+            script_hashes=Markup(" ".join(hashes) or "'none'"),
             swatches=swatches,
             specs=Markup(script_json({figure.id: figure.script() for figure in figures})),
             bundle=Markup(bundle),
@@ -74,9 +91,10 @@ def _bundle() -> tuple[str, str]:
 
 
 @cache
-def _environment() -> Environment:
+def _environment(folder: Path | None = None) -> Environment:
+    own = [] if folder is None else [FileSystemLoader(folder)]
     environment = Environment(
-        loader=PackageLoader("capacity.report"),
+        loader=ChoiceLoader([*own, PackageLoader("capacity.report")]),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,

@@ -20,6 +20,7 @@ from capacity.dynamics.models import build_model
 from capacity.estimate import Estimate
 from capacity.notebook import estimate_row, table
 from capacity.randomness import kept_random_state
+from capacity.report.door import write_report
 from capacity.runs.directory import RunDirectory
 from capacity.runs.environment import describe
 from capacity.runs.execute import Execution
@@ -97,29 +98,15 @@ class Run:
         return RunDirectory.open(self.path).spectra()
 
     def report(self, output: str | Path | None = None) -> Path:
-        """Write the report anew.
+        """Write the report anew; damaged files, and an unwritable target, are a ValueError.
 
         Args:
             output: The HTML file; None writes `report.html` into the run directory.
 
         Returns:
             Path of the report.
-
-        Raises:
-            ValueError: If a file of the run is damaged, or the report cannot be written.
         """
-        from capacity.report import render  # altair takes a second to import
-
-        target = self.path / "report.html" if output is None else Path(output)
-        if target.is_dir():
-            raise ValueError(f"output = {str(target)!r} is a directory; name an .html file")
-        RunDirectory.open(self.path).check()
-        try:
-            return render(self.path, target)
-        except OSError as error:
-            raise ValueError(
-                f"output = {str(target)!r} cannot be written ({error.strerror}); name another file"
-            ) from None
+        return write_report(self.path, output)
 
     def _repr_html_(self) -> str:
         final = self.result.get("final") or {}

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 
 import pytest
 
@@ -115,6 +117,19 @@ def test_a_damaged_run_is_named_by_every_reader(case, digests, kept, tmp_path, c
         capacity.query("FROM runs", kept, bad)
     check_said(str(caught.value), said)
     assert fingerprint(tmp_path) == before
+
+
+def test_a_damaged_run_is_refused_before_anything_slow_is_imported(kept, tmp_path):
+    bad = copy_of(kept, tmp_path / "bad")
+    half("result.json")(bad)
+    code = (
+        "import sys; from capacity.cli import main; code = main(sys.argv[1:]); "
+        "print(code, sorted({'torch', 'altair'} & set(sys.modules)))"
+    )
+    words = [sys.executable, "-c", code, "report", str(bad)]
+    ended = subprocess.run(words, capture_output=True, text=True, check=True)
+    assert ended.stdout == "2 []\n"
+    assert "result.json: damaged" in ended.stderr
 
 
 TAKEN_UP = {

@@ -31,6 +31,7 @@ from capacity.estimate import Estimate
 from capacity.tasks.task import Split, Task
 from capacity.thermo.grams import layer_grams
 from capacity.thermo.wasserstein import distance
+from report.test_report_contract import policy_holes
 
 TOY = {
     "gaussian": lambda: gaussian_toy.measured(particles=30, ensembles=4, steps=40),
@@ -125,6 +126,8 @@ def test_the_page_counts_verdicts():
     findings = gaussian_toy.measured(particles=30, ensembles=4, steps=40)
     section = gaussian_toy.section(findings)
     html = to_html([section])
+    assert policy_holes(html) == []
+    assert policy_holes(html.replace(".verdict {", ".verdict  {"))
     assert f"{len(section.claims)} claims" in html
     assert html.count('<span class="verdict') == len(section.claims)
     assert html.count("<em>Refuted by:</em>") == len(section.claims)

@@ -111,8 +111,8 @@ def policy_holes(source):
     scripts["style-src"] = re.findall(r"<style>(.*?)</style>", source, re.DOTALL)
     for directive, texts in scripts.items():
         digests = [hashlib.sha256(text.encode()).digest() for text in texts]
-        own = {f"'sha256-{base64.b64encode(digest).decode()}'" for digest in digests}
-        holes += sorted(own ^ policy[directive])
+        own = {f"'sha256-{base64.b64encode(digest).decode()}'" for digest in digests} or {"'none'"}
+        holes += sorted(own ^ policy.get(directive, set()))
     return holes + sorted({"'none'"} ^ policy["default-src"])
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -39,6 +41,45 @@ def test_within_its_own_error(float64):
     assert scores.abs().max() < 4, (exact, made)
     # The standard error is neither invented nor padded.
     assert 0.3 < scores.square().mean().sqrt() < 2.5, scores
+
+
+def test_intervals_hold_the_truth_as_often_as_they_say_inside_the_pole(float64):
+    """lr * lambda_max = 1.5 at every step: each folds; `benchmarks/transport/` has the table."""
+    trajectory = trained(
+        FlatModel(network(64, 2, 10)), digits_task(), Training(lr=0.1, epochs=1, batch_size=100)
+    )
+    unit, steps, hessians, exact = torch.eye(trajectory.size), [], {}, 0.0
+    for step in trajectory.forwards():
+        h = trajectory.products(step.state[0], step.x, step.y, unit)
+        values = torch.linalg.eigvalsh(h)
+        lr = 1.5 / float(values[-1])
+        exact += float((1 - lr * values).abs().log().sum())
+        hessians[id(step.state[0])] = h
+        steps.append(replace(step, lr=lr))
+    made = []
+    for seed in range(12):
+        volume = LogVolume(
+            lambda theta, x, y, rows: rows @ hessians[id(theta)],
+            trajectory.update,
+            probes=4,
+            nodes=3,
+            generator=torch.Generator().manual_seed(seed),
+        )
+        for step in steps:
+            volume.observe(step)
+        made.append(volume.estimate())
+    assert {m.status for m in made} == {Status.OK}
+    assert all("exceeds 1 in 2 of 2 steps" in m.note for m in made)
+    # Of 12 intervals at 90 % fewer than 8 hold the truth once in 200 times.
+    assert sum(m.interval[0] <= exact <= m.interval[1] for m in made) >= 8
+    errors = torch.tensor([abs(m.value - exact) for m in made])
+    # 2.4 for normal errors: neither is the width padded.
+    ratio = half_widths(made).median() / errors.median()
+    assert 1 < ratio < 5, ratio
+
+
+def half_widths(made):
+    return torch.tensor([(m.interval[1] - m.interval[0]) / 2 for m in made])
 
 
 def test_exact_where_the_quadrature_is(float64):

@@ -6,11 +6,9 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
-from jinja2 import ChoiceLoader, Environment, FileSystemLoader, PackageLoader, StrictUndefined
-from markupsafe import Markup
 from thermo_claims import Section
 
-from capacity.report.page import symbols
+from capacity.report.shell import page
 
 _CLASSES = {"holds": "yes", "does not hold": "no", "inconclusive": "open"}
 """How verdicts look."""
@@ -33,19 +31,18 @@ def to_html(sections: Sequence[Section]) -> str:
     Returns:
         The page.
     """
-    own = FileSystemLoader(Path(__file__).parent)
-    environment = Environment(
-        loader=ChoiceLoader([own, PackageLoader("capacity.report")]),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters["symbols"] = symbols
-    environment.globals["drawn"] = lambda figure, narrow: Markup(figure.svg(narrow=narrow))
     said = Counter(claim.verdict for section in sections for claim in section.claims)
-    return environment.get_template("thermo_page.html").render(
-        sections=sections,
+    return page(
+        "thermo_page.html",
+        [figure for section in sections for figure in section.figures],
+        folder=Path(__file__).parent,
+        scripts=False,
+        sections=[
+            ("claims", "Theory and findings"),
+            *((section.id, section.title) for section in sections),
+            ("reproduce", "Reproduce"),
+        ],
+        experiments=sections,
         classes=_CLASSES,
         passed=_PASSED,
         words=_WORDS,
