@@ -38,7 +38,13 @@ NamedStrategy = Annotated[
 
 
 class TaskStream(Section):
-    """Which sequence of tasks is learned."""
+    """Which sequence of tasks is learned.
+
+    Example:
+        >>> import capacity
+        >>> capacity.TaskStream(scenario="rotated", experiences=3, max_angle=60.0).dataset
+        'digits'
+    """
 
     dataset: Literal["digits", "mnist", "cifar10", "cifar100", "custom"] = "digits"
     """`digits` ships with scikit-learn; `custom` marks tasks handed over through the Python API."""
@@ -72,7 +78,13 @@ class TaskStream(Section):
 
 
 class Model(Section):
-    """Which network learns."""
+    """Which network learns.
+
+    Example:
+        >>> import capacity
+        >>> capacity.Model(kind="mlp", hidden=(64, 64)).activation
+        'relu'
+    """
 
     kind: Literal["mlp", "cnn", "custom"] = "mlp"
     """`custom` marks a model handed over through the Python API."""
@@ -83,7 +95,14 @@ class Model(Section):
 
 
 class Training(Section):
-    """How each task is learned. The optimiser state starts anew with each task."""
+    """How each task is learned. The optimiser state starts anew with each task.
+
+    Example:
+        >>> import capacity
+        >>> plan = capacity.Training(optimizer="momentum", lr=0.05, epochs=3, batch_size=32)
+        >>> plan.steps(samples=100)  # of one task: 3 epochs of 4 batches
+        12
+    """
 
     optimizer: Literal["sgd", "momentum", "adam", "adamw", "rmsprop", "sgld"] = "sgd"
     """Plain SGD, SGD with heavy-ball momentum, Adam, AdamW, RMSprop, as `torch.optim` has them; or
@@ -154,7 +173,13 @@ class Training(Section):
 
 
 class Measure(Section):
-    """What is measured beside accuracy and loss. Nothing here changes the training."""
+    """What is measured beside accuracy and loss. Nothing here changes the training.
+
+    Example:
+        >>> import capacity
+        >>> capacity.Measure(forecast_budget=0.05, capacity=False).transport
+        True
+    """
 
     forecast: bool = True
     """Forecast the forgetting of every earlier task before each task."""
@@ -225,16 +250,27 @@ class Measure(Section):
 
 
 class Recipe(Section):
-    """Everything a run depends on, apart from the device."""
+    """Everything a run depends on, apart from the device.
+
+    Example:
+        >>> import capacity
+        >>> recipe = capacity.Recipe(name="mine", training=capacity.Training(lr=0.05), replicas=2)
+        >>> recipe.tasks.dataset, recipe.training.lr
+        ('digits', 0.05)
+    """
 
     name: Annotated[str, Field(min_length=1, max_length=1000)]
     """Name of the run; what `capacity recipes ls` lists."""
     description: Annotated[str, Field(max_length=4000)] = ""
     """One line for people."""
     tasks: TaskStream = TaskStream()
+    """Which sequence of tasks is learned."""
     model: Model = Model()
+    """Which network learns it."""
     training: Training = Training()
+    """How each task is learned."""
     measure: Measure = Measure()
+    """What is measured."""
     replicas: PositiveInt = 8
     """Networks trained side by side, with their own initialisation and data order."""
     seed: Annotated[int, Field(ge=0)] = 0

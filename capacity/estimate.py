@@ -16,7 +16,15 @@ Z90 = 1.645
 
 
 class Status(StrEnum):
-    """What a reader may conclude from an estimate."""
+    """What a reader may conclude from an estimate.
+
+    Example:
+        >>> import capacity
+        >>> capacity.Status.OK
+        <Status.OK: 'ok'>
+        >>> capacity.Estimate(value=2.0, stderr=0.1).status == "ok"
+        True
+    """
 
     OK = "ok"
     """The value stands, within its standard error."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import doctest
+import re
 import subprocess
 import sys
 from importlib import import_module
@@ -27,6 +28,26 @@ def test_public_names_are_these():
         assert name in dir(capacity)
 
 
+@pytest.mark.parametrize("name", NAMES)
+def test_every_public_name_says_how_it_is_used(name):
+    # A dataclass without a docstring is given its signature: that has no such part.
+    written = getattr(capacity, name).__doc__
+    parts = re.findall(r"^ *(Args|Attributes|Example):$", written, flags=re.MULTILINE)
+    assert parts, written
+
+
+@pytest.mark.parametrize("name", ["Recipe", "TaskStream", "Model", "Training", "Measure"])
+def test_every_field_of_a_recipe_is_described(name):
+    fields = getattr(capacity, name).model_fields
+    assert fields
+    assert [field for field, info in fields.items() if not info.description] == []
+
+
+@pytest.mark.parametrize("name", capacity.plots.FIGURES)
+def test_every_figure_says_how_it_is_used(name):
+    assert "    Args:\n" in getattr(capacity.plots, name).__doc__
+
+
 def test_a_wrong_name_is_an_attribute_error():
     with pytest.raises(AttributeError, match="no attribute 'forcast'"):
         _ = capacity.forcast
@@ -44,6 +65,9 @@ def test_importing_is_quick_and_the_function_survives_its_modules():
     "module",
     [
         "capacity.compatibility.front_door",
+        "capacity.config",
+        "capacity.estimate",
+        "capacity.plots",
         "capacity.forecasting.forecast",
         "capacity.transport.tracker",
         "capacity.runs.run",

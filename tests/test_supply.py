@@ -26,6 +26,7 @@ SPELLINGS = {
     "Apache-2.0": r"Apache",
     "BSD-3-Clause": r"BSD",
     "MIT": r"\bMIT\b",
+    "MIT-0": r"MIT-0",
     "MPL-2.0": r"MPL-2\.0",
     "Matplotlib": r"matplotlib",
 }
@@ -111,6 +112,16 @@ def test_messages_name_extras_that_exist():
     named = {*re.findall(r"\binstall\('(\w+)'\)", source), *TRACKERS}
     assert {"plots", "mlflow"} <= named <= set(EXTRAS)
     assert install("plots") == "pip install 'continual-capacity[plots]'"
+
+
+def test_hooks_before_a_commit_are_what_ci_checks():
+    script = (ROOT / ".ci" / "run").read_text(encoding="utf-8")
+    checks = re.findall(r"^(\.venv/bin/(?:ruff|mypy).*)$", script, flags=re.MULTILINE)
+    config = yaml.safe_load((ROOT / ".pre-commit-config.yaml").read_text(encoding="utf-8"))
+    hooks = [hook for repo in config["repos"] for hook in repo["hooks"]]
+    assert {repo["repo"] for repo in config["repos"]} == {"local"}
+    assert [hook["entry"] for hook in hooks] == checks
+    assert {(hook["language"], hook["pass_filenames"]) for hook in hooks} == {("system", False)}
 
 
 def test_a_run_writes_down_the_version_of_this_code_not_of_a_distribution_of_that_name():

@@ -3,6 +3,11 @@
 Every function takes a run, or the path of its directory, and returns a `matplotlib.figure.Figure`
 that belongs to nobody: no window opens, no global state changes. Save it with
 `figure.savefig("accuracy.pdf")`. Widths fit one column of a paper, or two.
+
+Example:
+    >>> import capacity
+    >>> sorted(capacity.plots.FIGURES)[:2]
+    ['accuracy_matrix', 'capacity_against_dimension']
 """
 
 from __future__ import annotations
