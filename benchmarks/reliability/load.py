@@ -42,6 +42,7 @@ import capacity
 from capacity import config
 from capacity.runs import execute
 from capacity.runs.environment import describe
+from capacity.runs.files import to_lines
 from capacity.runs.manifest import Manifest
 
 RESULTS = Path(__file__).parent / "results"
@@ -236,7 +237,7 @@ def copy(one: Path, folder: Path, count: int) -> None:
         (part / "recipe.yaml").write_text(recipe.replace("\nseed: 0", f"\nseed: {k}"), "utf-8")
         result = json.loads((one / "result.json").read_bytes()) | {"seed": k}
         result["recipe"] |= {"seed": k}
-        (part / "result.json").write_text(json.dumps(result, indent=1), encoding="utf-8")
+        (part / "result.json").write_bytes(to_lines(result))
         Manifest(part).begin([path.name for path in copied(one)])
         os.rename(part, target)
 

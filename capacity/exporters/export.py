@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -13,6 +15,7 @@ from capacity.checks import one_of
 from capacity.distribution import install
 from capacity.exporters.content import Content, content
 from capacity.runs.directory import RunDirectory
+from capacity.runs.files import sweep
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -21,6 +24,8 @@ TRACKERS = ("tensorboard", "mlflow", "wandb")
 _PROJECT = "capacity"
 _PARAMETER = 6000
 _DPI = 150
+_EVENTS, _FIGURES = "capacity-events", "capacity-figures"
+"""Folders of an export that goes on; the next export sweeps those of one that was killed."""
 
 
 def export(run: Any, *, to: str, out: str | Path | None = None) -> str:
@@ -77,6 +82,15 @@ def export(run: Any, *, to: str, out: str | Path | None = None) -> str:
 def _tensorboard(module: Any, made: Content, folder: Path | None) -> str:
     folder = folder or made.path / "tensorboard"
     folder.mkdir(parents=True, exist_ok=True)
+    # TensorBoard shows every file of events that it finds: half of one is not put there.
+    with _folder(_EVENTS, folder) as part:
+        _write_events(module, made, part)
+        for path in sorted(part.iterdir()):
+            os.replace(path, folder / path.name)
+    return str(folder)
+
+
+def _write_events(module: Any, made: Content, folder: Path) -> None:
     with module.SummaryWriter(str(folder)) as writer:
         for step, values in made.series.items():
             for name, value in values.items():
@@ -91,7 +105,6 @@ def _tensorboard(module: Any, made: Content, folder: Path | None) -> str:
         writer.add_text("state", made.state)
         for name, figure in made.figures.items():
             writer.add_figure(name, figure)
-    return str(folder)
 
 
 def _mlflow(module: Any, made: Content, folder: Path | None) -> str:
@@ -163,8 +176,19 @@ def _wandb(module: Any, made: Content, folder: Path | None) -> str:
 @contextmanager
 def _pictures(figures: Mapping[str, Figure]) -> Iterator[dict[str, Path]]:
     """Write figures as pictures for as long as a tracker reads them."""
-    with tempfile.TemporaryDirectory(prefix="capacity-figures-") as folder:
-        pictures = {name: Path(folder) / f"{name}.png" for name in figures}
+    with _folder(_FIGURES, Path(tempfile.gettempdir())) as folder:
+        pictures = {name: folder / f"{name}.png" for name in figures}
         for name, figure in figures.items():
             figure.savefig(pictures[name], dpi=_DPI)
         yield pictures
+
+
+@contextmanager
+def _folder(name: str, place: Path) -> Iterator[Path]:
+    """Make a folder that is gone afterwards, and remove those that killed processes left."""
+    sweep(place, name)
+    folder = Path(tempfile.mkdtemp(f".{os.getpid()}.tmp", f".{name}.", place))
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)

@@ -15,6 +15,7 @@ from capacity.runs.files import (
     read_bytes,
     sweep,
     to_json,
+    to_lines,
     to_row,
     write_all,
 )
@@ -336,7 +337,7 @@ def _bytes_of(name: str, record: Mapping[str, Any] | bytes) -> bytes:
         from safetensors.torch import save  # seconds to import
 
         return save({key: part.detach().cpu().contiguous() for key, part in record.items()})
-    return to_json(record)
+    return to_lines(record) if name == "result.json" else to_json(record)
 
 
 def _foreign(path: Path) -> bool:

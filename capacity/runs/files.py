@@ -5,7 +5,9 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Mapping
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +16,8 @@ if TYPE_CHECKING:  # seconds to import
 
 
 NOT_AS_WRITTEN = "it is not as it was written: its digest is another"
+_LEVELS = 4
+"""How deep `to_lines` indents: to the entries of a list in a section of an entry."""
 _LEAVE_OUT = "delete this line, and the others are read"
 
 
@@ -70,16 +74,21 @@ def _make_folder(folder: Path) -> None:
 
 
 def sweep(folder: Path, pattern: str) -> None:
-    """Remove what processes that are no longer there left half-written.
+    """Remove what processes that are no longer there left half-written; what is not ours stays.
 
     Args:
         folder: Where to look.
-        pattern: The file that they were writing, or a pattern of names.
+        pattern: The file or folder that they were writing, or a pattern of names.
     """
     for path in folder.glob(f".{pattern}.*.tmp"):
         number = path.name.split(".")[-2]
-        if not (number.isdecimal() and _alive(int(number))):
-            path.unlink(missing_ok=True)
+        if number.isdecimal() and _alive(int(number)):
+            continue
+        with suppress(FileNotFoundError, PermissionError):  # another one's sweep, another user's
+            if path.is_dir() and not path.is_symlink():
+                shutil.rmtree(path)
+            else:
+                path.unlink()
 
 
 def _alive(process: int) -> bool:
@@ -118,6 +127,37 @@ def to_json(record: object) -> bytes:
         return text.encode()
     except UnicodeEncodeError:  # half a character: only an escape can say it
         return (json.dumps(record, indent=1, allow_nan=False) + "\n").encode()
+
+
+def to_lines(record: Mapping[str, Any]) -> bytes:
+    """Write a large JSON object: indented at its first levels, and a line for each value below.
+
+    Indenting all of it takes json's encoder in Python, tens of times as long, and twice the bytes.
+
+    Args:
+        record: Plain types without NaN or infinity.
+
+    Returns:
+        UTF-8 bytes.
+    """
+    return ("".join(_spread(record, _LEVELS, "\n")) + "\n").encode()
+
+
+def _spread(value: Any, levels: int, end: str) -> Iterator[str]:
+    if not (levels and value and isinstance(value, dict | list)):
+        # An escape says what no UTF-8 can, half a character.
+        yield json.dumps(value, allow_nan=False)
+        return
+    named = isinstance(value, dict)
+    inner, between = end + " ", ""
+    yield "{" if named else "["
+    for item in value.items() if isinstance(value, dict) else value:
+        yield between + inner
+        if named:
+            yield json.dumps(item[0]) + ": "
+        yield from _spread(item[1] if named else item, levels - 1, inner)
+        between = ","
+    yield end + ("}" if named else "]")
 
 
 def parse_json(content: bytes) -> Any:

@@ -9,7 +9,7 @@ from capacity import config
 from capacity.checks import positive_int
 from capacity.config import Recipe
 from capacity.runs.directory import RunDirectory
-from capacity.runs.files import read_json, to_json, write_atomically
+from capacity.runs.files import read_json, sweep, to_json, write_atomically
 from capacity.runs.reading import changed_fields
 
 _SCHEMA = "capacity/seeds"
@@ -83,6 +83,8 @@ class SeedsFolder:
         every = list(dict.fromkeys([*self.asked(), *seeds]))
         record = {"schema": _SCHEMA, "schema_version": _VERSION, "seeds": every}
         try:
+            for path in (self.recipe_path, self.path / "seeds.json"):
+                sweep(self.path, path.name)
             write_atomically(self.recipe_path, recipe.to_yaml().encode())
             write_atomically(self.path / "seeds.json", to_json(record))
         except OSError as error:

@@ -6,6 +6,8 @@ W&B runs offline. MLflow is no dependency of the tests: a thin stand-in records 
 from __future__ import annotations
 
 import json
+import signal
+import subprocess
 import sys
 import time
 from collections import defaultdict
@@ -68,6 +70,46 @@ def test_tensorboard_reads_back_what_was_written(path, tmp_path):
 def test_tensorboard_goes_into_the_run_directory_by_default(tmp_path):
     run = capacity.open_run(write(tmp_path / "run", "stopped_early"))
     assert capacity.export(run, to="tensorboard") == str(tmp_path / "run" / "tensorboard")
+
+
+def killed(code, *words):
+    """Run code that ends by SIGKILL, and give the number that its process had."""
+    process = subprocess.Popen([sys.executable, "-c", code, *map(str, words)])
+    assert process.wait() == -signal.SIGKILL
+    return process.pid
+
+
+_KILLED = """
+import os, signal, sys
+import capacity
+from torch.utils.tensorboard import SummaryWriter
+from matplotlib.figure import Figure
+
+def end(*_, **__):
+    os.kill(os.getpid(), signal.SIGKILL)
+
+where, to, out = sys.argv[1:]
+SummaryWriter.add_text = Figure.savefig = end
+capacity.export(where, to=to, out=out)
+"""
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("tracker", ["tensorboard", "wandb"])
+def test_what_a_killed_export_leaves_is_swept_by_the_next(path, tmp_path, monkeypatch, tracker):
+    temporary, out = tmp_path / "tmp", tmp_path / "out"
+    temporary.mkdir()
+    monkeypatch.setenv("TMPDIR", str(temporary))
+    monkeypatch.setenv("WANDB_SILENT", "true")
+    monkeypatch.setattr("tempfile.tempdir", None)
+    place = out if tracker == "tensorboard" else temporary
+    number = killed(_KILLED, path, tracker, out)
+    assert [p.name for p in place.glob(f".capacity-*.{number}.tmp")], "nothing was left to sweep"
+    # TensorBoard would show half a run beside the whole one.
+    assert tracker != "tensorboard" or not list(out.glob("events*"))
+    capacity.export(path, to=tracker, out=out)
+    assert not list(place.glob(".capacity-*"))
+    assert tracker != "tensorboard" or len(list(out.iterdir())) == 1
 
 
 # W&B's service leaves sockets and files for the interpreter's end to close.
