@@ -7,6 +7,7 @@ from importlib.resources import files
 from pathlib import Path
 
 import pytest
+import yaml
 
 ROOT = Path(__file__).parents[1]
 PAGE = files("capacity").joinpath("theory.md").read_text(encoding="utf-8")
@@ -62,3 +63,22 @@ def test_readme_and_page_name_files_that_exist():
 @pytest.mark.parametrize("mark", ["I", "II", "S", "B", "FR", "G"])
 def test_every_mark_has_its_reference(mark):
     assert PAGE.count(f"\n- [{mark}] ") == 1
+
+
+def test_papers_that_are_cited_for_the_theory_are_on_the_page():
+    cited = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))["references"]
+    assert len(cited) >= 4
+    for paper in cited:
+        number = paper["url"].rsplit("/", 1)[1]
+        assert f"*{paper['title']}*" in " ".join(PAGE.split())
+        assert f"arXiv {number}" in " ".join(PAGE.split())
+
+
+def test_numbers_of_papers_in_the_code_are_on_the_page():
+    in_code = {
+        number
+        for path in SOURCES
+        if path.is_relative_to(ROOT / "capacity")
+        for number in re.findall(r"arXiv\s+(\d{4}\.\d{5})", path.read_text(encoding="utf-8"))
+    }
+    assert {n for n in in_code if f"arXiv {n}" not in " ".join(PAGE.split())} == set()

@@ -1,8 +1,8 @@
 """Fisher-Rao geometry of Gaussians: line element, curvature, distance, entropy.
 
 The Fisher information is a Riemannian metric on a family of laws. For Gaussians it is a hyperbolic
-half-space whose constant curvature shrinks as 1/P with the number of dimensions. (Equations: the
-Fisher-Rao abstract on thermodynamic regularisation, [FR].) Von Mises laws are in `von_mises`.
+half-space whose constant curvature shrinks as 1/P with the number of dimensions. (Equations:
+Caraffa, arXiv 2601.17330, [FR]; theory.md#fisher-rao.) Von Mises laws are in `von_mises`.
 """
 
 from __future__ import annotations

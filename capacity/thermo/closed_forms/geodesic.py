@@ -5,7 +5,7 @@ speed, and the Epistemic Speed Limit holds with equality, T Sigma = W2^2. A fixe
 moves a Gaussian that way; a Langevin process does when its quadratic potential is moved and
 stiffened by the protocol given here, which then does work. Everything is per mode (commuting
 covariances); add the modes. (Equations: optimal transport between Gaussians, and the continuity
-equation solved for the potential that makes the transport.)
+equation solved for the potential that makes the transport; theory.md#geodesic.)
 """
 
 from __future__ import annotations

@@ -3,7 +3,8 @@
 In the NTK regime (constant kernel Theta with eigenvalues lambda, residue Delta = f_0 - y in its
 eigenbasis, loss L = 1/2 |f - y|^2) the outputs relax as Delta e^{-lambda t}, and the parameters
 move by Delta/sqrt(lambda) (1 - e^{-lambda t}) along a direction of their own. [S] is Seroussi,
-Alemi, Helias and Ringel, *Speed limits for deep learning*, arXiv 2307.14653.
+Alemi, Helias and Ringel, *Speed limits for deep learning*, arXiv 2307.14653
+(theory.md#kernel-regime).
 """
 
 from __future__ import annotations

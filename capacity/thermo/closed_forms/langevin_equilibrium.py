@@ -2,7 +2,8 @@
 
 Langevin training dtheta = -grad V dt + sqrt(2/beta) dW in V = L + U, with a quadratic prior
 U = p/2 |theta|^2, started from the prior's own equilibrium e^{-beta U}/Z_0 and left until it has
-come to e^{-beta V}/Z_T. R = beta Sigma is the entropy produced, in nats.
+come to e^{-beta V}/Z_T. R = beta Sigma is the entropy produced, in nats
+(theory.md#langevin-equilibrium).
 
 Slips of the source (Seroussi et al., arXiv 2307.14653): the densities are divided by Z, not by
 ln Z as printed; and before its (7) "T R/beta" is said to equal the cost of the transport plan, but

@@ -2,7 +2,8 @@
 
 d theta = -a (theta - m) dt + sqrt(2 tau) dW, the process of Ornstein and Uhlenbeck, started from a
 Gaussian. It is the one ensemble whose entropy production, free energy and Wasserstein distance are
-all known at every time, and hence the yardstick for their estimators.
+all known at every time, and hence the yardstick for their estimators
+(theory.md#ornstein-uhlenbeck).
 """
 
 from __future__ import annotations

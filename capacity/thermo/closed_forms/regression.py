@@ -8,7 +8,8 @@ eigenvector of Z'Z/n with eigenvalue s. (In features Z/sqrt(d) the loss is |y - 
 temperature beta; the scale chosen here makes time the learning time of the mean loss.)
 
 Source: Seroussi, Alemi, Helias and Ringel, *Speed limits for deep learning*, arXiv 2307.14653,
-appendix C and eqs. (8)-(11), [S]. Its slips are named where they occur.
+appendix C and eqs. (8)-(11), [S]. Its slips are named where they occur, and together in
+theory.md#misprints.
 """
 
 from __future__ import annotations

@@ -4,7 +4,7 @@ On a quadratic of curvature a everything is known: how much of the ideal drop W2
 step (gradient descent) and an implicit one (the minimising movement of Jordan, Kinderlehrer and
 Otto) achieve, the action of a whole run, and where minibatch noise settles. Graham, *Variational
 flows in learning*: its (56) and (58) disagree in sign; the signs here are those of the map itself,
-below 1 for the explicit step and above 1 for the implicit one.
+below 1 for the explicit step and above 1 for the implicit one (theory.md#variational-step).
 """
 
 from __future__ import annotations

@@ -3,8 +3,8 @@
 Density exp(kappa cos(x - mu))/(2 pi I0(kappa)), A = I1/I0. In (kappa, mu) the metric is that of a
 surface of revolution, g_kk = A' = 1 - A/kappa - A^2 and g_mumu = kappa A; kappa = 0, the uniform
 law, is its tip, an ordinary point. Its curvature is *not* constant: 0 at the tip, about -0.51
-around kappa = 5, -1/2 at infinity, where the laws become Gaussian. (Equations: the Fisher-Rao
-abstract on thermodynamic regularisation, [FR]; curvature and distance follow from the metric.)
+around kappa = 5, -1/2 at infinity, where the laws become Gaussian. (Equations: Caraffa,
+arXiv 2601.17330, [FR], theory.md#fisher-rao; curvature and distance follow from the metric.)
 """
 
 from __future__ import annotations
