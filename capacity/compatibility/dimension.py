@@ -21,6 +21,7 @@ from capacity.curvature.spectral_measure import jackknife
 from capacity.curvature.symmetric_space import SETTLED, SymmetricSpace, symmetric_space
 from capacity.estimate import Estimate, Status, not_defined
 from capacity.notebook import InNotebook
+from capacity.tasks.scoring import said_scores
 
 _NOTHING = 1e-10
 _PRECISE = 0.01
@@ -38,6 +39,8 @@ class Dimension(InNotebook):
         negative_share: Share of negative eigenvalues in tr |P H P|, in [0, 1].
         no_demand: Whether P_A H_B P_A = 0, a case of its own: the task asks nothing of the
             preserving space, and neither ratio is defined.
+        scored_on: As in `CapacityRecord`.
+        scoring: The same in words.
     """
 
     stable_rank: Estimate
@@ -45,6 +48,8 @@ class Dimension(InNotebook):
     top_curvature: Estimate
     negative_share: Estimate
     no_demand: bool
+    scored_on: str = ""
+    scoring: str = ""
 
     def to_dict(self) -> dict[str, object]:
         """Return plain JSON types.
@@ -58,6 +63,7 @@ class Dimension(InNotebook):
             "top_curvature": self.top_curvature.to_dict(),
             "negative_share": self.negative_share.to_dict(),
             "no_demand": self.no_demand,
+            **said_scores(self),
         }
 
 

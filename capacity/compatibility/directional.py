@@ -29,9 +29,9 @@ FORECAST_STRETCH = 1.55
 """The same factor for the compressed training where no calibration speaks of it: it holds 95 % of
 the plain drops of the corpus that ships, since what needs it lies outside that corpus."""
 
-FLOW_NOTE = "Share of A's held-out samples that B's gradient flow carries over the margin."
+FLOW_NOTE = "Share of the scored samples of A that B's gradient flow carries over the margin."
 _FORECAST_NOTE = (
-    "Mean drop of accuracy on the old tasks' test splits after a compressed training of the "
+    "Mean drop of accuracy on the old tasks' samples after a compressed training of the "
     "network itself: these steps, clipped or scaled by their history, are no gradient flow."
 )
 _RISE_NOTE = "Expected rise of A's loss {}, against the tolerance."

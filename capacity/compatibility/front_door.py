@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
+from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
@@ -16,6 +17,7 @@ from capacity.config import Measure, Training
 from capacity.dynamics.door import fit
 from capacity.dynamics.flat import FlatModel
 from capacity.tasks.loaders import with_loader_batches
+from capacity.tasks.scoring import scored_on, words_of_all
 from capacity.tasks.task import LossFunction, Task
 from capacity.tasks.tensors import as_task, old_tasks_of
 from capacity.transport.jacobian import TrainingJacobian
@@ -124,7 +126,7 @@ def compatible_capacity(
     )
     if record.convergence.note:
         warnings.warn(record.convergence.note, stacklevel=2)
-    return record
+    return _labelled(record, old_tasks)
 
 
 def task_dimension(
@@ -262,7 +264,7 @@ def verdict(
     else:
         allowed = tolerance
     need = None if capacity is None else capacity.dimension
-    return assess_transition(
+    made = assess_transition(
         flat.to(where),
         theta.to(where),
         [task.to(where) for task in old_tasks],
@@ -276,6 +278,18 @@ def verdict(
         samples=positive_int("samples", samples),
         seed=seed,
     )
+    said = words_of_all(old_tasks)
+    noted = replace(made.directional, note=f"{made.directional.note} {said}".strip())
+    return replace(made, directional=noted, scored_on=scored_on(old_tasks), scoring=said)
+
+
+def _labelled(record: CapacityRecord, old: Sequence[Task]) -> CapacityRecord:
+    """Say what the old tasks' scores are scores on, with the record and with m_B."""
+    kind, said = scored_on(old), words_of_all(old)
+    need = record.dimension
+    if need is not None:
+        need = replace(need, scored_on=kind, scoring=said)
+    return replace(record, dimension=need, scored_on=kind, scoring=said)
 
 
 def _old_tasks(old: object, loss: str | LossFunction) -> tuple[Task, ...]:

@@ -25,6 +25,7 @@ from capacity.curvature.operators import ggn, hessian, loss_gradient
 from capacity.dynamics.flat import FlatModel
 from capacity.estimate import Z90
 from capacity.notebook import InNotebook
+from capacity.tasks.scoring import said_scores
 from capacity.tasks.task import Task
 from capacity.transport.maps import SquareMap
 
@@ -88,6 +89,9 @@ class CapacityRecord(InNotebook):
         parameters: P.
         verdicts: Verdicts of the other forms of the criterion, as plain JSON types.
         closures: Those forms along the training before, by name, as plain JSON types.
+        scored_on: What the old tasks' scores, whose noise is the default tolerance, are scores on:
+            `test`, `training`, or both; empty where it stands elsewhere (in the tasks of a run).
+        scoring: The same in words.
     """
 
     preserving: Preserving
@@ -100,13 +104,15 @@ class CapacityRecord(InNotebook):
     parameters: int
     verdicts: Mapping[str, Any] = field(default_factory=dict)
     closures: Mapping[str, Any] = field(default_factory=dict)
+    scored_on: str = ""
+    scoring: str = ""
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain JSON types, as the result schema has them.
 
         Returns:
             The entries capacity, dimension, literal, verdicts, closures and plasticity of a
-            transition.
+            transition; and what scores are scores on, where that is said.
         """
         headline = self.capacity[0].to_dict()
         preserving = self.preserving
@@ -133,6 +139,7 @@ class CapacityRecord(InNotebook):
             "verdicts": dict(self.verdicts) or None,
             "closures": dict(self.closures) or None,
             "plasticity": self.plasticity.to_dict(),
+            **said_scores(self),
         }
 
 

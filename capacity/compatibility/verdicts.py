@@ -9,6 +9,7 @@ from capacity.compatibility.drift import Drift
 from capacity.compatibility.function_space import Room
 from capacity.estimate import Estimate, Status
 from capacity.notebook import InNotebook
+from capacity.tasks.scoring import said_scores
 
 _VOID = frozenset({Status.DIVERGED, Status.NOT_RESOLVED})
 """What an estimate may carry a number in that is none to judge by."""
@@ -155,6 +156,9 @@ class Verdicts(InNotebook):
         time: Learning time S; None where the training is no gradient flow.
         warnings: What may spoil the verdict.
         source: Committed table of how well each form does, which the thresholds come from.
+        scored_on: What the old tasks' scores are scores on: `test`, `training`, or both; empty
+            where it stands elsewhere (in the tasks of a run).
+        scoring: The same in words.
     """
 
     literal: FormVerdict
@@ -171,6 +175,8 @@ class Verdicts(InNotebook):
     time: float | None
     warnings: tuple[str, ...]
     source: str
+    scored_on: str = ""
+    scoring: str = ""
 
     @property
     def forms(self) -> tuple[FormVerdict, ...]:
@@ -201,4 +207,5 @@ class Verdicts(InNotebook):
             "time": self.time,
             "warnings": list(self.warnings),
             "source": self.source,
+            **said_scores(self),
         }

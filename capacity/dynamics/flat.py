@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import inspect
 from collections.abc import Callable, Iterable, Iterator
 
 import torch
@@ -155,6 +156,16 @@ class FlatModel:
             Submodules by name. They are there to be looked at and hooked, never changed.
         """
         return dict(self._module.named_modules())
+
+    def needs_beside_inputs(self) -> list[str]:
+        """List what a call of the module needs beside its inputs.
+
+        Returns:
+            Names of the arguments of its `forward` that have no default, but the first.
+        """
+        asked = list(inspect.signature(self._module.forward).parameters.values())[1:]
+        kinds = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+        return [a.name for a in asked if a.default is a.empty and a.kind not in kinds]
 
     def describe(self) -> str:
         """Name the architecture in one line.

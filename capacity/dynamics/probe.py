@@ -46,6 +46,8 @@ def run_network(flat: FlatModel, theta: Tensor, x: Tensor, where: str) -> Tensor
         try:
             outputs, changed = flat.changes(theta, x)
         except Exception as error:
+            if beside := flat.needs_beside_inputs():
+                raise ValueError(_of_arguments(beside, where)) from error
             raise ValueError(
                 f"model does not take inputs of shape {tuple(x.shape[1:])} and dtype {x.dtype} "
                 f"({where}): {_line(error)}"
@@ -149,6 +151,19 @@ def _alike(before: list[Tensor | object], after: list[Tensor | object]) -> bool:
         torch.equal(a, b) if isinstance(a, Tensor) and isinstance(b, Tensor) else a == b
         for a, b in zip(before, after, strict=True)
     )
+
+
+def _of_arguments(beside: list[str], where: str) -> str:
+    said = (
+        f"model takes {', '.join(beside)} beside the inputs, which are all that it gets ({where}); "
+    )
+    if beside == ["task_labels"]:  # Avalanche's MultiTaskModule and MultiHeadClassifier
+        return said + (
+            "pass a module whose heads stand side by side, with forward(self, x): return "
+            "torch.cat([self.model(x, label) for label in (0, 1)], 1), of which a task reads its "
+            "own: an experience the outputs of its task label, all else those of Task(outputs=...)"
+        )
+    return said + "wrap it in a module whose forward(self, x) adds the rest"
 
 
 def _of_draws(flat: FlatModel, theta: Tensor, x: Tensor) -> str:

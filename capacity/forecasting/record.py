@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from capacity.dynamics.evaluate import Score
 from capacity.estimate import Estimate, Status, from_samples, not_defined
 from capacity.notebook import InNotebook
-from capacity.tasks.scoring import words_of
+from capacity.tasks.scoring import words_of, words_of_all
 from capacity.tasks.task import Task
 
 
@@ -110,7 +110,7 @@ def with_scoring(made: Forecast, old: Sequence[Task], new: Task) -> Forecast:
     """
     words = [words_of(task) for task in old]
     last = words_of(new)
-    whole = " ".join(dict.fromkeys(part for part in (*words, last) if part))
+    whole = words_of_all([*old, new])
 
     def noted(estimate: Estimate, said: str) -> Estimate:
         return replace(estimate, note=f"{estimate.note} {said}".strip())

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Protocol
 
 from capacity.tasks.task import Task
 
@@ -79,6 +79,57 @@ def words_of(task: Task) -> str:
             "capacity.hold_out gives the split."
         )
     return said
+
+
+def words_of_all(tasks: Sequence[Task]) -> str:
+    """Say what the scores of several tasks are scores on.
+
+    Args:
+        tasks: The tasks.
+
+    Returns:
+        What `words_of` says of each, every sentence once.
+    """
+    said = [words_of(task) for task in tasks]
+    return " ".join(dict.fromkeys(part for part in said if part))
+
+
+def scored_on(tasks: Sequence[Task]) -> str:
+    """Name the samples that the scores of several tasks are scores on.
+
+    Args:
+        tasks: The tasks, at least one.
+
+    Returns:
+        `test`, `training`, or `test or training`.
+    """
+    return " or ".join(sorted({task.scored_on for task in tasks}))
+
+
+class Labelled(Protocol):
+    """A record that says what its scores are scores on; empty where that stands elsewhere."""
+
+    @property
+    def scored_on(self) -> str:
+        """`test`, `training`, or both."""
+
+    @property
+    def scoring(self) -> str:
+        """The same in words."""
+
+
+def said_scores(record: Labelled) -> dict[str, str]:
+    """Give what a record says of its scores.
+
+    Args:
+        record: The record.
+
+    Returns:
+        Plain JSON types: `scored_on` and `scoring`; nothing where it says nothing.
+    """
+    if not record.scored_on:
+        return {}
+    return {"scored_on": record.scored_on, "scoring": record.scoring}
 
 
 def _names(tasks: Sequence[Mapping[str, Any]]) -> str:

@@ -61,14 +61,16 @@ def test_is_what_assess_gives_and_leaves_the_model_alone(float64):
     direct = assess(
         flat,
         flat.initial(),
-        [as_task(old)],
-        as_task(new),
+        [as_task(old, name="old")],
+        as_task(new, name="new"),
         None,
         Measure(eps=(0.1, 1.0), **SCALES),
         displacement=9.0,
         generator=torch.Generator().manual_seed(0),
     )
-    assert made.to_dict() == direct.to_dict()
+    labels = {"scored_on": made.scored_on, "scoring": made.scoring}
+    said = direct.to_dict()
+    assert made.to_dict() == {**said, **labels, "dimension": {**said["dimension"], **labels}}
     assert [at.eps for at in made.capacity] == [0.1, 1.0]
     assert made.capacity[0].directions.value == flat.size - made.preserving.removed
     assert all(torch.equal(a, b) for a, b in zip(before, model.parameters(), strict=True))
@@ -116,6 +118,48 @@ def test_old_tasks_that_are_not_learned_are_said(after_old):
         warnings.simplefilter("error")
         model, _ = after_old
         capacity.compatible_capacity(model, old=data(0), tolerance=0.1, displacement=1.0)
+
+
+TRAINED = "All scores are training scores"
+SCORED = {
+    "training": (lambda x, y: capacity.hold_out((x, y), share=0), "training", TRAINED),
+    "the same samples twice": (lambda x, y: ((x, y), (x, y)), "training", TRAINED),
+    "held out": (lambda x, y: (x, y), "test", "16 of 80 samples were held out"),
+    "test": (lambda x, y: ((x[:40], y[:40]), (x[40:], y[40:])), "test", ""),
+}
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "adam"])
+@pytest.mark.parametrize("case", SCORED)
+def test_records_say_what_their_scores_are_scores_on(case, optimizer, after_old):
+    make, kind, said = SCORED[case]
+    model, _ = after_old
+    asked = {"old": make(*data(0)), "new": data(1)}
+    plan = Training(lr=0.01, epochs=1, optimizer=optimizer)
+    verdict = capacity.verdict(model, training=plan, **asked)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        found = capacity.compatible_capacity(model, displacement=1.0, **asked)
+        need = capacity.task_dimension(model, displacement=1.0, **asked)
+    forecast = capacity.forecast(model, training=plan, **asked)
+    for record in (verdict, found, found.dimension, need):
+        assert record.scored_on == kind == record.to_dict()["scored_on"]
+        assert record.scoring == record.to_dict()["scoring"]
+        assert said in record.scoring
+        # The same words as the forecast's.
+        assert record.scoring in forecast.old[0].accuracy_drop.note
+    assert verdict.directional.note.endswith(verdict.scoring)
+    assert bool(said) is bool(verdict.scoring)
+    assert "held-out samples" not in verdict.directional.note
+
+
+def test_old_tasks_of_both_kinds_are_said(after_old):
+    model, _ = after_old
+    old = [capacity.hold_out(data(0), share=0, name="one"), capacity.hold_out(data(2), name="two")]
+    made = capacity.verdict(model, old=old, new=data(1), training=Training(lr=0.01, epochs=1))
+    assert made.scored_on == "test or training"
+    assert TRAINED in made.scoring
+    assert "held out" in made.scoring
 
 
 def test_old_tasks_whose_gradients_cancel_are_not_learned():

@@ -130,3 +130,88 @@ def test_batches_of_a_sampler_of_ones_own():
 
     assert with_batches([[0, 1, 2], [3, 4, 5], [6]]) == 3
     assert with_batches([[0, 1, 2], [3], [4, 5]]) is None
+
+
+def multi_head(stream):
+    from avalanche.models import MultiHeadClassifier, MultiTaskModule
+    from avalanche.models.dynamic_modules import avalanche_model_adaptation
+
+    class Net(MultiTaskModule):
+        def __init__(self, width):
+            super().__init__()
+            self.body, self.head = nn.Linear(width, 6), MultiHeadClassifier(6)
+
+        def forward(self, x, task_labels):
+            return self.head(self.body(x.flatten(1)).tanh(), task_labels)
+
+    torch.manual_seed(0)
+    model = Net(stream[0].dataset[0][0].numel())
+    for experience in stream:
+        avalanche_model_adaptation(model, experience)
+    return model
+
+
+class SideBySide(nn.Module):
+    """The heads as one output, as the refusal says to write it."""
+
+    def __init__(self, model):
+        super().__init__()
+        self.model = model
+
+    def forward(self, x):
+        return torch.cat([self.model(x, label) for label in (0, 1)], 1)
+
+
+@pytest.mark.filterwarnings("ignore:The old tasks are not converged")
+def test_a_module_of_avalanches_that_takes_task_labels(tmp_path):
+    from avalanche.benchmarks import tensors_benchmark
+
+    parts = [data([0, 1], shift=shift) for shift in (0.0, 1.0)]
+    tensors = [(part.x, part.y) for part in parts]
+    made = tensors_benchmark(train_tensors=tensors, test_tensors=tensors, task_labels=[0, 1])
+    old, new = made.train_stream
+    model, plan = multi_head(made.train_stream), capacity.Training(lr=0.01, epochs=1)
+    room = {"tolerance": 0.1, "displacement": 1.0}
+
+    def track(m):
+        optimizer = torch.optim.SGD(m.parameters(), lr=0.1)
+        capacity.TransportTracker(m, "cross_entropy", optimizer, tangents=2).observe(
+            parts[0].x, parts[0].y
+        )
+
+    bare = capacity.Measure(
+        forecast=False, transport=False, capacity=False, closure_points=0, verdicts=False
+    )
+    calls = (
+        lambda m: capacity.forecast(m, old=old, new=new, training=plan),
+        lambda m: capacity.verdict(m, old=old, new=new, training=plan),
+        lambda m: capacity.compatible_capacity(m, old=old, new=new, **room),
+        lambda m: capacity.epistemic_speed_limit(
+            m, [old, new], training=plan, replicas=2, start="warm"
+        ),
+        track,
+        lambda m: capacity.run(
+            made, model=m, training=plan, measure=bare, replicas=1, quiet=True,
+            out=tmp_path / "run",
+        ),
+    )  # fmt: skip
+    for call in calls:
+        with pytest.raises(ValueError, match=r"takes task_labels beside the inputs.*") as caught:
+            call(model)
+        assert "torch.cat([self.model(x, label) for label in (0, 1)], 1)" in str(caught.value)
+        assert not (tmp_path / "run").exists()
+    for call in (*calls[:3], calls[-1]):
+        call(SideBySide(model))
+    task = as_task(new, share=0)
+    assert task.outputs == (2, 3)
+    torch.testing.assert_close(task.select(SideBySide(model)(task.train.x)), model(task.train.x, 1))
+
+
+def test_a_network_of_two_inputs_is_told_to_be_wrapped():
+    class Masked(nn.Linear):
+        def forward(self, x, mask, *, scale=1.0):
+            return super().forward(x * mask) * scale
+
+    x, y = torch.randn(20, 4), torch.arange(20) % 2
+    with pytest.raises(ValueError, match=r"takes mask beside the inputs.*wrap it in a module"):
+        capacity.forecast(Masked(4, 2), old=(x, y), new=(x, 1 - y))
