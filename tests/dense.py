@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -17,12 +19,17 @@ from capacity.tasks.task import Split, Task
 from capacity.transport.trajectory import Trajectory
 
 
-def digits_task(labels: tuple[int, ...] = tuple(range(10)), count: int = 200) -> Task:
+@functools.cache
+def _digits() -> tuple[Any, Any]:
     from sklearn.datasets import load_digits
 
-    data = load_digits()
-    x = torch.tensor(data.data / 16, dtype=torch.get_default_dtype())
-    y = torch.tensor(data.target)
+    return load_digits(return_X_y=True)
+
+
+def digits_task(labels: tuple[int, ...] = tuple(range(10)), count: int = 200) -> Task:
+    pixels, targets = _digits()
+    x = torch.tensor(pixels / 16, dtype=torch.get_default_dtype())
+    y = torch.tensor(targets)
     keep = torch.isin(y, torch.tensor(labels)).nonzero().flatten()[:count]
     split = Split(x[keep], y[keep])
     return Task(name=str(labels), train=split, test=split)

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import operator
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, fx
+from torch._guards import TracingContext, tracing
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.func import functionalize
+from torch.fx.experimental.proxy_tensor import make_fx
 
 aten = torch.ops.aten
 
@@ -15,6 +20,23 @@ _TRANSPOSES = {aten.t.default, aten.transpose.int}
 _RESHAPES = {aten.view.default, aten._unsafe_view.default, aten.expand.default}
 _SPLITS = {aten.split_with_sizes.default}
 _ZEROS = {aten.zeros_like.default, aten.zeros.default, aten.new_zeros.default}
+
+
+def trace(function: Callable[..., Any], *inputs: Tensor) -> fx.GraphModule:
+    """Trace a function of tensors.
+
+    Args:
+        function: The function; pure.
+        inputs: Its arguments, of the shapes that the graph is for.
+
+    Returns:
+        Its graph, without operations that write in place.
+    """
+    # One description of tensors for the whole graph: left alone, `make_fx` makes one per operation,
+    # each with a copy of the call stack, which takes as long as all the rest.
+    with tracing(TracingContext(FakeTensorMode(allow_fallback_kernels=True))):
+        # Some backward formulas write in place; merging and dropping nodes needs pure ones.
+        return make_fx(functionalize(function))(*inputs)
 
 
 def pure(graph: fx.GraphModule) -> bool:

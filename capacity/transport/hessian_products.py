@@ -16,13 +16,20 @@ from typing import Any, Protocol
 
 import torch
 from torch import Tensor, fx
-from torch.func import functionalize, grad
-from torch.fx.experimental.proxy_tensor import make_fx
+from torch.func import grad
 
 from capacity.differential import pullback, vmap
 from capacity.interruption import check
 from capacity.transport import kernels
-from capacity.transport.graphs import fuse, parts_of, pure, share_exponentials, simplify, split
+from capacity.transport.graphs import (
+    fuse,
+    parts_of,
+    pure,
+    share_exponentials,
+    simplify,
+    split,
+    trace,
+)
 from capacity.transport.layouts import feature_major
 from capacity.transport.planned import Planned
 from capacity.transport.watch import Watch
@@ -214,9 +221,8 @@ class HessianProducts:
             self.untraced = f"a size depends on the data ({sized})"
             return self._untraced()
         try:
-            # Some backward formulas write in place; merging and dropping nodes needs pure ones.
             direct = self._untraced().all
-            graph = make_fx(functionalize(lambda t, x, y, v: direct(t, x, y, v)))(*inputs)
+            graph = trace(lambda t, x, y, v: direct(t, x, y, v), *inputs)
             if not pure(graph):
                 raise ValueError("the loss draws random numbers, or writes to its inputs")
             return _Traced(graph, theta)

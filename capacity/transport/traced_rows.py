@@ -12,11 +12,10 @@ from collections.abc import Callable
 
 import torch
 from torch import Tensor
-from torch.func import functionalize, grad, grad_and_value
-from torch.fx.experimental.proxy_tensor import make_fx
+from torch.func import grad, grad_and_value
 
 from capacity.differential import pullback, vmap
-from capacity.transport.graphs import pure, simplify
+from capacity.transport.graphs import pure, simplify, trace
 from capacity.transport.planned import Planned
 from capacity.transport.watch import Watch
 
@@ -70,7 +69,7 @@ class TracedRows:
         if watch.sized:
             return None  # the graph would keep a size that depends on the data as a number
         try:
-            graph = make_fx(functionalize(self._direct))(*inputs)
+            graph = trace(self._direct, *inputs)
         except Exception:  # a loss that looks at values; it runs untraced
             return None
         if not pure(graph):

@@ -9,7 +9,6 @@ from torch import nn
 from torch.utils.data import DataLoader, Dataset, TensorDataset
 
 import capacity
-from capacity.report import render
 from capacity.tasks import Split, Task, as_task
 from capacity.tasks.sampling import holdout
 from capacity.tasks.task import count_shared
@@ -157,7 +156,7 @@ def memorise(tasks, out, **options):
         model=lambda: nn.Sequential(
             nn.Linear(4, 128), nn.Tanh(), nn.Linear(128, 32), nn.Tanh(), nn.Linear(32, 2)
         ),
-        training=capacity.Training(optimizer="adam", lr=0.01, epochs=150, batch_size=20),
+        training=capacity.Training(optimizer="adam", lr=0.01, epochs=60, batch_size=20),
         measure=QUIET,
         replicas=1,
         out=out,
@@ -173,7 +172,7 @@ def test_coin_flips_are_not_learned(tmp_path, capsys):
     assert task["scored_on"] == "test"
     said = "40 of 200 samples were held out of training and are the test samples"
     assert said in capsys.readouterr().err
-    page = render(run.path, tmp_path / "page.html").read_text(encoding="utf-8")
+    page = run.report().read_text(encoding="utf-8")
     assert said in page
     assert "final mean test accuracy" in page
 
@@ -186,7 +185,7 @@ def test_a_run_on_training_samples_says_training(tmp_path, capsys):
     shown = capsys.readouterr().err
     assert "training scores" in shown
     assert "training accuracy" in shown
-    page = render(run.path, tmp_path / "page.html").read_text(encoding="utf-8")
+    page = run.report().read_text(encoding="utf-8")
     assert "final mean training accuracy" in page
     assert "All scores are training scores" in page
     for wrong in ("test accuracy", "Test accuracy", "test score"):

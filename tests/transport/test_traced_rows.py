@@ -9,6 +9,7 @@ from torch.func import grad, vmap
 
 from capacity.dynamics.flat import FlatModel
 from capacity.transport import traced_rows
+from capacity.transport.graphs import trace
 from capacity.transport.traced_rows import TracedRows, row_gradients, row_products
 
 CALLS = traced_rows._WORTH + 3
@@ -67,6 +68,13 @@ def test_products_are_those_with_the_hessian(shared, float64):
         dense = torch.func.hessian(loss)(row, *own)
         torch.testing.assert_close(made[r], dense @ v[r], rtol=1e-9, atol=1e-11)
     assert products._traced
+
+
+def test_the_tensors_of_a_graph_are_described_together():
+    graph = trace(lambda a, b: ((a @ b).tanh(), a + 1), torch.randn(3, 4), torch.randn(4, 2))
+    described = [node.meta["val"] for node in graph.graph.nodes if node.op == "call_function"]
+    assert len(described) > 2
+    assert len({part.fake_mode for part in described}) == 1, "one per operation is twice as slow"
 
 
 def test_results_survive_the_next_call():
