@@ -11,6 +11,7 @@ from capacity.config import Recipe
 from capacity.runs.files import NOT_AS_WRITTEN, as_object, as_rows, as_tensors, read_bytes
 from capacity.runs.manifest import Listed, Manifest
 from capacity.runs.reading import check_result
+from capacity.runs.shape import check_row
 from capacity.strict_yaml import as_yaml
 
 if TYPE_CHECKING:  # seconds to import, and a path without a run is refused at once
@@ -177,6 +178,9 @@ class RunReader:
         record = as_object(path, self._content("status.json"), remedy)
         if not isinstance(record.get("seconds", {}), dict):
             raise ValueError(f"{path}: seconds is not an object; {remedy}")
+        for stage, spent in record.get("seconds", {}).items():
+            if isinstance(spent, bool) or not isinstance(spent, int | float):
+                raise ValueError(f"{path}: seconds.{stage} is not a number; {remedy}")
         return record
 
     def result(self) -> dict[str, Any]:
@@ -217,12 +221,22 @@ class RunReader:
 
         Returns:
             One dictionary per task and epoch (see `as_rows`); none where there is no file.
+
+        Raises:
+            ValueError: If a row is damaged, or not one of a training.
         """
         content = self._content(LOGGED)
         if content is None:
             return []
         listed = self._listed()
-        return as_rows(self.path / LOGGED, content, digests=bool(listed) and LOGGED not in listed)
+        path, open_ended = self.path / LOGGED, bool(listed) and LOGGED not in listed
+        rows = as_rows(path, content, digests=open_ended)
+        for k, row in enumerate(rows, start=1):
+            try:
+                check_row(row)
+            except ValueError as error:
+                raise ValueError(f"{path}: row {k}: {error}; {self._remedy(LOGGED)}") from None
+        return rows
 
     def check(self, *, checkpoints: bool = True) -> None:
         """Read every file that a report shows.

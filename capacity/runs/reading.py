@@ -2,27 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from capacity.comparison.differences import ABSENT, flat, frozen, spoken
 from capacity.config import Recipe
-from capacity.estimate import Estimate
 from capacity.runs.fingerprint import differences
+from capacity.runs.shape import check_shape
 
 SCHEMA = "capacity/result"
 SCHEMA_VERSION = 1
 """What `result_schema.md` describes."""
 
 _SHOWN = 3
-_KINDS: dict[str, type] = {
-    **dict.fromkeys(("tasks", "transitions", "phases"), list),
-    **dict.fromkeys(("recipe", "model", "accuracy", "loss", "forgetting", "final", "scores"), dict),
-    **dict.fromkeys(("replicas", "seed"), int),
-    **dict.fromkeys(("name", "status"), str),
-}
-_WORDS = {list: "a list", dict: "an object", int: "a whole number", str: "text"}
 
 
 def changed_fields(before: Recipe, now: Recipe, *, ignored: tuple[str, ...] = ()) -> str:
@@ -77,34 +70,7 @@ def check_result(result: Mapping[str, Any], path: Path, remedy: str) -> None:
             f"{path}: has schema_version {result.get('schema_version')!r}, this version of "
             f"capacity reads {SCHEMA_VERSION}; leave the run out, or {remedy}"
         )
-    for name, kind in _KINDS.items():
-        value = result.get(name)
-        if value is not None and not isinstance(value, kind):
-            raise ValueError(f"{path}: {name} is not {_WORDS[kind]}; {remedy}")
-    for name in ("tasks", "transitions", "phases"):
-        for i, item in enumerate(result.get(name) or []):
-            if not isinstance(item, dict) and not (name == "phases" and item is None):
-                raise ValueError(f"{path}: {name}[{i}] is not an object; {remedy}")
-    for i, transition in enumerate(result.get("transitions") or []):
-        try:
-            ranked = transition.get("by_strategy", [])
-            for estimate in _ranked_estimates(ranked):
-                Estimate.from_dict(estimate)
-        except (AttributeError, KeyError, TypeError, ValueError) as error:
-            raise ValueError(
-                f"{path}: transitions[{i}].by_strategy is not as result_schema.md has it "
-                f"({type(error).__name__}: {error}); {remedy}"
-            ) from None
-
-
-def _ranked_estimates(ranked: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
-    """Walk through the estimates of the strategies that were compared."""
-    for entry in ranked:
-        if not isinstance(entry["name"], str):
-            raise TypeError(f"name is {entry['name']!r}")
-        for cell in entry["old"]:
-            if not isinstance(cell["task"], int):
-                raise TypeError(f"task is {cell['task']!r}")
-            yield from (cell["forecast"][name] for name in ("accuracy_drop", "loss_increase"))
-        yield from (entry["new"][name] for name in ("accuracy", "loss"))
-        yield from (entry[name] for name in ("average_accuracy", "average_loss", "cost_ratio"))
+    try:
+        check_shape(result)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}; {remedy}") from None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 
@@ -45,6 +46,51 @@ def torn(text):
     return "".join([first, second[:20] + "\n", *rest])
 
 
+GONE = "nothing"
+
+
+def part(place, given):
+    """Replace, or take out, a part of a result that lies deeper: `transitions[0].old[0].task`."""
+    *way, last = [int(w) if w.isdigit() else w for w in re.findall(r"\w+", place)]
+
+    def how(text):
+        result = json.loads(text)
+        holder = result
+        for name in way:
+            holder = holder[name]
+        if given is GONE:
+            del holder[last]
+        else:
+            holder[last] = given
+        return json.dumps(result)
+
+    return changed("result.json", how)
+
+
+WRONG = (
+    ("model.parameters", GONE),
+    ("model", GONE),
+    ("phases", []),
+    ("tasks[0].status", GONE),
+    ("tasks[1].status", "learnt"),
+    ("tasks[1].train_samples", "many"),
+    ("accuracy.mean", []),
+    ("loss.mean[1]", None),
+    ("forgetting.loss.last[1][0].value", "0.5"),
+    ("final.forgetting_last.interval", [0.0]),
+    ("final.forgetting_last.status", "fine"),
+    ("transitions[0].task", 7),
+    ("transitions[0].old", []),
+    ("transitions[0].old[0].measured.loss_increase", GONE),
+    ("transitions[0].capacity.removed", "31"),
+    ("transitions[0].capacity.by_eps[0].eps", GONE),
+    ("phases[0].thermo.path_invariant", None),
+    ("phases[0].transport.parts.bulk", 5),
+    ("phases[1].transport.density.counts", [1.0]),
+    ("scores.pairs", True),
+)
+"""Parts of a result in a form that no reader knows: (place, what stands there)."""
+
 DAMAGE = {
     # what is wrong: (how the copy is damaged, words of the error)
     "truncated result": (half("result.json"), "result.json: not readable as JSON", "delete it"),
@@ -65,6 +111,15 @@ DAMAGE = {
     "tasks of text": (field("result.json", tasks=["a"]), "tasks[0] is not an object"),
     "accuracy as a number": (field("result.json", accuracy=0.9), "accuracy is not an object"),
     "transitions as text": (field("result.json", transitions="no"), "transitions is not a list"),
+    "transition cut": (part("transitions[0].new", GONE), "transitions[0].new is missing"),
+    "an estimate's own field": (
+        part("final.loss.color", "red"), "result.json: final.loss.color is no field"
+    ),
+    "a row without a step": (
+        changed("metrics.jsonl", lambda text: '{"task": 0, "epoch": 1}\n' + text),
+        "metrics.jsonl: row 1: step is missing",
+    ),
+    "seconds as text": (field("status.json", seconds={"train": "long"}), "seconds.train is not"),
     "no result": (lambda run: (run / "result.json").unlink(), "result.json: missing", "--resume"),
     "torn middle row": (changed("metrics.jsonl", torn), "metrics.jsonl: line 2", "delete this"),
     "row of another kind": (
@@ -130,6 +185,15 @@ def test_a_damaged_run_is_refused_before_anything_slow_is_imported(kept, tmp_pat
     ended = subprocess.run(words, capture_output=True, text=True, check=True)
     assert ended.stdout == "2 []\n"
     assert "result.json: damaged" in ended.stderr
+
+
+@pytest.mark.parametrize(("place", "given"), WRONG)
+def test_a_part_of_a_result_in_another_form_is_named_by_its_place(
+    place, given, kept, tmp_path, capsys
+):
+    bad = unlisted(kept, tmp_path / "bad")
+    part(place, given)(bad)
+    check_refused(capsys, ["report", str(bad)], f"result.json: {place} is ", "delete it")
 
 
 TAKEN_UP = {

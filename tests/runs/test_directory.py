@@ -75,11 +75,13 @@ def test_a_failed_write_leaves_the_old_file(tmp_path, monkeypatch):
 
 def test_metrics_survive_a_cut_line_and_compact(tmp_path):
     directory = RunDirectory(tmp_path)
-    directory.append_metrics({"task": 0, "test_loss": [1.0, None]})
-    directory.append_metrics({"task": 1, "test_loss": [0.5, 2.0]})
+    first = {"task": 0, "epoch": 0, "step": 0, "test_loss": [1.0, None]}
+    second = {"task": 1, "epoch": 0, "step": 4, "test_loss": [0.5, 2.0]}
+    directory.append_metrics(first)
+    directory.append_metrics(second)
     directory.compact_metrics()
     rows = duckdb.read_parquet(str(tmp_path / "metrics.parquet")).fetchall()
-    assert rows == [(0, [1.0, None]), (1, [0.5, 2.0])]
+    assert rows == [tuple(first.values()), tuple(second.values())]
     with (tmp_path / "metrics.jsonl").open("a") as file:
         file.write('{"task": 2, "te')
     assert [row["task"] for row in directory.metrics()] == [0, 1]

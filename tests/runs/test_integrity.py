@@ -156,7 +156,20 @@ def test_a_run_of_an_earlier_version_is_read_and_called_unverified(copy, finishe
 
 
 def numbered(seed):
-    return {"schema": SCHEMA, "schema_version": SCHEMA_VERSION, "seed": seed}
+    empty = dict.fromkeys(("accuracy", "loss", "forgetting", "final", "scores"))
+    return {
+        "schema": SCHEMA,
+        "schema_version": SCHEMA_VERSION,
+        "seed": seed,
+        **empty,
+        "name": "x",
+        "status": "running",
+        "replicas": 1,
+        "tasks": [],
+        "model": {"description": "", "parameters": 1},
+        "transitions": [],
+        "phases": [],
+    }
 
 
 @pytest.mark.parametrize("first", [True, False])
