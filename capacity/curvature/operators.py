@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 
 from torch import Tensor
@@ -10,11 +11,13 @@ from torch.func import grad
 from capacity.curvature.gauss_newton import GaussNewtonProducts
 from capacity.curvature.lanczos import Operator
 from capacity.dynamics.flat import FlatModel
-from capacity.tasks.losses import additive
+from capacity.tasks.losses import FittedLoss, additive
 from capacity.tasks.task import Split, Task
 from capacity.transport.hessian_products import HessianProducts
 
 _CHUNK = 512
+_KEPT = 1 << 17
+"""Parameters, together, of the products that a network keeps: each has buffers for its tangents."""
 
 
 def hessian(
@@ -32,7 +35,9 @@ def hessian(
     Returns:
         V (K, P) -> H V (K, P).
     """
-    products = HessianProducts(model.loss(additive(task, split)))
+    products = _shared(
+        HessianProducts, model, task, split, lambda own: HessianProducts(model.loss(own))
+    )
     return lambda rows: mean_over(split, chunk, lambda x, y: products(theta, x, y, rows))
 
 
@@ -55,8 +60,38 @@ def ggn(
     Returns:
         V (K, P) -> G V (K, P).
     """
-    products = GaussNewtonProducts(model.outputs, additive(task, split).loss_of)
+    products = _shared(
+        GaussNewtonProducts,
+        model,
+        task,
+        split,
+        lambda own: GaussNewtonProducts(model.outputs, own.loss_of),
+    )
     return lambda rows: mean_over(split, chunk, lambda x, y: products(theta, x, y, rows))
+
+
+def _shared(
+    kind: type,
+    model: FlatModel,
+    task: Task,
+    split: Split,
+    make: Callable[[Task], HessianProducts],
+) -> HessianProducts:
+    """Share traced graphs among tasks with one loss: tracing costs more than small products do."""
+    # They belong to the network and go with it; they hold the task, so no other loss has its id.
+    own = additive(task, split)
+    if own is not task:  # the loss of this split alone
+        return make(own)
+    loss: object = task.loss if isinstance(task.loss, str) else id(task.loss)
+    if isinstance(task.loss, FittedLoss) and task.loss.reference is None:
+        loss = id(task.loss.function), task.loss.dtype, task.loss.shape
+    # Those of one thread share buffers.
+    key = (kind, loss, task.outputs, model.table, model.plain_kernels, threading.get_ident())
+    kept = model.traced.pop(key, None) or make(task)
+    model.traced[key] = kept  # the latest last
+    while len(model.traced) > max(1, _KEPT // model.size):
+        del model.traced[next(iter(model.traced))]
+    return kept
 
 
 def loss_gradient(

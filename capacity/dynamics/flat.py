@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import inspect
 from collections.abc import Callable, Iterable, Iterator
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -36,6 +37,7 @@ class FlatModel:
         plain_kernels: Whether oneDNN's and cuDNN's kernels are left aside, whose recurrent layers
             have no second derivative.
         table: Shape of a sample's outputs where they are a table, which is laid out in one row.
+        traced: What was traced of this network, for the next task of the same kind.
     """
 
     def __init__(self, module: nn.Module) -> None:
@@ -96,6 +98,7 @@ class FlatModel:
         self.size = sum(self.sizes)
         self.plain_kernels = is_recurrent(module)
         self.table: tuple[int, ...] | None = None
+        self.traced: dict[object, Any] = {}
 
     def initial(self) -> Tensor:
         """Read theta from the module as it was handed over.
