@@ -9,6 +9,8 @@ import pytest
 
 from capacity import interruption
 
+pytestmark = pytest.mark.slow
+
 
 def stretch(*works):
     with interruption.deferred():

@@ -14,6 +14,8 @@ from capacity.runs.files import parse_json
 from capacity.runs.progress import Progress
 from capacity.streams import Lenient
 
+pytestmark = pytest.mark.slow
+
 CAPACITY = f"{shlex.quote(sys.executable)} -m capacity.cli"
 
 

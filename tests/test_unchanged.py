@@ -12,9 +12,12 @@ from torch import nn
 
 import capacity
 
-pytestmark = pytest.mark.filterwarnings(
-    "ignore:There is a performance drop", "ignore:The old tasks are not converged"
-)
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.filterwarnings(
+        "ignore:There is a performance drop", "ignore:The old tasks are not converged"
+    ),
+]
 
 
 class InPlace(nn.Module):

@@ -13,6 +13,8 @@ from capacity.cli import main
 from capacity.runs.directory import RunDirectory
 from capacity.runs.lock import DirectoryLock
 
+pytestmark = pytest.mark.slow
+
 NO_SPACE = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 READ_ONLY = OSError(errno.EROFS, os.strerror(errno.EROFS))
 

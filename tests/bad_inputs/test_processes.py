@@ -13,6 +13,8 @@ FULL = """
 import resource, sys
 resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))
 from capacity.cli import main
+
+pytestmark = pytest.mark.slow
 sys.exit(main(sys.argv[1:]))
 """
 

@@ -10,6 +10,8 @@ import capacity
 from bad_inputs.checkers import TINY, check_refused, copy_of
 from capacity.cli import main
 
+pytestmark = pytest.mark.slow
+
 FIELDS = {
     # what is wrong: (overrides of a recipe that works, words of the error)
     "unknown section": (["trainig.lr=1"], "trainig", "did you mean 'training'"),

@@ -14,6 +14,8 @@ from bad_inputs.checkers import check_refused, check_said, copy_of, fingerprint
 from capacity.cli import main
 from capacity.runs.directory import RunDirectory
 
+pytestmark = pytest.mark.slow
+
 
 def content(name, given):
     """Replace a file."""

@@ -14,6 +14,8 @@ import torch
 
 import capacity
 
+pytestmark = pytest.mark.slow
+
 FOLDER = Path(__file__).parents[2] / "benchmarks" / "forecast"
 
 

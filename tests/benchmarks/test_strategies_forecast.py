@@ -11,6 +11,8 @@ import pytest
 from capacity import config
 from capacity.config import Strategy
 
+pytestmark = pytest.mark.slow
+
 FOLDER = Path(__file__).parents[2] / "benchmarks" / "forecast"
 
 

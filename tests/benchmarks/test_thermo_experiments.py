@@ -33,6 +33,8 @@ from capacity.thermo.grams import layer_grams
 from capacity.thermo.wasserstein import distance
 from report.test_report_contract import policy_holes
 
+pytestmark = pytest.mark.slow
+
 TOY = {
     "gaussian": lambda: gaussian_toy.measured(particles=30, ensembles=4, steps=40),
     "learning-rate": lambda: learning_rate.measured(

@@ -27,6 +27,8 @@ from capacity.config import Training
 from capacity.dynamics.flat import FlatModel
 from dense import dense_jacobian
 
+pytestmark = pytest.mark.slow
+
 TRAINING = Training(optimizer="momentum", lr=0.1, schedule="cosine", epochs=4, batch_size=16)
 
 

@@ -20,6 +20,8 @@ from capacity.runs.manifest import Manifest
 from report.fabricated_run import write
 from report.fabricated_runs import seeded, two_variants
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def runs(tmp_path):

@@ -85,6 +85,8 @@ import capacity
 from torch.utils.tensorboard import SummaryWriter
 from matplotlib.figure import Figure
 
+pytestmark = pytest.mark.slow
+
 def end(*_, **__):
     os.kill(os.getpid(), signal.SIGKILL)
 

@@ -99,6 +99,7 @@ def test_a_budget_of_the_whole_training_is_that_training(loss, optimizer, budget
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("optimizer", ["sgd", "momentum", "adam"])
 def test_a_tenth_of_the_training_says_what_all_of_it_does(optimizer):
     model = model_of(lambda: mlp(64))
@@ -233,6 +234,7 @@ def test_a_memory_smaller_than_its_batches_does(name):
     assert said.old[0].drop.value is not None
 
 
+@pytest.mark.slow
 def test_what_a_strategy_holds_back_is_held_back_in_the_forecast():
     model = model_of(lambda: mlp(64))
     old, new = learnable("old"), learnable("new", turn=1)

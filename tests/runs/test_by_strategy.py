@@ -15,6 +15,8 @@ from capacity.config import Measure
 from capacity.estimate import Estimate
 from capacity.runs.directory import RunDirectory
 
+pytestmark = pytest.mark.slow
+
 LIGHT = ["measure.transport=false", "measure.verdicts=false", "measure.sensitivity_eps=[]"]
 ASKED = (
     "measure.strategies=[naive, {name: ewc, strength: 1, samples: 32}, {name: replay, memory: 40}]"

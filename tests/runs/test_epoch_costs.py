@@ -9,6 +9,8 @@ import pytest
 import capacity
 from capacity import config
 
+pytestmark = pytest.mark.slow
+
 NAMES = ("action", "loss_drop", "displacement_sq", "inefficiency_path")
 
 

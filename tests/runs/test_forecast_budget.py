@@ -19,6 +19,8 @@ from capacity.forecasting.mitigated import contribution_of
 from capacity.forecasting.within_budget import forecast_within
 from capacity.tasks.task import Split, Task
 
+pytestmark = pytest.mark.slow
+
 LIGHT = ["measure.transport=false", "measure.verdicts=false", "measure.sensitivity_eps=[]"]
 SMALL = [*LIGHT, "tasks.samples=64", "replicas=2"]
 ASKED = "measure.strategies=[naive, {name: ewc, strength: 1, samples: 32}]"

@@ -23,6 +23,8 @@ from capacity.runs.seeds import run_seeds
 from capacity.runs.seeds_folder import SeedsFolder, parse_seeds
 from capacity.runs.seeds_progress import SeedsProgress
 
+pytestmark = pytest.mark.slow
+
 # One task has no transition to measure: what is tested here is who runs when.
 LIGHT = ["training.epochs=1", "tasks.experiences=1", "measure.transport=false", "replicas=1"]
 

@@ -10,6 +10,8 @@ import capacity
 from capacity.config import Measure, Training
 from capacity.runs.directory import RunDirectory
 
+pytestmark = pytest.mark.slow
+
 
 def task(labels):
     generator = torch.Generator().manual_seed(sum(labels))

@@ -14,6 +14,8 @@ from capacity.transport.distributed import ShardedJacobian, ShardedProducts
 from capacity.transport.jacobian import TrainingJacobian
 from transport_sharded import measure, setting
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[2]
 PROCESSES = 2
 

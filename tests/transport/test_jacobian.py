@@ -15,6 +15,8 @@ from capacity.transport.trajectory import Trajectory
 from dense import dense_jacobian, digits_task, network, run_map, trained
 from quadratics import linear, quadratic
 
+pytestmark = pytest.mark.slow
+
 TRAININGS = {
     "sgd": Training(lr=0.3, epochs=3, batch_size=48),
     "momentum": Training(optimizer="momentum", lr=0.05, epochs=3, batch_size=48),

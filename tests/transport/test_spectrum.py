@@ -15,6 +15,8 @@ from capacity.transport.jacobian import TrainingJacobian
 from capacity.transport.spectrum import spectrum
 from dense import MatrixMap, dense_jacobian, digits_task, network, trained
 
+pytestmark = pytest.mark.slow
+
 # Hidden width and training: 625 steps each. The second is small to be quick;
 # benchmarks/composed_spectrum.py has it at full size.
 TRAININGS = {
