@@ -54,7 +54,7 @@ def predictor_figure(view: RunView) -> Figure | None:
     )
     title = "Spearman's rank correlation"
     x_scale = alt.Scale(domain=[-1, 1], nice=False)
-    x_axis = alt.Axis(values=[-1, -0.5, 0, 0.5, 1], grid=True)
+    x_axis = alt.Axis(values=[-1, -0.5, 0, 0.5, 1], grid=True, format="~f")
     color = alt.Color(
         "kind:N",
         scale=alt.Scale(domain=["forecast", "simpler"], range=[FORECAST, MUTED]),

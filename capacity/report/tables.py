@@ -252,7 +252,7 @@ def _demand(found: Estimate | None, demand: str) -> Cell:
 
 CONTROL_NAMES = {
     "new_task_loss": "new task's loss beforehand",
-    "path_bound": "sum of learning rates × |g_B|",
+    "path_bound": "learning time × |g_B|",
     "dimension_stable_rank": "m_B (stable rank) alone",
     "capacity_directions": "R_A (directions) alone",
 }
