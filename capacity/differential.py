@@ -14,6 +14,10 @@ import torch
 from torch.fx.experimental.proxy_tensor import get_proxy_mode
 from torch.utils import _pytree as pytree
 
+from capacity.slow_paths import took
+
+_LOOP = "A plain loop stands in place of vmap"
+
 
 def pushforward(
     function: Callable[..., Any], points: tuple[Any, ...], tangents: tuple[Any, ...]
@@ -67,6 +71,7 @@ def hessian(function: Callable[..., Any]) -> Callable[..., Any]:
             return quick(*arguments)
         except (NotImplementedError, RuntimeError) as error:
             _check_loop(error)
+            took(_LOOP, error)
             slope = torch.func.jacrev(function, chunk_size=1)
             return torch.func.jacrev(slope, chunk_size=1)(*arguments)
 
@@ -95,6 +100,7 @@ def vmap(function: Callable[..., Any], in_dims: Any = 0) -> Callable[..., Any]:
             except (NotImplementedError, RuntimeError) as error:
                 _check_loop(error)
                 looping = True
+                took(_LOOP, error)
         return _loop(function, in_dims, arguments)
 
     return rows

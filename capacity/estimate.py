@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from functools import lru_cache
 from typing import Any
@@ -125,6 +125,19 @@ def not_defined(note: str) -> Estimate:
         An estimate without a value.
     """
     return Estimate(value=None, status=Status.NOT_DEFINED, note=note)
+
+
+def with_note(estimate: Estimate, said: str) -> Estimate:
+    """Say something more with an estimate.
+
+    Args:
+        estimate: The estimate.
+        said: Sentences; may be empty.
+
+    Returns:
+        The estimate, with them behind its note.
+    """
+    return replace(estimate, note=f"{estimate.note} {said}".strip())
 
 
 def from_error(

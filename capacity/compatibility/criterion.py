@@ -35,6 +35,7 @@ from capacity.config import Training
 from capacity.dynamics.door import fit
 from capacity.dynamics.flat import FlatModel
 from capacity.estimate import Z90, Estimate, Status
+from capacity.slow_paths import noting
 from capacity.tasks.losses import additive
 from capacity.tasks.task import Task
 
@@ -79,6 +80,11 @@ _NOTES = {
 }
 
 
+def _with_warning(verdicts: Verdicts, said: str) -> Verdicts:
+    return replace(verdicts, warnings=(*verdicts.warnings, said))
+
+
+@noting(_with_warning)
 @torch.no_grad()
 def assess_transition(
     model: FlatModel,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -23,8 +23,9 @@ from capacity.compatibility.union import shared_projectors
 from capacity.config import Measure
 from capacity.curvature.operators import ggn, hessian, loss_gradient
 from capacity.dynamics.flat import FlatModel
-from capacity.estimate import Z90
+from capacity.estimate import Z90, with_note
 from capacity.notebook import InNotebook
+from capacity.slow_paths import noting
 from capacity.tasks.scoring import said_scores
 from capacity.tasks.task import Task
 from capacity.transport.maps import SquareMap
@@ -171,6 +172,18 @@ def literal_verdict(
     return Verdict(fires=fires, margin=margin, stderr=stderr, verdict=verdict)
 
 
+def _with_note(record: CapacityRecord, said: str) -> CapacityRecord:
+    """Say something with the headlines: R_A and m_B."""
+    first, *rest = record.capacity
+    nats, directions = with_note(first.nats, said), with_note(first.directions, said)
+    need = record.dimension
+    if need is not None:
+        need = replace(need, stable_rank=with_note(need.stable_rank, said))
+    headline = replace(first, nats=nats, directions=directions)
+    return replace(record, capacity=(headline, *rest), dimension=need)
+
+
+@noting(_with_note)
 def assess(
     model: FlatModel,
     theta: Tensor,

@@ -21,8 +21,16 @@ from capacity.forecasting.compression import unknown_to_compression
 from capacity.forecasting.inputs import check_network
 from capacity.forecasting.linearized import cost_ratio, linearized_scores, simulate_stably
 from capacity.forecasting.mitigated import contribution_of, foreseen, named_strategies
-from capacity.forecasting.record import NO_ACCURACY, Forecast, change, rank, with_scoring
+from capacity.forecasting.record import (
+    NO_ACCURACY,
+    Forecast,
+    change,
+    rank,
+    said_of_all,
+    with_scoring,
+)
 from capacity.forecasting.within_budget import forecast_within
+from capacity.slow_paths import noting
 from capacity.tasks.loaders import with_loader_batches
 from capacity.tasks.task import LossFunction, Task
 from capacity.tasks.tensors import as_task, old_tasks_of
@@ -38,6 +46,7 @@ _AS_FLOW = (
 )
 
 
+@noting(said_of_all)
 def forecast_replicas(
     model: FlatModel,
     theta: Tensor,

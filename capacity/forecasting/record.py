@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from capacity.dynamics.evaluate import Score
-from capacity.estimate import Estimate, Status, from_samples, not_defined
+from capacity.estimate import Estimate, Status, from_samples, not_defined, with_note
 from capacity.notebook import InNotebook
 from capacity.tasks.scoring import words_of, words_of_all
 from capacity.tasks.task import Task
@@ -108,28 +108,56 @@ def with_scoring(made: Forecast, old: Sequence[Task], new: Task) -> Forecast:
     Returns:
         The forecast, with that in the notes of its estimates.
     """
-    words = [words_of(task) for task in old]
-    last = words_of(new)
-    whole = words_of_all([*old, new])
+    made = with_notes(
+        made,
+        [words_of(task) for task in old],
+        new=words_of(new),
+        whole=words_of_all([*old, new]),
+    )
+    return replace(
+        made, by_strategy={k: with_scoring(m, old, new) for k, m in made.by_strategy.items()}
+    )
 
-    def noted(estimate: Estimate, said: str) -> Estimate:
-        return replace(estimate, note=f"{estimate.note} {said}".strip())
 
+def with_notes(made: Forecast, old: Sequence[str], *, new: str, whole: str) -> Forecast:
+    """Say something with the figures of a forecast, but those of other strategies.
+
+    Args:
+        made: The forecast.
+        old: What to say with the figures of each old task.
+        new: What to say with those of the new task.
+        whole: What to say with averages.
+
+    Returns:
+        The forecast.
+    """
     return replace(
         made,
         old=tuple(
             Forgetting(
-                accuracy_drop=noted(cell.accuracy_drop, said),
-                loss_increase=noted(cell.loss_increase, said),
+                accuracy_drop=with_note(cell.accuracy_drop, said),
+                loss_increase=with_note(cell.loss_increase, said),
             )
-            for cell, said in zip(made.old, words, strict=True)
+            for cell, said in zip(made.old, old, strict=True)
         ),
-        new_accuracy=noted(made.new_accuracy, last),
-        new_loss=noted(made.new_loss, last),
-        average_accuracy=noted(made.average_accuracy, whole),
-        average_loss=noted(made.average_loss, whole),
-        by_strategy={k: with_scoring(m, old, new) for k, m in made.by_strategy.items()},
+        new_accuracy=with_note(made.new_accuracy, new),
+        new_loss=with_note(made.new_loss, new),
+        average_accuracy=with_note(made.average_accuracy, whole),
+        average_loss=with_note(made.average_loss, whole),
     )
+
+
+def said_of_all(made: Forecast, said: str) -> Forecast:
+    """Say the same with every figure of a forecast.
+
+    Args:
+        made: The forecast.
+        said: Sentences.
+
+    Returns:
+        The forecast.
+    """
+    return with_notes(made, [said] * len(made.old), new=said, whole=said)
 
 
 NO_ACCURACY = not_defined("Accuracy is not defined for regression; read the loss.")

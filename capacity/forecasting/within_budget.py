@@ -12,14 +12,16 @@ from capacity.dynamics.flat import FlatModel
 from capacity.dynamics.strategies.contribution import Contribution
 from capacity.estimate import Estimate, Status
 from capacity.forecasting.engine import CheapForecast, forecast_cheaply
-from capacity.forecasting.record import NO_ACCURACY, Forecast, Forgetting
+from capacity.forecasting.record import NO_ACCURACY, Forecast, Forgetting, said_of_all
 from capacity.randomness import kept_random_state
+from capacity.slow_paths import noting
 from capacity.tasks.task import Task
 
 SHARE = 0.05
 """Budget of `auto`, which takes the smallest share that pays a forecast where this does not."""
 
 
+@noting(said_of_all)
 def forecast_within(
     model: FlatModel,
     theta: Tensor,

@@ -18,8 +18,10 @@ from capacity.dynamics.flat import FlatModel, copied
 from capacity.dynamics.replicas import check_same_function, draw_anew, same_parameters
 from capacity.dynamics.seeds import stream_seed
 from capacity.dynamics.updates import Adam, UpdateMap, from_training
+from capacity.estimate import with_note
 from capacity.notebook import InNotebook
 from capacity.randomness import kept_random_state
+from capacity.slow_paths import noting
 from capacity.tasks.loaders import with_loader_batches
 from capacity.tasks.task import LossFunction, Task
 from capacity.tasks.tensors import as_task
@@ -67,6 +69,16 @@ class EpistemicSpeedLimit(InNotebook):
         }
 
 
+def _with_note(made: EpistemicSpeedLimit, said: str) -> EpistemicSpeedLimit:
+    """Say something with every headline."""
+
+    def noted(limit: SpeedLimit) -> SpeedLimit:
+        return replace(limit, per_replica=with_note(limit.per_replica, said))
+
+    return replace(made, tasks=tuple(map(noted, made.tasks)), total=noted(made.total))
+
+
+@noting(_with_note)
 def epistemic_speed_limit(
     model: nn.Module | Sequence[nn.Module] | Callable[[int], nn.Module],
     tasks: object,

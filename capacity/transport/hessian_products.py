@@ -20,6 +20,7 @@ from torch.func import grad
 
 from capacity.differential import pullback, vmap
 from capacity.interruption import check
+from capacity.slow_paths import took
 from capacity.transport import kernels
 from capacity.transport.graphs import (
     fuse,
@@ -40,6 +41,7 @@ Loss = Callable[[Tensor, Tensor, Tensor], Tensor]
 _PIECE = 8 << 20
 """Bytes of tangents that go through a graph together on the CPU: what stays in its cache."""
 
+_UNTRACED = "Hessian products run untraced"
 _BUFFERS = 128 << 20
 """Bytes that all results of their graph may take, roughly."""
 
@@ -219,6 +221,7 @@ class HessianProducts:
             # The graph would keep the first batch's size (a mask's count, say) as a number: the
             # next product would fail, or come out wrong.
             self.untraced = f"a size depends on the data ({sized})"
+            took(_UNTRACED, self.untraced)
             return self._untraced()
         try:
             direct = self._untraced().all
@@ -231,6 +234,7 @@ class HessianProducts:
             # differentiated either, the untraced call says so in the user's own terms.
             self._untraced().all(*inputs)
             self.untraced = f"{type(error).__name__}: {error}"
+            took(_UNTRACED, self.untraced)
             return self._untraced()
 
 

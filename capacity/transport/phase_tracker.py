@@ -10,7 +10,8 @@ from torch import Tensor
 from capacity.curvature.lanczos import random_signs
 from capacity.dynamics.own_steps import AnyStep
 from capacity.dynamics.updates import State, symmetric_decay
-from capacity.estimate import Estimate
+from capacity.estimate import Estimate, with_note
+from capacity.slow_paths import slow_paths
 from capacity.transport.batch_store import Data
 from capacity.transport.framed_log_volume import MOST_COLUMNS, framed_log_volume
 from capacity.transport.hessian_products import Loss
@@ -58,6 +59,7 @@ class PhaseTracker:
         self._chunk: int | None = None
         self._columns = log_volume_columns
         self._framed: tuple[int, Estimate] | None = None
+        self._slow: list[str] = []
 
     @torch.no_grad()
     def step(
@@ -89,11 +91,13 @@ class PhaseTracker:
             moments = (torch.zeros_like(self.probes) for _ in state[1:])
             self._tangents = (self.probes.clone(), *moments)
         seen = self.trajectory.record(state, x, y, lr, update, index=index)
-        if self._chunk is None:
-            used = footprint_of(self.trajectory, seen, state[0])
-            self._chunk = used.chunk(None, state[0].device)
-        push_rows(self.trajectory, seen, self._tangents, chunk=self._chunk)
-        self._log_volume.observe(seen)
+        with slow_paths() as found:
+            if self._chunk is None:
+                used = footprint_of(self.trajectory, seen, state[0])
+                self._chunk = used.chunk(None, state[0].device)
+            push_rows(self.trajectory, seen, self._tangents, chunk=self._chunk)
+            self._log_volume.observe(seen)
+        self._slow += [line for line in found if line not in self._slow]
         return seen
 
     def state(self) -> dict[str, Tensor]:
@@ -110,6 +114,7 @@ class PhaseTracker:
         return kept | {
             "chunk": torch.tensor(self._chunk),
             "generator": self._generator.get_state(),
+            "slow": torch.tensor(list("\n".join(self._slow).encode()), dtype=torch.uint8),
         }
 
     def restore(self, kept: dict[str, Tensor]) -> None:
@@ -125,6 +130,8 @@ class PhaseTracker:
         self.probes = random_signs(len(tangents[0]), tangents[0][0], self._generator)
         self._tangents = tangents
         self._chunk = int(kept["chunk"])
+        if "slow" in kept:
+            self._slow = bytes(kept["slow"].tolist()).decode().splitlines()
         self._generator.set_state(kept["generator"].cpu())
         prefix = "log_volume."
         self._log_volume.restore({
@@ -163,7 +170,11 @@ class PhaseTracker:
 
         Returns:
             The estimate in nats; for steps that are not symmetric, `not_defined` in large networks.
+            Its note says which slow paths the steps took.
         """
+        return with_note(self._of_volume(), " ".join(self._slow))
+
+    def _of_volume(self) -> Estimate:
         steps = len(self.trajectory)
         if symmetric_decay(self.trajectory.update) is not None or not steps:
             return self._log_volume.estimate()
