@@ -36,7 +36,6 @@ from capacity.thermo.path import PathObserver
 EVERY_STEP = 0.0
 KILLS = {
     "strategy": [
-        ("task0.inside.json", 3),
         ("task0.learned.json", 1),
         ("task1.forecast", 1),
         ("task1.inside.json", 9),
@@ -50,12 +49,18 @@ KILLS = {
 }
 """Which write, counted from where the run goes on, is the last of a process."""
 
-pytestmark = pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning"),
+]
 
 
 def recipe_named(name: str) -> Recipe:
     fields = recipe_of("strategy" if name == "si" else name).model_dump(mode="json")
     fields["training"]["epochs"] = 2
+    fields["measure"]["log_volume_probes"] = 2
+    if name == "momentum":
+        fields["measure"]["strategies"] = []  # those of "strategy" are killed while forecast
     if name == "si":
         fields["training"]["strategy"] = {"name": "si", "strength": 0.01}
         fields["measure"]["transport"] = False

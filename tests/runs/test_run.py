@@ -15,10 +15,27 @@ from capacity.config import Measure, Training
 from capacity.runs.directory import RunDirectory
 from capacity.runs.execute import Execution
 
+pytestmark = pytest.mark.slow
+
+
+SMALL = config.load("tiny-digits", [
+    "tasks.samples=128", "model.hidden=[8]", "training.batch_size=16", "training.epochs=8",
+    "measure.tangents=4", "measure.top_values=2", "measure.sweeps=2",
+    "measure.log_volume_probes=2",
+    "measure.capacity_probes=2", "measure.capacity_nodes=3", "measure.curvature_samples=64",
+])  # fmt: skip
+"""The recipe for CI with a smaller network and fewer products: everything that a run does."""
+
+
+@pytest.fixture
+def without_reports(monkeypatch):
+    """Leave out the page, which takes longer than the run, where nothing looks at it."""
+    monkeypatch.setattr("capacity.runs.run.Run.report", lambda self, _=None: self.path / "none")
+
 
 @pytest.fixture(scope="module")
 def tiny(tmp_path_factory):
-    return capacity.run("tiny-digits", out=tmp_path_factory.mktemp("run") / "tiny", quiet=True)
+    return capacity.run(SMALL, out=tmp_path_factory.mktemp("run") / "tiny", quiet=True)
 
 
 def pair(seed: int, n: int = 40):
@@ -49,7 +66,7 @@ def test_result_is_complete(tiny):
     n = len(result["tasks"])
     assert [t["status"] for t in result["tasks"]] == ["learned"] * n
     assert len(result["accuracy"]["replicas"]) == result["replicas"]
-    assert result["accuracy"]["mean"][0][0] > 0.9, "the first task must be learned"
+    assert result["accuracy"]["mean"][0][0] > 0.8, "the first task must be learned"
     assert len(result["transitions"]) == n - 1
     for transition in result["transitions"]:
         for cell in transition["old"]:
@@ -89,11 +106,11 @@ def test_matrix_is_what_the_checkpoints_score(tiny):
             assert tiny.result["accuracy"]["mean"][i][j] == pytest.approx(expected)
 
 
-def test_same_seed_same_bytes(tiny, tmp_path):
-    again = capacity.run("tiny-digits", out=tmp_path / "again", quiet=True)
+def test_same_seed_same_bytes(tiny, without_reports, tmp_path):
+    again = capacity.run(SMALL, out=tmp_path / "again", quiet=True)
     first, second = (r.path / "result.json" for r in (tiny, again))
     assert first.read_bytes() == second.read_bytes()
-    other = capacity.run("tiny-digits", out=tmp_path / "other", seed=1, quiet=True)
+    other = capacity.run(SMALL, out=tmp_path / "other", seed=1, quiet=True)
     assert (other.path / "result.json").read_bytes() != first.read_bytes()
 
 
@@ -109,7 +126,7 @@ def test_spectrum_of_every_task_and_of_all_together(tiny, tmp_path):
     assert tiny.result["composed"] is None
     asked = RunDirectory.open(tiny.path).recipe().measure
     measure = asked.model_copy(update={"composed_spectrum": True})
-    both = capacity.run("tiny-digits", out=tmp_path / "both", measure=measure, quiet=True)
+    both = capacity.run(SMALL, out=tmp_path / "both", measure=measure, quiet=True)
     composed = both.result["composed"]
     assert composed["tasks"] == len(both.result["tasks"])
     assert both.result["phases"] == tiny.result["phases"], "asking for more changes nothing else"
@@ -123,7 +140,7 @@ def test_spectrum_of_every_task_and_of_all_together(tiny, tmp_path):
 
 def test_tracking_changes_no_parameter(tiny, tmp_path):
     off = Measure(transport=False, forecast=False, verdicts=False, sensitivity_eps=())
-    plain = capacity.run("tiny-digits", out=tmp_path / "plain", measure=off, quiet=True)
+    plain = capacity.run(SMALL, out=tmp_path / "plain", measure=off, quiet=True)
     for i in range(len(tiny.result["tasks"])):
         watched, alone = (RunDirectory.open(r.path).theta(f"task{i}") for r in (tiny, plain))
         assert torch.equal(watched, alone)
@@ -138,7 +155,7 @@ def test_tracking_changes_no_parameter(tiny, tmp_path):
 
 def test_a_finished_directory_is_returned_as_it_is(tiny):
     before = (tiny.path / "status.json").read_bytes()
-    again = capacity.run("tiny-digits", out=tiny.path, quiet=True)
+    again = capacity.run(SMALL, out=tiny.path, quiet=True)
     assert again.result == tiny.result
     assert (tiny.path / "status.json").read_bytes() == before
 
@@ -146,7 +163,7 @@ def test_a_finished_directory_is_returned_as_it_is(tiny):
 def test_another_recipe_in_the_same_directory_is_refused(tiny):
     before = (tiny.path / "result.json").read_bytes()
     with pytest.raises(ValueError, match="seed was 0, is 5"):
-        capacity.run("tiny-digits", out=tiny.path, seed=5, quiet=True)
+        capacity.run(SMALL, out=tiny.path, seed=5, quiet=True)
     assert (tiny.path / "result.json").read_bytes() == before
 
 
@@ -192,7 +209,7 @@ def test_interruption_leaves_a_readable_run(tmp_path, monkeypatch):
 
     monkeypatch.setattr(Execution, "_learn", stop_in_the_second)
     with pytest.raises(KeyboardInterrupt):
-        capacity.run("tiny-digits", out=tmp_path / "run", quiet=True)
+        capacity.run(SMALL, out=tmp_path / "run", quiet=True)
     made = capacity.open_run(tmp_path / "run")
     assert made.status == "interrupted"
     assert RunDirectory.open(made.path).status()["state"] == "interrupted"
@@ -201,7 +218,7 @@ def test_interruption_leaves_a_readable_run(tmp_path, monkeypatch):
     assert "interrupted" in made.report().read_text()
     # The same command again starts anew and finishes.
     monkeypatch.undo()
-    assert capacity.run("tiny-digits", out=tmp_path / "run", quiet=True).status == "finished"
+    assert capacity.run(SMALL, out=tmp_path / "run", quiet=True).status == "finished"
 
 
 def test_interruption_while_the_spectrum_is_resolved(tmp_path, monkeypatch):
@@ -210,7 +227,7 @@ def test_interruption_while_the_spectrum_is_resolved(tmp_path, monkeypatch):
 
     monkeypatch.setattr("capacity.runs.observe.PhaseTransport.finish", stop)
     with pytest.raises(KeyboardInterrupt):
-        capacity.run("tiny-digits", out=tmp_path / "run", quiet=True)
+        capacity.run(SMALL, out=tmp_path / "run", quiet=True)
     made = capacity.open_run(tmp_path / "run")
     assert made.status == "interrupted"
     assert made.result["tasks"][0]["status"] == "learned"
@@ -225,7 +242,7 @@ def test_a_failure_is_recorded(tmp_path, monkeypatch):
 
     monkeypatch.setattr(Execution, "_after", fail)
     with pytest.raises(RuntimeError, match="out of luck"):
-        capacity.run("tiny-digits", out=tmp_path / "run", quiet=True)
+        capacity.run(SMALL, out=tmp_path / "run", quiet=True)
     status = RunDirectory.open(tmp_path / "run").status()
     assert (status["state"], status["message"]) == ("failed", "RuntimeError: out of luck")
 
@@ -318,7 +335,7 @@ def test_bad_input_dies_before_any_work(case, tmp_path):
 def test_wild_training_ends_in_a_status_not_in_a_crash(lr, tmp_path):
     # Far from divergence, theta stays finite while its tangents and curvatures overflow.
     made = capacity.run(
-        "tiny-digits",
+        SMALL,
         training=Training(lr=lr, epochs=10, batch_size=32),
         out=tmp_path / "run",
         quiet=True,
