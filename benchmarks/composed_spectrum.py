@@ -17,17 +17,18 @@ import torch
 from sklearn.datasets import load_digits
 from torch import Tensor, nn
 
-from capacity.config import Training
-from capacity.dynamics.batches import DataOrder
-from capacity.dynamics.flat import FlatModel
-from capacity.dynamics.train import Step, train
-from capacity.dynamics.updates import from_training
-from capacity.estimate import Estimate
+from capacity.jacobian.singular_value_counts import Thresholds
+from capacity.jacobian.spectrum import spectrum
+from capacity.jacobian.training_jacobian import TrainingJacobian
+from capacity.jacobian.trajectory import Trajectory
+from capacity.networks.flat_model import FlatModel
+from capacity.optimizers.updates import from_training
+from capacity.recipe.config import Training
+from capacity.records.estimate import Estimate
 from capacity.tasks.task import Split, Task
-from capacity.transport.counts import Thresholds
-from capacity.transport.jacobian import TrainingJacobian
-from capacity.transport.spectrum import spectrum
-from capacity.transport.trajectory import Trajectory
+from capacity.training.data_order import DataOrder
+from capacity.training.steps import Step
+from capacity.training.train import train
 
 TRAININGS = {
     "sgd, lr 0.3": Training(lr=0.3, epochs=25, batch_size=64),

@@ -26,8 +26,9 @@ from training_jacobian_study import (
 )
 from training_jacobian_words import facts, sentences
 
+from capacity.records.number_format import Cell, header_cell
+from capacity.records.numbers import number
 from capacity.report.charts import MUTED, Figure, Key, data, spec
-from capacity.report.format import Cell, header_cell, number
 from capacity.report.shell import page
 from capacity.report.tables import Table
 

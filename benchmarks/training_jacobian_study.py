@@ -9,11 +9,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from capacity.config import Training
-from capacity.dynamics.flat import FlatModel
-from capacity.dynamics.updates import from_training
-from capacity.transport.jacobian import TrainingJacobian
-from capacity.transport.trajectory import Trajectory
+from capacity.jacobian.training_jacobian import TrainingJacobian
+from capacity.jacobian.trajectory import Trajectory
+from capacity.networks.flat_model import FlatModel
+from capacity.optimizers.updates import from_training
+from capacity.recipe.config import Training
 
 SETTINGS = Training(
     optimizer="momentum", momentum=0.9, lr=0.1, schedule="cosine", epochs=25, batch_size=64

@@ -18,7 +18,7 @@ from training_jacobian_study import (
     region_of,
 )
 
-from capacity.report.format import number
+from capacity.records.numbers import number
 
 
 def table(findings: Findings) -> list[str]:

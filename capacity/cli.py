@@ -12,10 +12,10 @@ from pathlib import Path
 from types import FrameType
 from typing import NoReturn
 
-from capacity import interruption
-from capacity.checks import positive_int
-from capacity.streams import Lenient, nowhere
-from capacity.text import visible
+from capacity.base import interruption
+from capacity.base.checks import positive_int
+from capacity.base.console import Lenient, nowhere
+from capacity.base.printable import visible
 
 FAILED = 1
 USER_ERROR = 2
@@ -171,7 +171,7 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
 
 
 def _run(parsed: argparse.Namespace) -> int:
-    from capacity import config
+    from capacity.recipe import config
 
     if parsed.resume is not None:
         _take_up(parsed)
@@ -227,7 +227,7 @@ def _take_up(parsed: argparse.Namespace) -> None:
 
 
 def _run_seeds(parsed: argparse.Namespace) -> int:
-    from capacity import config
+    from capacity.recipe import config
 
     if any(word.partition("=")[0].strip() == "seed" for word in parsed.overrides):
         raise ValueError("seed=... and --seeds name the seed twice; leave one of them out")
@@ -236,7 +236,7 @@ def _run_seeds(parsed: argparse.Namespace) -> int:
 
     seeds = parse_seeds(parsed.seeds)
     jobs = positive_int("jobs", 1 if parsed.jobs is None else parsed.jobs)
-    from capacity.runs.seeds import run_seeds
+    from capacity.runs.seed_runs import run_seeds
 
     made = run_seeds(
         recipe,
@@ -252,8 +252,8 @@ def _run_seeds(parsed: argparse.Namespace) -> int:
 
 
 def _report(parsed: argparse.Namespace) -> int:
-    from capacity.report.door import write_report
     from capacity.report.renderer import RenderingError
+    from capacity.runs.report_door import write_report
 
     try:
         _say(write_report(parsed.run, parsed.output))
@@ -263,7 +263,7 @@ def _report(parsed: argparse.Namespace) -> int:
 
 
 def _compare(parsed: argparse.Namespace) -> int:
-    from capacity.comparison.gather import run_directories
+    from capacity.results.gather import run_directories
 
     run_directories(parsed.runs)
     from capacity.comparison.compare import compare
@@ -288,7 +288,7 @@ def _export(parsed: argparse.Namespace) -> int:
 
 
 def _recipes(parsed: argparse.Namespace) -> int:
-    from capacity import config
+    from capacity.recipe import config
 
     if parsed.action == "ls":
         names = config.recipe_names()
@@ -309,7 +309,7 @@ def _recipes(parsed: argparse.Namespace) -> int:
 
 
 def _validate(parsed: argparse.Namespace) -> int:
-    from capacity import config
+    from capacity.recipe import config
 
     _say(config.load(parsed.recipe, parsed.overrides).to_yaml(), end="")
     return 0

@@ -21,7 +21,7 @@ from typing import NamedTuple
 from jinja2 import Environment
 
 import capacity
-from capacity import config
+from capacity.recipe import config
 
 HERE = Path(__file__).parent
 REFERENCE = ("split-digits", "rotated-digits")

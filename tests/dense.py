@@ -10,13 +10,14 @@ import torch
 from torch import Tensor, nn
 from torch.func import grad, hessian, jacfwd
 
-from capacity.config import Training
-from capacity.dynamics.batches import DataOrder
-from capacity.dynamics.flat import FlatModel
-from capacity.dynamics.train import Step, train
-from capacity.dynamics.updates import UpdateMap, from_training
+from capacity.jacobian.trajectory import Trajectory
+from capacity.networks.flat_model import FlatModel
+from capacity.optimizers.updates import UpdateMap, from_training
+from capacity.recipe.config import Training
 from capacity.tasks.task import Split, Task
-from capacity.transport.trajectory import Trajectory
+from capacity.training.data_order import DataOrder
+from capacity.training.steps import Step
+from capacity.training.train import train
 
 
 @functools.cache

@@ -7,11 +7,11 @@ import math
 import torch
 from torch import Tensor
 
-from capacity.compatibility.kernel_flow import integrate
-from capacity.compatibility.kernels import features
-from capacity.compatibility.output_space import task_outputs
-from capacity.compatibility.sketches import every_output
-from capacity.dynamics.flat import FlatModel
+from capacity.criterion.kernel_flow import integrate
+from capacity.networks.flat_model import FlatModel
+from capacity.products.feature_rows import features
+from capacity.products.output_sketches import every_output
+from capacity.products.output_space import task_outputs
 from capacity.tasks.task import Split, Task
 from quadratics import linear
 

@@ -5,14 +5,14 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from capacity.config import Strategy, Training
-from capacity.dynamics.batches import DataOrder
-from capacity.dynamics.flat import FlatModel
-from capacity.dynamics.strategies.registry import Mitigation
-from capacity.dynamics.strategies.step import StrategyStep
-from capacity.dynamics.strategies.terms import Source
-from capacity.dynamics.train import Phase, train
+from capacity.networks.flat_model import FlatModel
+from capacity.recipe.config import Strategy, Training
+from capacity.strategies.registry import Mitigation
+from capacity.strategies.step import StrategyStep
+from capacity.strategies.terms import Source
 from capacity.tasks.task import Split, Task
+from capacity.training.data_order import DataOrder
+from capacity.training.train import Phase, train
 
 OPTIONS = {
     "l2": {"strength": 0.5},

@@ -64,14 +64,14 @@ def test_importing_is_quick_and_the_function_survives_its_modules():
 @pytest.mark.parametrize(
     "module",
     [
-        "capacity.compatibility.front_door",
-        "capacity.config",
-        "capacity.estimate",
+        "capacity.criterion.front_door",
+        "capacity.recipe.config",
+        "capacity.records.estimate",
         "capacity.plots",
         "capacity.forecasting.forecast",
-        "capacity.transport.tracker",
+        "capacity.jacobian.tracker",
         "capacity.runs.run",
-        "capacity.runs.query",
+        "capacity.results.query",
         "capacity.tasks.tensors",
     ],
 )

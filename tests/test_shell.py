@@ -10,9 +10,9 @@ import sys
 
 import pytest
 
-from capacity.runs.files import parse_json
+from capacity.base.console import Lenient
+from capacity.base.files import parse_json
 from capacity.runs.progress import Progress
-from capacity.streams import Lenient
 
 pytestmark = pytest.mark.slow
 

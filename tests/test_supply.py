@@ -12,7 +12,7 @@ import torch
 import yaml
 
 import capacity
-from capacity.distribution import DISTRIBUTION, install
+from capacity.base.distribution import DISTRIBUTION, install
 from capacity.exporters.export import TRACKERS
 from capacity.runs.environment import describe
 

@@ -8,16 +8,16 @@ import pytest
 import torch
 
 import capacity
-from capacity.compatibility.criterion import assess_transition
-from capacity.compatibility.kernel_flow import integrate, learning_time
-from capacity.config import Model, Strategy, Training
-from capacity.dynamics.flat import FlatModel
-from capacity.dynamics.models import build_model
-from capacity.dynamics.strategies.registry import from_options
-from capacity.dynamics.updates import Adam, Clipped, Momentum, from_training
+from capacity.criterion.criterion import assess_transition
+from capacity.criterion.kernel_flow import integrate, learning_time
 from capacity.forecasting.compression import compress, steps_wanted, unknown_to_compression
 from capacity.forecasting.corpus import Conditions, shipped
 from capacity.forecasting.engine import forecast_cheaply
+from capacity.networks.flat_model import FlatModel
+from capacity.networks.models import build_model
+from capacity.optimizers.updates import Adam, Clipped, Momentum, from_training
+from capacity.recipe.config import Model, Strategy, Training
+from capacity.strategies.registry import from_options
 from capacity.tasks.task import LOSSES, Split, Task
 from capacity.thermo.update_kinds import dynamics_of, kinetic_energy, time_scale_of
 from dense import digits_task, network

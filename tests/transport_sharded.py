@@ -8,13 +8,13 @@ from pathlib import Path
 import torch
 import torch.distributed as dist
 
-from capacity.config import Training
-from capacity.dynamics.flat import FlatModel
-from capacity.dynamics.updates import SGD
-from capacity.transport.distributed import ShardedJacobian, ShardedProducts
-from capacity.transport.jacobian import TrainingJacobian
-from capacity.transport.log_volume import LogVolume
-from capacity.transport.spectrum import spectrum
+from capacity.jacobian.distributed import ShardedJacobian, ShardedProducts
+from capacity.jacobian.log_volume import LogVolume
+from capacity.jacobian.spectrum import spectrum
+from capacity.jacobian.training_jacobian import TrainingJacobian
+from capacity.networks.flat_model import FlatModel
+from capacity.optimizers.updates import SGD
+from capacity.recipe.config import Training
 from dense import digits_task, network, trained
 
 ROWS = 5  # uneven between two processes

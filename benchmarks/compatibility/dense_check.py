@@ -24,18 +24,19 @@ from sklearn.datasets import load_digits
 from torch import Tensor, nn
 from torch.func import grad, hessian
 
-from capacity.compatibility.transition import CapacityRecord, assess
-from capacity.config import Measure, Training
-from capacity.curvature.operators import ggn
-from capacity.curvature.operators import hessian as hessian_products
-from capacity.dynamics.batches import DataOrder
-from capacity.dynamics.flat import FlatModel
-from capacity.dynamics.train import Step, train
-from capacity.dynamics.updates import from_training
-from capacity.estimate import Estimate
+from capacity.criterion.transition import CapacityRecord, assess
+from capacity.jacobian.training_jacobian import TrainingJacobian
+from capacity.jacobian.trajectory import Trajectory
+from capacity.networks.flat_model import FlatModel
+from capacity.optimizers.updates import from_training
+from capacity.products.curvature_operators import ggn
+from capacity.products.curvature_operators import hessian as hessian_products
+from capacity.recipe.config import Measure, Training
+from capacity.records.estimate import Estimate
 from capacity.tasks.task import Split, Task
-from capacity.transport.jacobian import TrainingJacobian
-from capacity.transport.trajectory import Trajectory
+from capacity.training.data_order import DataOrder
+from capacity.training.steps import Step
+from capacity.training.train import train
 
 RESULTS = Path(__file__).parent / "results" / "dense-check.txt"
 EPS = (0.01, 0.1, 1.0)

@@ -20,16 +20,16 @@ import torch
 from sklearn.datasets import load_digits
 from torch import Tensor, nn
 
-from capacity.compatibility.function_space import (
+from capacity.criterion.function_space import (
     restrict_hard,
     restrict_soft,
     room,
     stable_rank,
 )
-from capacity.compatibility.kernel_flow import integrate
-from capacity.compatibility.kernels import features, projected
-from capacity.compatibility.output_space import metric_root, residual, task_outputs
-from capacity.compatibility.sketches import (
+from capacity.criterion.kernel_flow import integrate
+from capacity.networks.flat_model import FlatModel
+from capacity.products.feature_rows import features, projected
+from capacity.products.output_sketches import (
     every_output,
     lift,
     one_output,
@@ -38,11 +38,11 @@ from capacity.compatibility.sketches import (
     summed_outputs,
     times_identity,
 )
-from capacity.config import Training
-from capacity.dynamics.batches import DataOrder
-from capacity.dynamics.flat import FlatModel
-from capacity.dynamics.train import train
+from capacity.products.output_space import metric_root, residual, task_outputs
+from capacity.recipe.config import Training
 from capacity.tasks.task import Split, Task
+from capacity.training.data_order import DataOrder
+from capacity.training.train import train
 
 RESULTS = Path(__file__).parent / "results"
 OLD, NEW = 80, 60

@@ -22,21 +22,22 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from capacity.compatibility.criterion import assess_transition
-from capacity.compatibility.transition import CapacityRecord, assess
-from capacity.config import Measure, Model, TaskStream, Training
-from capacity.dynamics.batches import DataOrder
-from capacity.dynamics.evaluate import evaluate
-from capacity.dynamics.flat import FlatModel
-from capacity.dynamics.models import build_model
-from capacity.dynamics.train import Step, train
-from capacity.dynamics.updates import from_training
-from capacity.estimate import Estimate
+from capacity.criterion.criterion import assess_transition
+from capacity.criterion.transition import CapacityRecord, assess
 from capacity.forecasting.scores import spearman
+from capacity.jacobian.training_jacobian import TrainingJacobian
+from capacity.jacobian.trajectory import Trajectory
+from capacity.networks.evaluate import evaluate
+from capacity.networks.flat_model import FlatModel
+from capacity.networks.models import build_model
+from capacity.optimizers.updates import from_training
+from capacity.recipe.config import Measure, Model, TaskStream, Training
+from capacity.records.estimate import Estimate
 from capacity.tasks.build import build_tasks
 from capacity.tasks.task import Task
-from capacity.transport.jacobian import TrainingJacobian
-from capacity.transport.trajectory import Trajectory
+from capacity.training.data_order import DataOrder
+from capacity.training.steps import Step
+from capacity.training.train import train
 
 RESULTS = Path(__file__).parent / "results" / "long-sequence.txt"
 Reader = Callable[[CapacityRecord], Estimate | None]

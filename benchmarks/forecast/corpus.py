@@ -27,7 +27,6 @@ from score_predict import BUDGET
 from score_truth import default_cache
 from sklearn.model_selection import GroupKFold
 
-from capacity.config import Strategy
 from capacity.forecasting import corpus
 from capacity.forecasting.conformal import GroupedConformal
 from capacity.forecasting.corrector import (
@@ -39,6 +38,7 @@ from capacity.forecasting.corrector import (
     left_out,
     residual,
 )
+from capacity.recipe.config import Strategy
 
 FILE = Path(corpus.__file__).with_suffix(".json")
 KINDS = (corpus.PLAIN, corpus.MITIGATED)

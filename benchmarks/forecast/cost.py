@@ -22,12 +22,12 @@ from criterion_cost import BATCH, RATE, RESULTS, SAMPLES, bare_training, network
 from torch import nn
 
 import capacity
-from capacity.config import Training
-from capacity.dynamics.batches import DataOrder
-from capacity.dynamics.evaluate import evaluate
-from capacity.dynamics.flat import FlatModel
-from capacity.dynamics.train import train
+from capacity.networks.evaluate import evaluate
+from capacity.networks.flat_model import FlatModel
+from capacity.recipe.config import Training
 from capacity.tasks.task import Task
+from capacity.training.data_order import DataOrder
+from capacity.training.train import train
 
 EPOCHS, BUDGET = 20, 0.05
 

@@ -39,9 +39,9 @@ from criterion_scores import (
     scores,
 )
 
-from capacity.compatibility.directional import LOST_FLOOR, lost_half_width
-from capacity.compatibility.verdicts import PREDICTED, UNDECIDED, judge
-from capacity.estimate import Estimate
+from capacity.criterion.criterion_verdicts import PREDICTED, UNDECIDED, judge
+from capacity.criterion.directional_form import LOST_FLOOR, lost_half_width
+from capacity.records.estimate import Estimate
 
 RESULTS = Path(__file__).parent / "results"
 GOAL = 0.90

@@ -19,14 +19,14 @@ from scipy import ndimage
 from sklearn.datasets import load_digits
 from torch import Tensor, nn
 
-from capacity.compatibility.criterion import assess_transition
-from capacity.config import Training
-from capacity.dynamics.batches import DataOrder
-from capacity.dynamics.evaluate import evaluate
-from capacity.dynamics.flat import FlatModel
-from capacity.dynamics.train import train
-from capacity.estimate import Estimate
+from capacity.criterion.criterion import assess_transition
+from capacity.networks.evaluate import evaluate
+from capacity.networks.flat_model import FlatModel
+from capacity.recipe.config import Training
+from capacity.records.estimate import Estimate
 from capacity.tasks.task import Split, Task
+from capacity.training.data_order import DataOrder
+from capacity.training.train import train
 
 WIDTHS, EPOCHS, SEEDS = (16, 32, 64), (3, 10, 30), 3
 SEQUENCE_WIDTHS = (16, 64)

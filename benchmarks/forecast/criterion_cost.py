@@ -25,12 +25,12 @@ from scipy import ndimage
 from sklearn.datasets import load_digits
 from torch import nn
 
-from capacity.compatibility.criterion import assess_transition
-from capacity.config import Training
-from capacity.dynamics.batches import DataOrder
-from capacity.dynamics.flat import FlatModel
-from capacity.dynamics.train import train
+from capacity.criterion.criterion import assess_transition
+from capacity.networks.flat_model import FlatModel
+from capacity.recipe.config import Training
 from capacity.tasks.task import Split, Task
+from capacity.training.data_order import DataOrder
+from capacity.training.train import train
 
 RESULTS = Path(__file__).parent / "results"
 SAMPLES, TEST, BATCH, EPOCHS, RATE = 10_000, 2_000, 128, 10, 0.1

@@ -24,14 +24,14 @@ import torch
 from criterion_cells import Stream, _digits, _from_base, _hash, classes, heads
 from torch import Tensor, nn
 
-from capacity.config import Training
-from capacity.dynamics.batches import DataOrder
-from capacity.dynamics.evaluate import evaluate
-from capacity.dynamics.flat import FlatModel
-from capacity.dynamics.train import train
 from capacity.forecasting.engine import forecast_cheaply
 from capacity.forecasting.scores import r2, spearman
+from capacity.networks.evaluate import evaluate
+from capacity.networks.flat_model import FlatModel
+from capacity.recipe.config import Training
 from capacity.tasks.task import Task
+from capacity.training.data_order import DataOrder
+from capacity.training.train import train
 
 RESULTS = Path(__file__).parent / "results"
 BUDGETS = (0.05, 0.1, 0.3)

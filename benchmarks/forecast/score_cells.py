@@ -17,7 +17,7 @@ from capacity.forecasting.corpus import (
     shipped,
 )
 from capacity.forecasting.corrector import KEPT
-from capacity.forecasting.predictors.registry import PREDICTORS
+from capacity.predictors.registry import PREDICTORS
 
 FORECAST, ENGINE, REHEARSAL, SIMULATION = "forecast", "engine", "rehearsal", "simulation"
 """What `capacity.forecast(budget=0.05)` says, the corpus's correction included; the engine behind

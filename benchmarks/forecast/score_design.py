@@ -16,8 +16,8 @@ from criterion_scores import halves
 from score_pairs import LENGTH, drawn, further, listed
 from torch import Tensor, nn
 
-from capacity.config import Strategy, Training
-from capacity.dynamics.flat import FlatModel
+from capacity.networks.flat_model import FlatModel
+from capacity.recipe.config import Strategy, Training
 
 WIDTHS, DEPTHS = (24, 48, 96), (1, 2, 3)
 MLPS = tuple(f"mlp {width} x {depth}" for width in WIDTHS for depth in DEPTHS)

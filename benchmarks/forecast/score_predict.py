@@ -21,14 +21,14 @@ from score_truth import Known, in_turn, known, place, read, write
 from torch import nn
 
 import capacity
-from capacity.config import Strategy
-from capacity.dynamics.flat import FlatModel
 from capacity.forecasting.corpus import Conditions, half_width, mean, numbers
 from capacity.forecasting.engine import forecast_cheaply
-from capacity.forecasting.predictors.record import Pair, Prediction, Setting
-from capacity.forecasting.predictors.registry import PREDICTORS, predict
 from capacity.forecasting.record import Forecast
 from capacity.forecasting.within_budget import from_readings
+from capacity.networks.flat_model import FlatModel
+from capacity.predictors.predictor import Pair, Prediction, Setting
+from capacity.predictors.registry import PREDICTORS, predict
+from capacity.recipe.config import Strategy
 from capacity.tasks.task import Task
 
 BUDGET = 0.05

@@ -33,7 +33,7 @@ from score_scores import (
     scored,
 )
 
-from capacity.forecasting.predictors.registry import PREDICTORS
+from capacity.predictors.registry import PREDICTORS
 
 LONG = 20
 """Epochs from which the goals count."""

@@ -23,15 +23,15 @@ import torch
 from score_design import PLANS, STRATEGIES, Unit, flat_network, strategies, units
 from torch import Tensor
 
-from capacity.config import Strategy, Training
-from capacity.dynamics.batches import DataOrder
-from capacity.dynamics.evaluate import evaluate
-from capacity.dynamics.flat import FlatModel
-from capacity.dynamics.strategies.step import StrategyStep
-from capacity.dynamics.strategies.terms import Source
-from capacity.dynamics.train import Phase, train
 from capacity.forecasting.mitigated import contribution_of
+from capacity.networks.evaluate import evaluate
+from capacity.networks.flat_model import FlatModel
+from capacity.recipe.config import Strategy, Training
+from capacity.strategies.step import StrategyStep
+from capacity.strategies.terms import Source
 from capacity.tasks.task import Task
+from capacity.training.data_order import DataOrder
+from capacity.training.train import Phase, train
 
 ORDERS = 2
 

@@ -26,16 +26,16 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from capacity import config
-from capacity.config import Recipe, Strategy
-from capacity.dynamics.batches import DataOrder
-from capacity.dynamics.evaluate import evaluate
-from capacity.dynamics.flat import FlatModel
-from capacity.dynamics.models import build_model
-from capacity.dynamics.seeds import stream_seed
-from capacity.dynamics.strategies.registry import Mitigation
-from capacity.dynamics.strategies.terms import Source
+from capacity.base.random_streams import stream_seed
+from capacity.networks.evaluate import evaluate
+from capacity.networks.flat_model import FlatModel
+from capacity.networks.models import build_model
+from capacity.recipe import config
+from capacity.recipe.config import Recipe, Strategy
+from capacity.strategies.registry import Mitigation
+from capacity.strategies.terms import Source
 from capacity.tasks.build import build_tasks
+from capacity.training.data_order import DataOrder
 
 RESULTS = Path(__file__).parent / "results"
 RECIPES = ("split-digits", "permuted-digits")

@@ -34,14 +34,14 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from reliability.victims import recipe_of, server, start
 
-from capacity.comparison.gather import read_checked
-from capacity.config import Recipe
-from capacity.dynamics.models import build_model
+from capacity.networks.models import build_model
+from capacity.recipe.config import Recipe
 from capacity.report.page import read
+from capacity.results.gather import read_checked
+from capacity.results.reader import RunReader
 from capacity.runs.directory import RunDirectory
 from capacity.runs.execute import Execution
 from capacity.runs.progress import Progress
-from capacity.runs.reader import RunReader
 from capacity.tasks.build import build_tasks
 
 RESULTS = Path(__file__).parent / "results" / "corrupt.txt"

@@ -35,8 +35,8 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from reliability.victims import RECIPES, recipe_of, server, start
 
+from capacity.base.files import is_temporary
 from capacity.report import render
-from capacity.runs.files import is_temporary
 from capacity.runs.run import open_run
 
 RESULTS = Path(__file__).parent / "results" / "kill.txt"

@@ -39,11 +39,11 @@ from typing import Any
 import torch
 
 import capacity
-from capacity import config
+from capacity.base.files import to_lines
+from capacity.recipe import config
+from capacity.results.manifest import Manifest
 from capacity.runs import execute
 from capacity.runs.environment import describe
-from capacity.runs.files import to_lines
-from capacity.runs.manifest import Manifest
 
 RESULTS = Path(__file__).parent / "results"
 MIB = 2**20

@@ -12,8 +12,8 @@ import signal
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 
-from capacity import config
-from capacity.config import Recipe
+from capacity.recipe import config
+from capacity.recipe.config import Recipe
 
 _SMALL = [
     "tasks.samples=64",

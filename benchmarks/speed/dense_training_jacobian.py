@@ -41,12 +41,12 @@ os.environ["JAX_PLATFORMS"] = "cpu"
 import torch
 from torch import Tensor, nn
 
-from capacity.config import Training
-from capacity.dynamics.batches import DataOrder
-from capacity.dynamics.flat import FlatModel
-from capacity.dynamics.updates import from_training
-from capacity.transport.jacobian import TrainingJacobian
-from capacity.transport.trajectory import Trajectory
+from capacity.jacobian.training_jacobian import TrainingJacobian
+from capacity.jacobian.trajectory import Trajectory
+from capacity.networks.flat_model import FlatModel
+from capacity.optimizers.updates import from_training
+from capacity.recipe.config import Training
+from capacity.training.data_order import DataOrder
 
 try:
     import jax

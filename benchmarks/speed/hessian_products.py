@@ -32,8 +32,8 @@ from torch import Tensor, nn
 from torch.func import grad, jvp, vjp, vmap
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from capacity.dynamics.flat import FlatModel
-from capacity.transport.hessian_products import HessianProducts
+from capacity.networks.flat_model import FlatModel
+from capacity.products.hessian_products import HessianProducts
 
 Product = Callable[[Tensor], Tensor]
 

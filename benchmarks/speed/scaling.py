@@ -35,12 +35,12 @@ import torch
 from scipy import stats
 from torch import Tensor, nn
 
-from capacity.config import Training
-from capacity.dynamics.flat import FlatModel
-from capacity.dynamics.updates import from_training
-from capacity.transport.jacobian import TrainingJacobian
-from capacity.transport.tracker import TransportTracker
-from capacity.transport.trajectory import Trajectory
+from capacity.jacobian.tracker import TransportTracker
+from capacity.jacobian.training_jacobian import TrainingJacobian
+from capacity.jacobian.trajectory import Trajectory
+from capacity.networks.flat_model import FlatModel
+from capacity.optimizers.updates import from_training
+from capacity.recipe.config import Training
 
 RESULTS = Path(__file__).parent / "results"
 INPUTS, CLASSES = 256, 10

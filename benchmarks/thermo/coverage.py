@@ -18,8 +18,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from capacity.dynamics.langevin import ExactLangevin
-from capacity.estimate import Estimate
+from capacity.optimizers.langevin import ExactLangevin
+from capacity.records.estimate import Estimate
 from capacity.thermo.closed_forms import ornstein_uhlenbeck
 from capacity.thermo.ensemble import Ensemble
 from capacity.thermo.landscape import Potential

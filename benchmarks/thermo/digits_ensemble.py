@@ -9,8 +9,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from capacity.config import TaskStream
-from capacity.dynamics.flat import FlatModel
+from capacity.networks.flat_model import FlatModel
+from capacity.recipe.config import TaskStream
 from capacity.tasks import build_tasks
 from capacity.tasks.task import Task
 from capacity.thermo.landscape import TaskLandscape

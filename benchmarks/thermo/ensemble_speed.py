@@ -17,11 +17,11 @@ from digits_ensemble import BATCH, LR, alternating, conditions, network, prepare
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
-from capacity.dynamics.batches import DataOrder
-from capacity.dynamics.updates import SGD
+from capacity.optimizers.updates import SGD
 from capacity.tasks.task import Task
 from capacity.thermo.ensemble import Ensemble
 from capacity.thermo.ensemble_record import EnsembleRecord
+from capacity.training.data_order import DataOrder
 
 RESULT = Path(__file__).parent / "results" / "ensemble_speed.txt"
 COUNT, CLAIM = 50, 8.0

@@ -22,9 +22,9 @@ from pathlib import Path
 import numpy as np
 from simulated import DYNAMICS, Case, simulate
 
-from capacity.estimate import Status
+from capacity.records.estimate import Status
 from capacity.thermo.speed_limit import judge
-from capacity.thermo.verdicts import VIOLATION_LEVEL, Verdict
+from capacity.thermo.speed_limit_verdicts import VIOLATION_LEVEL, Verdict
 
 RESULT = Path(__file__).parent / "results" / "false_violations.txt"
 COUNTS = (20, 50, 100, 200)

@@ -10,8 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from capacity.dynamics.flat import FlatModel
-from capacity.dynamics.updates import SGD, Langevin, Momentum, UpdateMap
+from capacity.networks.flat_model import FlatModel
+from capacity.optimizers.updates import SGD, Langevin, Momentum, UpdateMap
 from capacity.tasks.task import Split, Task
 from capacity.thermo.closed_forms import gaussian_w2_squared, geodesic
 from capacity.thermo.ensemble import Ensemble

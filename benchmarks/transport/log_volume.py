@@ -19,16 +19,17 @@ import torch
 from sklearn.datasets import load_digits
 from torch import Tensor, nn
 
-from capacity.config import Training
-from capacity.dynamics.batches import DataOrder
-from capacity.dynamics.flat import FlatModel
-from capacity.dynamics.train import Step, train
-from capacity.dynamics.updates import from_training, symmetric_decay
+from capacity.jacobian.framed_log_volume import framed_log_volume
+from capacity.jacobian.log_volume import LogVolume
+from capacity.jacobian.training_jacobian import TrainingJacobian
+from capacity.jacobian.trajectory import Trajectory
+from capacity.networks.flat_model import FlatModel
+from capacity.optimizers.updates import from_training, symmetric_decay
+from capacity.recipe.config import Training
 from capacity.tasks.task import Split, Task
-from capacity.transport.framed_log_volume import framed_log_volume
-from capacity.transport.jacobian import TrainingJacobian
-from capacity.transport.log_volume import LogVolume
-from capacity.transport.trajectory import Trajectory
+from capacity.training.data_order import DataOrder
+from capacity.training.steps import Step
+from capacity.training.train import train
 
 TRAININGS = {
     "sgd": {"lr": 0.1},

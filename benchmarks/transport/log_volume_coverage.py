@@ -25,11 +25,11 @@ import torch
 from log_volume import digits, trained
 from torch import Tensor
 
-from capacity.config import Training
-from capacity.estimate import Estimate
+from capacity.jacobian.log_volume import LogVolume
+from capacity.jacobian.trajectory import TrainingStep, Trajectory
+from capacity.recipe.config import Training
+from capacity.records.estimate import Estimate
 from capacity.tasks.task import Split, Task
-from capacity.transport.log_volume import LogVolume
-from capacity.transport.trajectory import TrainingStep, Trajectory
 
 RESULT = Path(__file__).parent / "results" / "log_volume_coverage.txt"
 RATES = (0.3, 0.9, 1.5, 3.0)

@@ -20,9 +20,9 @@ from sklearn.datasets import load_digits
 from torch import nn
 
 import capacity
-from capacity.transport.distributed import ShardedJacobian
-from capacity.transport.jacobian import TrainingJacobian
-from capacity.transport.spectrum import spectrum
+from capacity.jacobian.distributed import ShardedJacobian
+from capacity.jacobian.spectrum import spectrum
+from capacity.jacobian.training_jacobian import TrainingJacobian
 
 
 def train(device: torch.device, *, epochs: int = 2) -> TrainingJacobian:

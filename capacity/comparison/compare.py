@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from capacity.comparison import tables, words
-from capacity.comparison.gather import Gathered, gather
-from capacity.comparison.page import to_html
-from capacity.notebook import table
-from capacity.runs.files import sweep, write_atomically
+from capacity.base.files import sweep, write_atomically
+from capacity.comparison import comparison_sentences, comparison_tables
+from capacity.comparison.comparison_page import to_html
+from capacity.records.html_table import table
+from capacity.results.gather import Gathered, gather, paths_of
 
 
 @dataclass(frozen=True)
@@ -39,7 +38,7 @@ class Comparison:
     @property
     def headline(self) -> str:
         """What the comparison shows, in one or two sentences."""
-        return words.headline(self.gathered)
+        return comparison_sentences.headline(self.gathered)
 
     def report(self, output: str | Path) -> Path:
         """Write the page: one HTML file that needs no network and no other file.
@@ -66,10 +65,10 @@ class Comparison:
         return target
 
     def __str__(self) -> str:
-        return tables.terminal(self.gathered)
+        return comparison_tables.terminal(self.gathered)
 
     def _repr_html_(self) -> str:
-        made = tables.summary_table(self.gathered)
+        made = comparison_tables.summary_table(self.gathered)
         rows = [[f"{c.text} {c.status}".strip() for c in row] for row in made.rows]
         return table(self.headline, [made.heads, *rows])
 
@@ -96,23 +95,3 @@ def compare(*runs: object, output: str | Path | None = None) -> Comparison:
     if output is not None:
         made.report(output)
     return made
-
-
-def paths_of(runs: Iterable[object]) -> list[str | Path]:
-    """Turn runs, paths and lists of them into paths.
-
-    Args:
-        runs: What a user named.
-
-    Returns:
-        Paths; what is neither is passed on, for the check of paths to name.
-    """
-    out: list[str | Path] = []
-    for run in runs:
-        if isinstance(run, list | tuple | set | frozenset):
-            out += paths_of(run)
-        elif hasattr(run, "path"):
-            out.append(run.path)
-        else:
-            out.append(run)  # type: ignore[arg-type]
-    return out

@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from capacity.comparison.differences import flat
-from capacity.comparison.gather import read_checked
-from capacity.estimate import Status
-from capacity.report.view import RunView, forecast_mean, measured_mean, pick
+from capacity.records.estimate import Status
+from capacity.results.gather import read_checked
+from capacity.results.recipe_differences import flat
+from capacity.results.view import RunView, forecast_mean, measured_mean, pick
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -11,11 +11,11 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from capacity.checks import one_of
-from capacity.distribution import install
+from capacity.base.checks import one_of
+from capacity.base.distribution import install
+from capacity.base.files import sweep
 from capacity.exporters.content import Content, content
 from capacity.runs.directory import RunDirectory
-from capacity.runs.files import sweep
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 
 from torch.utils.flop_counter import FlopCounterMode
 
-from capacity.config import Strategy
 from capacity.forecasting.compression import FEWEST_STEPS, SMALLEST_BATCH
+from capacity.recipe.config import Strategy
 
 FEWEST_TESTS = 8
 """Test samples of a task below which its accuracy says nothing."""

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from capacity.estimate import Estimate, Status
 from capacity.forecasting.corpus import (
     Conditions,
     Corpus,
@@ -22,6 +21,7 @@ from capacity.forecasting.corpus import (
     shipped,
     within,
 )
+from capacity.records.estimate import Estimate, Status
 
 if TYPE_CHECKING:
     from capacity.forecasting.engine import CheapForecast

@@ -22,9 +22,9 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from capacity.checks import one_of
-from capacity.config import Training
-from capacity.dynamics.updates import Adam, Clipped, Momentum, RMSprop, UpdateMap
+from capacity.base.checks import one_of
+from capacity.optimizers.updates import Adam, Clipped, Momentum, RMSprop, UpdateMap
+from capacity.recipe.config import Training
 
 FEWEST_STEPS = 8
 """Steps below which nothing of a training is left."""

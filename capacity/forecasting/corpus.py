@@ -18,11 +18,11 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.base import RegressorMixin
 
-from capacity.config import Training
-from capacity.estimate import Estimate
 from capacity.forecasting.conformal import GroupedConformal
 from capacity.forecasting.corrector import CANDIDATES, corrected, features, residual
 from capacity.forecasting.domain import Domain
+from capacity.recipe.config import Training
+from capacity.records.estimate import Estimate
 
 if TYPE_CHECKING:
     from capacity.forecasting.engine import CheapForecast

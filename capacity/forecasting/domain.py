@@ -18,8 +18,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.overrides import TorchFunctionMode, resolve_name
 
-from capacity.dynamics.flat import FlatModel
 from capacity.forecasting.corrector import FEATURES, features
+from capacity.networks.flat_model import FlatModel
 
 NEIGHBOURS = 5
 """Earlier transitions whose mean distance counts."""

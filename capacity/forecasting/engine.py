@@ -15,15 +15,8 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from capacity.config import Strategy, Training
-from capacity.dynamics.flat import FlatModel
-from capacity.dynamics.seeds import stream
-from capacity.dynamics.strategies.contribution import Contribution
-from capacity.dynamics.strategies.replay import Replay
-from capacity.dynamics.strategies.step import StrategyStep
-from capacity.dynamics.strategies.terms import Source
-from capacity.dynamics.updates import UpdateMap, from_training
-from capacity.estimate import Estimate
+from capacity.base.interruption import check
+from capacity.base.random_streams import stream
 from capacity.forecasting.budget import (
     Allocation,
     Prices,
@@ -34,7 +27,7 @@ from capacity.forecasting.budget import (
 )
 from capacity.forecasting.compression import Pace, compress, steps_wanted
 from capacity.forecasting.mitigated import contribution_of, foreseen
-from capacity.forecasting.reading import (
+from capacity.forecasting.task_reading import (
     NEW_PASSES,
     OLD_PASSES,
     Reading,
@@ -42,7 +35,14 @@ from capacity.forecasting.reading import (
     read_new,
     read_old,
 )
-from capacity.interruption import check
+from capacity.networks.flat_model import FlatModel
+from capacity.optimizers.updates import UpdateMap, from_training
+from capacity.recipe.config import Strategy, Training
+from capacity.records.estimate import Estimate
+from capacity.strategies.contribution import Contribution
+from capacity.strategies.replay import Replay
+from capacity.strategies.step import StrategyStep
+from capacity.strategies.terms import Source
 from capacity.tasks.losses import additive
 from capacity.tasks.task import Split, Task
 

@@ -10,13 +10,8 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from capacity.checks import positive_float, positive_int, resolve_device
-from capacity.config import Strategy, Training
-from capacity.dynamics.batches import DataOrder
-from capacity.dynamics.flat import FlatModel
-from capacity.dynamics.strategies.contribution import Contribution
-from capacity.dynamics.strategies.terms import Source
-from capacity.estimate import Estimate, Status, from_samples
+from capacity.base.checks import positive_float, positive_int, resolve_device
+from capacity.base.slow_paths import noting
 from capacity.forecasting.compression import unknown_to_compression
 from capacity.forecasting.inputs import check_network
 from capacity.forecasting.linearized import cost_ratio, linearized_scores, simulate_stably
@@ -30,10 +25,15 @@ from capacity.forecasting.record import (
     with_scoring,
 )
 from capacity.forecasting.within_budget import forecast_within
-from capacity.slow_paths import noting
+from capacity.networks.flat_model import FlatModel
+from capacity.recipe.config import Strategy, Training
+from capacity.records.estimate import Estimate, Status, from_samples
+from capacity.strategies.contribution import Contribution
+from capacity.strategies.terms import Source
 from capacity.tasks.loaders import with_loader_batches
 from capacity.tasks.task import LossFunction, Task
 from capacity.tasks.tensors import as_task, old_tasks_of
+from capacity.training.data_order import DataOrder
 
 INTERVAL_NOTE = (
     "The interval covers data order and, over replicas, initialisation; the error of the "

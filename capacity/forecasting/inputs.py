@@ -7,8 +7,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from capacity.dynamics.door import fit
-from capacity.dynamics.flat import FlatModel
+from capacity.networks.door import fit
+from capacity.networks.flat_model import FlatModel
 from capacity.tasks.task import Task
 
 

@@ -16,17 +16,17 @@ from torch import Tensor
 from torch.func import grad
 from torch.utils.flop_counter import FlopCounterMode
 
-from capacity.config import Training
-from capacity.differential import pushforward, vmap
-from capacity.dynamics.batches import DataOrder
-from capacity.dynamics.evaluate import Score, score_outputs
-from capacity.dynamics.flat import FlatModel
-from capacity.dynamics.strategies.contribution import Contribution, Penalty
-from capacity.dynamics.strategies.step import StrategyStep
-from capacity.dynamics.strategies.terms import Private, of_replica
-from capacity.dynamics.updates import UpdateMap, from_training
-from capacity.interruption import check
+from capacity.base.differential import pushforward, vmap
+from capacity.base.interruption import check
+from capacity.networks.evaluate import Score, score_outputs
+from capacity.networks.flat_model import FlatModel
+from capacity.optimizers.updates import UpdateMap, from_training
+from capacity.recipe.config import Training
+from capacity.strategies.contribution import Contribution, Penalty
+from capacity.strategies.step import StrategyStep
+from capacity.strategies.terms import Private, of_replica
 from capacity.tasks.task import Split, Task
+from capacity.training.data_order import DataOrder
 
 _CHUNK = 1024
 _CATAPULT = 6

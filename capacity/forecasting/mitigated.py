@@ -9,13 +9,13 @@ from typing import Any
 from pydantic import ValidationError
 from torch import Tensor
 
-from capacity.checks import one_of
-from capacity.config import Strategy, Training
-from capacity.config_strategy import STRATEGY_OPTIONS
-from capacity.dynamics.flat import FlatModel
-from capacity.dynamics.strategies.contribution import Contribution
-from capacity.dynamics.strategies.registry import Mitigation
-from capacity.dynamics.strategies.terms import Source
+from capacity.base.checks import one_of
+from capacity.networks.flat_model import FlatModel
+from capacity.recipe.config import Strategy, Training
+from capacity.recipe.strategy import STRATEGY_OPTIONS
+from capacity.strategies.contribution import Contribution
+from capacity.strategies.registry import Mitigation
+from capacity.strategies.terms import Source
 from capacity.tasks.task import Task
 
 WITHOUT_PAST = tuple(name for name in STRATEGY_OPTIONS if name not in {"si", "freeze"})

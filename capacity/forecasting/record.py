@@ -6,9 +6,9 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from capacity.dynamics.evaluate import Score
-from capacity.estimate import Estimate, Status, from_samples, not_defined, with_note
-from capacity.notebook import InNotebook
+from capacity.networks.evaluate import Score
+from capacity.records.estimate import Estimate, Status, from_samples, not_defined, with_note
+from capacity.records.notebook import InNotebook
 from capacity.tasks.scoring import words_of, words_of_all
 from capacity.tasks.task import Task
 

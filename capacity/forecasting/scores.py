@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 from scipy import stats
 
-from capacity.estimate import Z90, Estimate, Status, not_defined
+from capacity.records.estimate import Z90, Estimate, Status, not_defined
 
 _FEW = 4
 

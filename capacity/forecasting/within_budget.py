@@ -7,14 +7,14 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
-from capacity.config import Strategy, Training
-from capacity.dynamics.flat import FlatModel
-from capacity.dynamics.strategies.contribution import Contribution
-from capacity.estimate import Estimate, Status
+from capacity.base.randomness import kept_random_state
+from capacity.base.slow_paths import noting
 from capacity.forecasting.engine import CheapForecast, forecast_cheaply
 from capacity.forecasting.record import NO_ACCURACY, Forecast, Forgetting, said_of_all
-from capacity.randomness import kept_random_state
-from capacity.slow_paths import noting
+from capacity.networks.flat_model import FlatModel
+from capacity.recipe.config import Strategy, Training
+from capacity.records.estimate import Estimate, Status
+from capacity.strategies.contribution import Contribution
 from capacity.tasks.task import Task
 
 SHARE = 0.05

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from capacity.estimate import Estimate, Status
 from capacity.plots.style import (
     COLORS,
     COLUMN,
@@ -19,8 +18,9 @@ from capacity.plots.style import (
     task_ticks,
     view_of,
 )
-from capacity.report.format import number
-from capacity.report.view import RunView, forecast_mean, measured_mean, pick
+from capacity.records.estimate import Estimate, Status
+from capacity.records.numbers import number
+from capacity.results.view import RunView, forecast_mean, measured_mean, pick
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

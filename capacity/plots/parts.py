@@ -16,8 +16,8 @@ from capacity.plots.style import (
     task_colors,
     view_of,
 )
-from capacity.report.foreseen import foreseen, ranked
 from capacity.report.spectra import density_classes, density_source
+from capacity.report.strategy_forecasts import foreseen, ranked
 from capacity.report.tables import drop_target
 
 if TYPE_CHECKING:

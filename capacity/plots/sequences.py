@@ -15,8 +15,8 @@ from capacity.plots.style import (
     task_colors,
     view_of,
 )
-from capacity.report.room import form_unit
-from capacity.report.view import RunView, pick
+from capacity.report.capacity_detail import form_unit
+from capacity.results.view import RunView, pick
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -7,9 +7,9 @@ from functools import wraps
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from capacity.distribution import install
-from capacity.estimate import Estimate
-from capacity.report.view import RunView
+from capacity.base.distribution import install
+from capacity.records.estimate import Estimate
+from capacity.results.view import RunView
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -76,7 +76,7 @@ def view_of(run: object) -> RunView:
     Raises:
         ValueError: If it is neither, or holds no result yet.
     """
-    from capacity.comparison.gather import read_checked
+    from capacity.results.gather import read_checked
 
     path = getattr(run, "path", run)
     if not isinstance(path, str | Path):

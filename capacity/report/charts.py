@@ -13,10 +13,10 @@ from typing import Any
 
 import altair as alt
 
+from capacity.base.printable import visible_record
 from capacity.report import renderer
 from capacity.report.pictures import compact
 from capacity.report.tables import Table
-from capacity.text import visible_record
 
 WIDE, HALF, NARROW = 940, 450, 340
 """Widths of the static pictures, px: full column, half column, telephone."""

@@ -6,11 +6,12 @@ from typing import Any
 
 import altair as alt
 
+from capacity.records.number_format import Cell, cell, header_cell
+from capacity.records.numbers import number
 from capacity.report.charts import FORECAST, HOVER, MEASURED, Figure, Key, data, spec
-from capacity.report.format import Cell, cell, header_cell, number
-from capacity.report.sequence import boundary_marks, step_axis, thin
+from capacity.report.sequence_axis import boundary_marks, step_axis, thin
 from capacity.report.tables import Table
-from capacity.report.view import Record, RunView, pick
+from capacity.results.view import Record, RunView, pick
 
 _POINTS, _TABLE_ROWS, _NAMED = 1500, 160, 8
 

@@ -7,6 +7,8 @@ from typing import Any
 
 import altair as alt
 
+from capacity.records.number_format import Cell, header_cell
+from capacity.records.numbers import MISSING, number, with_error
 from capacity.report.charts import (
     HOVER,
     INK,
@@ -20,10 +22,9 @@ from capacity.report.charts import (
     task_keys,
     task_scale,
 )
-from capacity.report.format import MISSING, Cell, header_cell, number, with_error
-from capacity.report.sequence import boundary_marks, step_axis, thin
+from capacity.report.sequence_axis import boundary_marks, step_axis, thin
 from capacity.report.tables import Table
-from capacity.report.view import Record, RunView
+from capacity.results.view import Record, RunView
 
 _CURVE_POINTS = 6000
 _TABLE_ROWS = 160

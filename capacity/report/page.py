@@ -2,34 +2,34 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable
 from pathlib import Path
 
+from capacity.base.files import sweep, write_atomically
 from capacity.report import (
-    along,
-    closing,
-    foreseen,
+    capacity_detail,
+    closure_curve,
+    cost_over_time,
     forgetting,
     learning,
-    lights,
-    measures,
-    parts,
+    measure_figures,
     prediction,
     predictors,
-    room,
+    sentences,
     spectra,
+    spectrum_parts,
     strategies,
+    strategy_forecasts,
     tables,
-    words,
+    transition_lights,
 )
 from capacity.report.charts import Figure
 from capacity.report.reproduce import python_call, runs_from_recipe
 from capacity.report.shell import page
 from capacity.report.shell import symbols as symbols
-from capacity.report.view import RunView
-from capacity.runs.files import sweep, write_atomically
-from capacity.runs.reader import RunReader
+from capacity.results.reader import RunReader
+from capacity.results.view import RunView
+from capacity.results.view_of_run import view_of
 from capacity.tasks.scoring import scoring_words
 
 
@@ -64,39 +64,6 @@ def read(run_dir: Path) -> RunView:
     return view_of(RunReader.open(run_dir))
 
 
-def view_of(run: RunReader) -> RunView:
-    """Read everything that a report shows.
-
-    Args:
-        run: The run.
-
-    Returns:
-        Its content.
-
-    Raises:
-        ValueError: If one of its files cannot be read.
-    """
-    try:
-        recipe, text = run.fields(), run.recipe_text()
-    except ValueError as error:
-        raise ValueError(f"run = {str(run.path)!r}: {error}") from None
-    volumes: dict[int, list[float]] = {}
-    for name, values in run.spectra().items():
-        match = re.fullmatch(r"task(\d+)\.log_volume_steps", name)
-        if match:
-            volumes[int(match[1])] = values.tolist()
-    return RunView(
-        result=run.result(),
-        recipe=recipe,
-        recipe_text=text,
-        env=run.environment(),
-        status=run.status(),
-        rows=run.metrics(),
-        log_volume_steps=dict(sorted(volumes.items())),
-        verified=run.verified,
-    )
-
-
 def to_html(view: RunView) -> str:
     """Make the page.
 
@@ -115,34 +82,36 @@ def to_html(view: RunView) -> str:
         everything,
         len(view.tasks),
         view=view,
-        state=words.state_word(view),
-        warning=" ".join(filter(None, (words.state_sentence(view), words.digest_sentence(view)))),
-        headline=words.headline(view),
-        facts=words.facts(view),
+        state=sentences.state_word(view),
+        warning=" ".join(
+            filter(None, (sentences.state_sentence(view), sentences.digest_sentence(view)))
+        ),
+        headline=sentences.headline(view),
+        facts=sentences.facts(view),
         scoring=scoring_words(view.tasks),
         sentences=[
-            (f"transition-{int(t['task']) + 1}", words.transition_sentence(view, t))
+            (f"transition-{int(t['task']) + 1}", sentences.transition_sentence(view, t))
             for t in view.transitions
         ],
-        light_table=lights.light_table(view) if view.transitions else None,
-        strategies=foreseen.strategies_sentence(view),
-        literal=words.literal_sentence(view),
-        scored=words.score_sentence(view),
+        light_table=transition_lights.light_table(view) if view.transitions else None,
+        strategies=strategy_forecasts.strategies_sentence(view),
+        literal=sentences.literal_sentence(view),
+        scored=sentences.score_sentence(view),
         forecast_table=tables.forecast_table(view) if view.transitions else None,
         room_table=tables.room_table(view) if view.transitions else None,
         score_table=tables.score_table(view) if scored_pairs else None,
         forgetting=forgetting.forgetting_tables(view),
-        transport_table=measures.transport_table(view),
-        parts_sentence=parts.parts_sentence(view),
-        parts_table=parts.parts_table(view),
-        rank_table=parts.rank_table(view),
-        thermo_table=measures.thermo_table(view),
+        transport_table=measure_figures.transport_table(view),
+        parts_sentence=spectrum_parts.parts_sentence(view),
+        parts_table=spectrum_parts.parts_table(view),
+        rank_table=spectrum_parts.rank_table(view),
+        thermo_table=measure_figures.thermo_table(view),
         groups=groups,
         eps_rows=tables.eps_table(view),
-        verdict_table=room.verdict_table(view),
-        preserving_table=room.preserving_table(view),
-        sensitivity_table=room.sensitivity_table(view),
-        plasticity_table=room.plasticity_table(view),
+        verdict_table=capacity_detail.verdict_table(view),
+        preserving_table=capacity_detail.preserving_table(view),
+        sensitivity_table=capacity_detail.sensitivity_table(view),
+        plasticity_table=capacity_detail.plasticity_table(view),
         from_recipe=runs_from_recipe(view.recipe),
         python_call=python_call(view.recipe),
         measured=several,
@@ -171,15 +140,15 @@ def figures(view: RunView) -> dict[str, list[Figure]]:
         "predictors": [predictors.predictor_figure(view)],
         "parts": [spectra.composed_figure(view)],
         "transport": [
-            measures.spectrum_figure(view),
-            measures.volume_figure(view),
+            measure_figures.spectrum_figure(view),
+            measure_figures.volume_figure(view),
         ],
         "capacity": [prediction.capacity_figure(view)],
-        "closure": [closing.closure_figure(view)],
+        "closure": [closure_curve.closure_figure(view)],
         "thermo": [
-            measures.thermo_figure(view),
-            along.cost_figure(view),
-            along.inefficiency_figure(view),
+            measure_figures.thermo_figure(view),
+            cost_over_time.cost_figure(view),
+            cost_over_time.inefficiency_figure(view),
         ],
         "strategies": [strategies.strategy_figure(view)],
     }

@@ -6,7 +6,9 @@ from typing import Any
 
 import altair as alt
 
-from capacity.estimate import Estimate
+from capacity.records.estimate import Estimate
+from capacity.records.number_format import say
+from capacity.records.numbers import Bounds, clip, number, plural
 from capacity.report.charts import (
     FORECAST,
     MEASURED,
@@ -21,9 +23,8 @@ from capacity.report.charts import (
     task_keys,
     task_scale,
 )
-from capacity.report.format import Bounds, clip, number, plural, say
 from capacity.report.tables import drop_target, forecast_table, pair_table, room_table
-from capacity.report.view import RunView, forecast_mean, measured_mean, pick
+from capacity.results.view import RunView, forecast_mean, measured_mean, pick
 
 _KINDS = {
     "forecast": Key("forecast, with interval", FORECAST, "band"),

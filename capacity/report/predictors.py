@@ -6,11 +6,12 @@ from typing import Any
 
 import altair as alt
 
-from capacity.estimate import Estimate
+from capacity.records.estimate import Estimate
+from capacity.records.number_format import correlation
+from capacity.records.numbers import clip, number
 from capacity.report.charts import FORECAST, MUTED, Figure, Key, data, spec
-from capacity.report.format import clip, correlation, number
 from capacity.report.tables import CONTROL_NAMES, drop_target, score_table
-from capacity.report.view import Record, RunView, pick
+from capacity.results.view import Record, RunView, pick
 
 
 def predictor_figure(view: RunView) -> Figure | None:

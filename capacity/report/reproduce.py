@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from capacity.config import Measure, Recipe, Training
-from capacity.report.view import Record
+from capacity.recipe.config import Measure, Recipe, Training
+from capacity.results.view import Record
 
 
 def runs_from_recipe(recipe: Record) -> bool:

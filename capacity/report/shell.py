@@ -13,9 +13,9 @@ from pathlib import Path
 from jinja2 import ChoiceLoader, Environment, FileSystemLoader, PackageLoader, StrictUndefined
 from markupsafe import Markup, escape
 
+from capacity.base.printable import visible
+from capacity.records.numbers import number, plural
 from capacity.report.charts import Figure, javascript, script_json
-from capacity.report.format import number, plural
-from capacity.text import visible
 
 _SYMBOL = re.compile(r"\b([A-Za-z])_([A-Za-z0-9])\b|\|([A-Za-z0-9\u2212\u0394\u03b8 ]+)\|_F²")
 _OWN_COLORS = 8

@@ -6,10 +6,11 @@ from typing import Any
 
 import altair as alt
 
+from capacity.records.number_format import Cell, header_cell, text_cell
+from capacity.records.numbers import number, plural, with_error
 from capacity.report.charts import MUTED, Figure, Key, data, log_ticks, spec
-from capacity.report.format import Cell, header_cell, number, plural, text_cell, with_error
 from capacity.report.tables import Table
-from capacity.report.view import Record, RunView
+from capacity.results.view import Record, RunView
 
 _PARTS = {
     "shrunk": "var(--forecast)",

@@ -7,6 +7,9 @@ from typing import Any
 
 import altair as alt
 
+from capacity.records.number_format import PERCENT, Cell, cell, header_cell, say, text_cell
+from capacity.records.numbers import MISSING, clip, number, plural
+from capacity.report.capacity_detail import capital
 from capacity.report.charts import (
     Figure,
     Key,
@@ -17,22 +20,9 @@ from capacity.report.charts import (
     task_keys,
     task_scale,
 )
-from capacity.report.foreseen import foreseen, ranked, without_value
-from capacity.report.format import (
-    MISSING,
-    PERCENT,
-    Cell,
-    cell,
-    clip,
-    header_cell,
-    number,
-    plural,
-    say,
-    text_cell,
-)
-from capacity.report.room import capital
+from capacity.report.strategy_forecasts import foreseen, ranked, without_value
 from capacity.report.tables import Table, drop_target
-from capacity.report.view import RunView
+from capacity.results.view import RunView
 
 
 def strategy_figure(view: RunView) -> Figure | None:

@@ -6,20 +6,18 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from capacity.estimate import Estimate
-from capacity.report.format import (
-    MISSING,
+from capacity.records.estimate import Estimate
+from capacity.records.number_format import (
     PERCENT,
     POINTS,
     Cell,
     cell,
     correlation,
     header_cell,
-    number,
-    plural,
     text_cell,
 )
-from capacity.report.view import Record, RunView, forecast_mean, measured_mean, pick
+from capacity.records.numbers import MISSING, number, plural
+from capacity.results.view import Record, RunView, forecast_mean, measured_mean, pick
 
 _MARKS = "†‡§¶‖*"
 _NUMBER = re.compile(r"\d+(?:\.\d+)?")

@@ -9,8 +9,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from capacity.config import Recipe
-from capacity.runs.files import (
+from capacity.base.files import (
     is_temporary,
     read_bytes,
     sweep,
@@ -19,13 +18,14 @@ from capacity.runs.files import (
     to_row,
     write_all,
 )
-from capacity.runs.fingerprint import with_the_same
+from capacity.recipe.config import Recipe
+from capacity.results.fingerprint import with_the_same
+from capacity.results.manifest import Manifest
+from capacity.results.reader import LOGGED, REPORT, RunReader
+from capacity.results.recipe_of_result import changed_fields
 from capacity.runs.journal import Journal
 from capacity.runs.lock import DirectoryLock
-from capacity.runs.manifest import Manifest
 from capacity.runs.parquet import to_parquet
-from capacity.runs.reader import LOGGED, REPORT, RunReader
-from capacity.runs.reading import changed_fields
 
 _FILES = (
     "recipe.yaml",

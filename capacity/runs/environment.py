@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from capacity import __version__
+from capacity.base.distribution import VERSION
 
 _PACKAGES = (
     "torch",
@@ -35,7 +35,7 @@ def describe(device: torch.device) -> dict[str, Any]:
     """
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else _cpu_name()
     return {
-        "packages": {"capacity": __version__} | {name: version(name) for name in _PACKAGES},
+        "packages": {"capacity": VERSION} | {name: version(name) for name in _PACKAGES},
         "python": platform.python_version(),
         "platform": platform.platform(),
         "device": str(device),

@@ -7,14 +7,14 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from capacity.checks import fits_in_memory
-from capacity.config import Recipe
-from capacity.dynamics.evaluate import Score
-from capacity.dynamics.flat import FlatModel
-from capacity.dynamics.replicas import same_parameters
-from capacity.dynamics.seeds import stream_seed
-from capacity.estimate import from_samples, not_defined
-from capacity.thermo.grams import layer_grams
+from capacity.base.checks import fits_in_memory
+from capacity.base.random_streams import stream_seed
+from capacity.networks.evaluate import Score
+from capacity.networks.flat_model import FlatModel
+from capacity.networks.replicas import same_parameters
+from capacity.recipe.config import Recipe
+from capacity.records.estimate import from_samples, not_defined
+from capacity.thermo.gram_matrices import layer_grams
 from capacity.thermo.path import PathObserver
 from capacity.thermo.wasserstein import distance
 

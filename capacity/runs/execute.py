@@ -9,30 +9,30 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from capacity import interruption
-from capacity.config import Recipe
-from capacity.dynamics.batches import DataOrder
-from capacity.dynamics.door import fit
-from capacity.dynamics.evaluate import Score, evaluate
-from capacity.dynamics.replicas import check_same_function
-from capacity.dynamics.seeds import stream
-from capacity.dynamics.strategies.contribution import Contribution
-from capacity.dynamics.strategies.registry import Mitigation
-from capacity.dynamics.strategies.terms import Source
-from capacity.dynamics.train import Divergence
+from capacity.base import interruption
+from capacity.base.random_streams import stream
+from capacity.networks.door import fit
+from capacity.networks.evaluate import Score, evaluate
+from capacity.networks.replicas import check_same_function
+from capacity.recipe.config import Recipe
+from capacity.runs.before_task import capacity_of_transition, forecast_transition
 from capacity.runs.directory import RunDirectory
 from capacity.runs.epochs import epoch_row, networks, path_row
 from capacity.runs.journal import Entry
-from capacity.runs.judge import Along
-from capacity.runs.lesson import Lesson, NotRepeatedError, moments
+from capacity.runs.journal_replay import path_needed, rows_so_far
 from capacity.runs.observe import PhaseTransport, composed_spectrum
 from capacity.runs.progress import Progress
 from capacity.runs.repeatable import check_same, threads_of
-from capacity.runs.replay import path_needed, rows_so_far
 from capacity.runs.result import Measurements
 from capacity.runs.saving import Summary
-from capacity.runs.transition import capacity_of_transition, forecast_transition
+from capacity.runs.task_training import Lesson, NotRepeatedError, moments
+from capacity.runs.verdicts_along import Along
+from capacity.strategies.contribution import Contribution
+from capacity.strategies.registry import Mitigation
+from capacity.strategies.terms import Source
 from capacity.tasks.task import TaskSequence
+from capacity.training.data_order import DataOrder
+from capacity.training.train import Divergence
 
 
 class Execution:

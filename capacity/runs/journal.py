@@ -15,8 +15,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from capacity.config import Recipe
-from capacity.runs.files import as_object, read_bytes, seal, unseal, write_all
+from capacity.base.files import as_object, read_bytes, seal, unseal, write_all
+from capacity.recipe.config import Recipe
 
 if TYPE_CHECKING:  # seconds to import
     import torch

@@ -9,18 +9,18 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from capacity.config import Measure
-from capacity.dynamics.flat import FlatModel
-from capacity.dynamics.strategies.step import StrategyStep
-from capacity.dynamics.train import Step
-from capacity.dynamics.updates import UpdateMap
-from capacity.estimate import Estimate, from_error, not_defined
+from capacity.jacobian.phase_tracker import PhaseTracker
+from capacity.jacobian.spectrum import spectrum
+from capacity.jacobian.spectrum_record import lost_spectrum
+from capacity.jacobian.training_jacobian import TrainingJacobian
+from capacity.jacobian.trajectory import LostTrajectory, Trajectory
+from capacity.networks.flat_model import FlatModel
+from capacity.optimizers.updates import UpdateMap
+from capacity.recipe.config import Measure
+from capacity.records.estimate import Estimate, from_error, not_defined
+from capacity.strategies.step import StrategyStep
 from capacity.tasks.task import Task
-from capacity.transport.jacobian import TrainingJacobian
-from capacity.transport.phase_tracker import PhaseTracker
-from capacity.transport.spectrum import spectrum
-from capacity.transport.spectrum_record import lost_spectrum
-from capacity.transport.trajectory import LostTrajectory, Trajectory
+from capacity.training.steps import Step
 
 
 class PhaseTransport:

@@ -8,9 +8,9 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from capacity.dynamics.door import fit
-from capacity.dynamics.flat import FlatModel
-from capacity.runs.fingerprint import to_text
+from capacity.networks.door import fit
+from capacity.networks.flat_model import FlatModel
+from capacity.results.fingerprint import to_text
 from capacity.tasks.task import Task, TaskSequence
 
 _SAMPLES = 8

@@ -9,18 +9,18 @@ from typing import Any
 
 import numpy as np
 
-from capacity.config import Recipe, Training
-from capacity.dynamics.evaluate import Score
-from capacity.dynamics.flat import FlatModel
-from capacity.dynamics.train import Divergence
-from capacity.estimate import Status, from_samples
 from capacity.forecasting.record import NO_ACCURACY, change
+from capacity.networks.evaluate import Score
+from capacity.networks.flat_model import FlatModel
+from capacity.recipe.config import Recipe, Training
+from capacity.records.estimate import Status, from_samples
+from capacity.results.recipe_of_result import SCHEMA, SCHEMA_VERSION
 from capacity.runs import summary
 from capacity.runs.observe import transport_entry
-from capacity.runs.reading import SCHEMA, SCHEMA_VERSION
 from capacity.runs.summary import Matrix
 from capacity.tasks.scoring import task_record
 from capacity.tasks.task import TaskSequence
+from capacity.training.train import Divergence
 
 NO_CAPACITY = dict.fromkeys((
     "capacity",

@@ -13,20 +13,20 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from capacity import config
-from capacity.checks import nonnegative_float, path_of, positive_int, resolve_device
-from capacity.config import Measure, Model, Recipe, TaskStream, Training
-from capacity.dynamics.models import build_model
-from capacity.estimate import Estimate
-from capacity.notebook import estimate_row, table
-from capacity.randomness import kept_random_state
-from capacity.report.door import write_report
+from capacity.base.checks import nonnegative_float, path_of, positive_int, resolve_device
+from capacity.base.randomness import kept_random_state
+from capacity.networks.models import build_model
+from capacity.recipe import config
+from capacity.recipe.config import Measure, Model, Recipe, TaskStream, Training
+from capacity.records.estimate import Estimate
+from capacity.records.html_table import table
 from capacity.runs.directory import RunDirectory
 from capacity.runs.environment import describe
 from capacity.runs.execute import Execution
-from capacity.runs.lesson import NotRepeatedError
 from capacity.runs.probes import fingerprint_of
 from capacity.runs.progress import Progress
+from capacity.runs.report_door import write_report
+from capacity.runs.task_training import NotRepeatedError
 from capacity.runs.unfinished import (
     fresh_directory,
     how_to_resume,
@@ -111,7 +111,7 @@ class Run:
     def _repr_html_(self) -> str:
         final = self.result.get("final") or {}
         rows = [
-            (name.replace("_", " "), *estimate_row(Estimate.from_dict(record)))
+            (name.replace("_", " "), *Estimate.from_dict(record).row())
             for name, record in final.items()
         ]
         title = f"{self.result.get('name', self.path.name)}: {self.status}"

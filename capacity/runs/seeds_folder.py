@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable
 from pathlib import Path
 
-from capacity import config
-from capacity.checks import positive_int
-from capacity.config import Recipe
+from capacity.base.checks import positive_int
+from capacity.base.files import read_json, sweep, to_json, write_atomically
+from capacity.recipe import config
+from capacity.recipe.config import Recipe
+from capacity.results.recipe_of_result import changed_fields
 from capacity.runs.directory import RunDirectory
-from capacity.runs.files import read_json, sweep, to_json, write_atomically
-from capacity.runs.reading import changed_fields
 
 _SCHEMA = "capacity/seeds"
 _VERSION = 1

@@ -8,8 +8,8 @@ from typing import TextIO
 
 from tqdm import tqdm
 
-from capacity.streams import Lenient
-from capacity.text import visible
+from capacity.base.console import Lenient
+from capacity.base.printable import visible
 
 
 class SeedsProgress:

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from capacity.estimate import Estimate, from_samples, not_defined
 from capacity.forecasting.scores import mean_error, r2, spearman
+from capacity.records.estimate import Estimate, from_samples, not_defined
 
 Matrix = NDArray[np.float64]
 """Scores (learned tasks, tasks, replicas): [i, j] on task j after training task i."""

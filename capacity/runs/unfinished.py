@@ -6,9 +6,9 @@ import shlex
 from datetime import datetime
 from pathlib import Path
 
-from capacity.config import Recipe
+from capacity.recipe.config import Recipe
+from capacity.results.reader import UNFINISHED
 from capacity.runs.directory import RunDirectory
-from capacity.runs.reader import UNFINISHED
 
 FOLDER = Path("runs")
 

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import torch
 
-from capacity.checks import positive_int
+from capacity.base.checks import positive_int
 from capacity.tasks.task import (
     LOSSES,
     LossFunction,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from capacity.config import TaskStream
+from capacity.recipe.config import TaskStream
 from capacity.tasks.classic import classic_tasks
 from capacity.tasks.digits import angles, digits_benchmark
 from capacity.tasks.streams import from_avalanche

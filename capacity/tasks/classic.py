@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from capacity.config import TaskStream
+from capacity.recipe.config import TaskStream
 from capacity.tasks.digits import angles, class_groups
 from capacity.tasks.streams import from_avalanche
 from capacity.tasks.task import TaskSequence

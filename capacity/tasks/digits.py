@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from capacity.config import TaskStream
+from capacity.recipe.config import TaskStream
 from capacity.tasks.assemble import Piece
 from capacity.tasks.sampling import holdout, subsample
 from capacity.tasks.task import Split

@@ -5,7 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Sequence
 
-from capacity.config import Training
+from capacity.recipe.config import Training
 from capacity.tasks.task import Task
 
 

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.func import grad
 
-from capacity.differential import pullback
-from capacity.in_place import Guarded
+from capacity.base.differential import pullback
+from capacity.base.in_place import Guarded
 from capacity.tasks.losses import FittedLoss, Reference, name_of
 from capacity.tasks.task import LOSSES, LossFunction, Split, Task
 

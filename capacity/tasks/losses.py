@@ -20,8 +20,8 @@ import torch
 from torch import Tensor
 from torch.func import grad
 
-from capacity.differential import vmap
-from capacity.in_place import Guarded
+from capacity.base.differential import vmap
+from capacity.base.in_place import Guarded
 from capacity.tasks.task import LOSSES, LossFunction, Split, Task
 
 

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset
 
-from capacity.checks import memory_of_machine
-from capacity.randomness import kept_random_state
+from capacity.base.checks import memory_of_machine
+from capacity.base.randomness import kept_random_state
 
 
 def read_loader(argument: str, loader: DataLoader[Any]) -> tuple[Tensor, Tensor, int | None]:

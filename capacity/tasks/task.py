@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from capacity.checks import finite_tensor, one_of
-from capacity.in_place import Guarded
-from capacity.notebook import InNotebook
+from capacity.base.checks import finite_tensor, one_of
+from capacity.base.in_place import Guarded
+from capacity.records.notebook import InNotebook
 
 LossFunction = Callable[[Tensor, Tensor], Tensor]
 """Maps outputs (n, C) and targets (n, ...) to the mean loss, a scalar."""

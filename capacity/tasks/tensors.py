@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from capacity.checks import positive_int
+from capacity.base.checks import positive_int
 from capacity.tasks.assemble import check_loss, renumber, sequence
 from capacity.tasks.experiences import head_of, is_experience, paired_test
 from capacity.tasks.reading import is_array, read_dataset, read_items, read_loader, rows, tensor_of

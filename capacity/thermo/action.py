@@ -12,7 +12,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from capacity.estimate import Estimate
+from capacity.records.estimate import Estimate
 
 ROUNDING = 1e-6
 """How far rounding may push the ratio below 1: float32 displacements carry some 1e-7."""

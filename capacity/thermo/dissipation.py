@@ -13,9 +13,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from capacity.estimate import Estimate, Status, not_defined
+from capacity.records.estimate import Estimate, Status, not_defined
+from capacity.records.jackknife import Statistic
 from capacity.thermo.ensemble_record import Dynamics, EnsembleRecord, GaussianBound
-from capacity.thermo.jackknife import Statistic
 from capacity.thermo.regime import marked
 
 _NOISY = (

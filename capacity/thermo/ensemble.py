@@ -20,11 +20,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from capacity.checks import finite_tensor, positive_float, positive_int
-from capacity.dynamics.flat import FlatModel
-from capacity.dynamics.seeds import stream
-from capacity.dynamics.updates import State, UpdateMap
-from capacity.interruption import check
+from capacity.base.checks import finite_tensor, positive_float, positive_int
+from capacity.base.interruption import check
+from capacity.base.random_streams import stream
+from capacity.networks.flat_model import FlatModel
+from capacity.optimizers.updates import State, UpdateMap
 from capacity.thermo.action import checked_ratio
 from capacity.thermo.chunk_memory import chunk_size
 from capacity.thermo.ensemble_record import (
@@ -36,7 +36,7 @@ from capacity.thermo.ensemble_record import (
     Start,
 )
 from capacity.thermo.entropy import gaussian_bound
-from capacity.thermo.grams import layer_grams, squared_distance
+from capacity.thermo.gram_matrices import layer_grams, squared_distance
 from capacity.thermo.landscape import BatchEnergies, Energies, Landscape
 from capacity.thermo.observers import LogDetMeter, StreamMeter
 from capacity.thermo.positions import Positions

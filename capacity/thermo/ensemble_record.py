@@ -12,7 +12,7 @@ from enum import StrEnum
 import torch
 from torch import Tensor
 
-from capacity.thermo.grams import LayerGrams
+from capacity.thermo.gram_matrices import LayerGrams
 from capacity.thermo.landscape import Layout
 
 

@@ -14,7 +14,7 @@ from scipy.special import digamma
 from torch import Tensor, nn
 
 from capacity.thermo.ensemble_record import GaussianBound
-from capacity.thermo.grams import BLOCK_BYTES
+from capacity.thermo.gram_matrices import BLOCK_BYTES
 
 FEWEST = 4
 """Replicas below which a variance without one of them has no digamma correction."""

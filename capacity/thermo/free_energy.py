@@ -6,9 +6,9 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
-from capacity.estimate import Estimate, Status, not_defined
+from capacity.records.estimate import Estimate, Status, not_defined
+from capacity.records.jackknife import Statistic
 from capacity.thermo.ensemble_record import Dynamics, EnsembleRecord, GaussianBound
-from capacity.thermo.jackknife import Statistic
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -16,11 +16,11 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from capacity.differential import vmap
-from capacity.dynamics.flat import FlatModel
-from capacity.dynamics.seeds import stream
+from capacity.base.differential import vmap
+from capacity.base.random_streams import stream
+from capacity.networks.flat_model import FlatModel
+from capacity.products.traced_rows import TracedRows, row_gradients, row_products
 from capacity.tasks.task import Task
-from capacity.transport.traced_rows import TracedRows, row_gradients, row_products
 
 Energies = Callable[[Tensor], Tensor]
 """theta (n, P) of some replicas to their energies (n,); differentiable."""
@@ -111,8 +111,8 @@ class Landscape(Protocol):
 class TaskLandscape:
     """The training loss of a task, seen batch by batch in every replica's own order.
 
-    The order of replica r is that of `capacity.dynamics.batches.DataOrder` with the same seed and
-    path, whatever other replicas move with it.
+    The order of replica r is that of `capacity.training.data_order.DataOrder` with the same seed
+    and path, whatever other replicas move with it.
 
     Attributes:
         model: The network.

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from capacity.curvature.lanczos import quadrature
+from capacity.krylov.lanczos import quadrature
 from capacity.thermo.action import ActionMeter
 from capacity.thermo.ensemble_record import Series
 

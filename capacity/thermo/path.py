@@ -12,11 +12,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from capacity.dynamics.train import Step
-from capacity.estimate import Estimate, from_samples, not_defined
-from capacity.notebook import InNotebook
+from capacity.records.estimate import Estimate, from_samples, not_defined
+from capacity.records.notebook import InNotebook
 from capacity.thermo.action import STILL, ActionMeter, at_least_one, checked_ratio
 from capacity.thermo.regime import marked
+from capacity.training.steps import Step
 
 _LANGEVIN_PATH = (
     "The noise of Langevin dynamics makes every step's length grow without bound, relative to its "

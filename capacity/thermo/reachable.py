@@ -21,13 +21,13 @@ import torch
 from scipy.optimize import brentq
 from torch import Tensor
 
-from capacity.checks import finite_tensor, positive_float, positive_int
-from capacity.compatibility.kernels import features
-from capacity.compatibility.output_space import loss_on_outputs, residual, task_outputs
-from capacity.compatibility.preserving import Preserving
-from capacity.compatibility.sketches import every_output
-from capacity.dynamics.flat import FlatModel
-from capacity.estimate import Estimate, from_samples, not_defined
+from capacity.base.checks import finite_tensor, positive_float, positive_int
+from capacity.criterion.preserving import Preserving
+from capacity.networks.flat_model import FlatModel
+from capacity.products.feature_rows import features
+from capacity.products.output_sketches import every_output
+from capacity.products.output_space import loss_on_outputs, residual, task_outputs
+from capacity.records.estimate import Estimate, from_samples, not_defined
 from capacity.tasks.task import Task
 from capacity.thermo.closed_forms.geodesic import reachable_radius
 

@@ -14,7 +14,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from capacity.estimate import Estimate, Status
+from capacity.records.estimate import Estimate, Status
 
 CLOSE = 0.01
 """Share of the action within which the two agree whatever their errors: one replica has none."""

@@ -6,8 +6,8 @@ import math
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from capacity.estimate import Estimate
-from capacity.thermo.jackknife import widened
+from capacity.records.estimate import Estimate
+from capacity.records.jackknife import widened
 from capacity.thermo.wasserstein import Bracket
 
 GAP = 10.0

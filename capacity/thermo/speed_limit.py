@@ -9,16 +9,16 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from capacity.checks import positive_float
-from capacity.estimate import Estimate, Status, not_defined
-from capacity.notebook import InNotebook
+from capacity.base.checks import positive_float
+from capacity.records.estimate import Estimate, Status, not_defined
+from capacity.records.jackknife import LEVEL, Statistic
+from capacity.records.notebook import InNotebook
 from capacity.thermo.action import STILL, at_least_one, path_ratio
 from capacity.thermo.dissipation import FOLDED, Cost, Dissipation, cost_of, heat_of
 from capacity.thermo.ensemble_record import EnsembleRecord, Start
 from capacity.thermo.free_energy import FreeEnergy, free_energy
-from capacity.thermo.jackknife import LEVEL, Statistic
 from capacity.thermo.signatures import Signature, signatures
-from capacity.thermo.verdicts import (
+from capacity.thermo.speed_limit_verdicts import (
     VIOLATION_LEVEL,
     Verdict,
     identity,

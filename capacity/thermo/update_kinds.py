@@ -6,10 +6,10 @@ from dataclasses import replace
 
 from torch import Tensor
 
-from capacity.checks import positive_int
-from capacity.dynamics.langevin import ExactLangevin, UnderdampedLangevin
-from capacity.dynamics.own_steps import GradientStep
-from capacity.dynamics.updates import (
+from capacity.base.checks import positive_int
+from capacity.optimizers.langevin import ExactLangevin, UnderdampedLangevin
+from capacity.optimizers.own_steps import GradientStep
+from capacity.optimizers.updates import (
     SGD,
     Adam,
     Clipped,

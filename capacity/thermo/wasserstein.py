@@ -15,10 +15,10 @@ from typing import Any
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
-from capacity.estimate import Estimate, Status
+from capacity.records.estimate import Estimate, Status
+from capacity.records.jackknife import LEVEL, Statistic
 from capacity.thermo.ensemble_record import Start
-from capacity.thermo.grams import LayerGrams
-from capacity.thermo.jackknife import LEVEL, Statistic
+from capacity.thermo.gram_matrices import LayerGrams
 
 FEWEST = 4
 """Replicas below which a trace without one of them says nothing."""

@@ -50,7 +50,7 @@ def unreadable_recipe(folder):
 
 
 def recipe_text():
-    from capacity import config
+    from capacity.recipe import config
 
     return config.load(TINY[0], TINY[1:]).to_yaml()
 

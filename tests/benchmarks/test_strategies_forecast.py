@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from capacity import config
-from capacity.config import Strategy
+from capacity.recipe import config
+from capacity.recipe.config import Strategy
 
 pytestmark = pytest.mark.slow
 

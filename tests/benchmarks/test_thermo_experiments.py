@@ -27,9 +27,9 @@ from thermo_page import to_html
 from thermo_records import RESULTS, load, rounded, save
 from thermo_training import digits, first_samples
 
-from capacity.estimate import Estimate
+from capacity.records.estimate import Estimate
 from capacity.tasks.task import Split, Task
-from capacity.thermo.grams import layer_grams
+from capacity.thermo.gram_matrices import layer_grams
 from capacity.thermo.wasserstein import distance
 from report.test_report_contract import policy_holes
 

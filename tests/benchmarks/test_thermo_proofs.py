@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from capacity.thermo.speed_limit import judge
-from capacity.thermo.verdicts import Verdict
+from capacity.thermo.speed_limit_verdicts import Verdict
 
 sys.path.append(str(Path(__file__).parents[2] / "benchmarks" / "thermo"))
 

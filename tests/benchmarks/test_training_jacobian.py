@@ -23,8 +23,8 @@ from training_jacobian_study import (
 )
 from training_jacobian_words import sentences, table
 
-from capacity.config import Training
-from capacity.dynamics.flat import FlatModel
+from capacity.networks.flat_model import FlatModel
+from capacity.recipe.config import Training
 from dense import dense_jacobian
 
 pytestmark = pytest.mark.slow

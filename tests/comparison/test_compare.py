@@ -11,8 +11,9 @@ import yaml
 from scipy import stats
 
 import capacity
-from capacity.comparison import differences, measures
-from capacity.estimate import from_samples
+from capacity.comparison import compared_measures
+from capacity.records.estimate import from_samples
+from capacity.results import recipe_differences
 from report.fabricated_run import write
 from report.fabricated_runs import EWC, seeded, two_variants
 
@@ -29,7 +30,7 @@ def made(runs):
 
 def summary(made, label):
     variant = next(v for v in made.gathered.variants if v.label == label)
-    return measures.of_variant(variant, measures.quantities(made.gathered)[0])
+    return compared_measures.of_variant(variant, compared_measures.quantities(made.gathered)[0])
 
 
 def test_variants_are_recipes_without_their_seeds_and_are_named_by_what_differs(made):
@@ -74,10 +75,10 @@ def test_headline_names_the_best_and_whether_it_can_be_told_apart(made, tmp_path
 
 def test_gap_is_welchs():
     a, b = [0.6, 0.7, 0.8], [0.91, 0.95]
-    gap = measures.difference(from_samples(b), from_samples(a))
+    gap = compared_measures.difference(from_samples(b), from_samples(a))
     truth = stats.ttest_ind(b, a, equal_var=False).confidence_interval(0.9)
     np.testing.assert_allclose(gap.interval, (truth.low, truth.high), rtol=1e-12)
-    assert measures.difference(from_samples([0.5]), from_samples(a)).interval is None
+    assert compared_measures.difference(from_samples([0.5]), from_samples(a)).interval is None
 
 
 def test_the_same_recipe_and_seed_twice_is_no_second_sample(tmp_path):
@@ -97,7 +98,7 @@ def test_twin_of_a_run_that_did_not_finish_counts(tmp_path):
 
 def test_course_is_the_mean_over_tasks_so_far(made):
     variant = next(v for v in made.gathered.variants if v.label == "naive")
-    course = measures.course(variant, "accuracy")
+    course = compared_measures.course(variant, "accuracy")
     # The fabricated accuracy falls by 0.12 per later task from 0.95.
     expected = [0.95, (0.95 + 0.83) / 2, (0.95 + 0.83 + 0.71) / 3]
     np.testing.assert_allclose([e.value for e in course], expected, rtol=1e-12)
@@ -106,7 +107,7 @@ def test_course_is_the_mean_over_tasks_so_far(made):
 def test_a_mean_over_other_tasks_is_not_compared(tmp_path):
     write(tmp_path / "a", "refusals")  # its second task has no inefficiency
     view = capacity.compare(tmp_path / "a").gathered.entries[0].view
-    found = measures.mean_inefficiency(view)
+    found = compared_measures.mean_inefficiency(view)
     assert found.value is None
     assert "1 of 3" in found.note
 
@@ -138,16 +139,16 @@ def test_a_recipe_from_before_a_field_was_added_is_the_same_recipe(tmp_path):
 def test_labels_are_short_unique_and_name_the_first_fields_that_suffice():
     base = {"training.lr": 0.1, "training.epochs": 5, "model.hidden": [64]}
     grid = [base | {"training.lr": lr, "training.epochs": n} for lr in (0.1, 0.2) for n in (5, 9)]
-    differ = differences.differing(grid)
+    differ = recipe_differences.differing(grid)
     assert list(differ) == ["training.lr", "training.epochs"]
-    assert differences.labels(differ, 4, "x") == [
+    assert recipe_differences.labels(differ, 4, "x") == [
         "lr = 0.1, epochs = 5",
         "lr = 0.1, epochs = 9",
         "lr = 0.2, epochs = 5",
         "lr = 0.2, epochs = 9",
     ]
-    long = differences.differing([{"a": "x" * 40 + str(k)} for k in range(30)])
-    names = differences.labels(long, 30, "x")
+    long = recipe_differences.differing([{"a": "x" * 40 + str(k)} for k in range(30)])
+    names = recipe_differences.labels(long, 30, "x")
     assert len(set(names)) == 30
     assert max(map(len, names)) <= 28
 

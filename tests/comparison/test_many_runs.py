@@ -10,13 +10,13 @@ from pathlib import Path
 import pytest
 
 import capacity
-from capacity.comparison import gather
-from capacity.comparison.gather import read_checked, run_directories
-from capacity.comparison.page import to_html
-from capacity.comparison.summary import summarised
-from capacity.runs import files, query, reader
+from capacity.base import files
+from capacity.comparison.comparison_page import to_html
+from capacity.results import gather, query, reader
+from capacity.results.gather import read_checked, run_directories
+from capacity.results.manifest import Manifest
+from capacity.results.run_summary import summarised
 from capacity.runs.directory import RunDirectory
-from capacity.runs.manifest import Manifest
 from report.fabricated_run import write
 from report.fabricated_runs import seeded, two_variants
 

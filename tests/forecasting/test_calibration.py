@@ -8,17 +8,17 @@ import numpy as np
 import pytest
 import torch
 
-from capacity.config import Model, Training
-from capacity.dynamics.flat import FlatModel
-from capacity.dynamics.models import build_model
-from capacity.estimate import Estimate, Status
 from capacity.forecasting.calibration import calibrated
 from capacity.forecasting.corpus import QUANTITIES, Conditions, Corpus, numbers, shipped
 from capacity.forecasting.corrector import FEATURES
 from capacity.forecasting.domain import Domain, architecture_of
 from capacity.forecasting.engine import CheapForecast
-from capacity.forecasting.reading import Reading
+from capacity.forecasting.task_reading import Reading
 from capacity.forecasting.within_budget import from_readings
+from capacity.networks.flat_model import FlatModel
+from capacity.networks.models import build_model
+from capacity.recipe.config import Model, Training
+from capacity.records.estimate import Estimate, Status
 
 NONE = dict.fromkeys(QUANTITIES)
 

@@ -9,15 +9,15 @@ import torch
 from torch import nn
 
 import capacity
-from capacity.config import Strategy, Training
-from capacity.dynamics.batches import DataOrder
-from capacity.dynamics.flat import FlatModel
-from capacity.dynamics.strategies.registry import STRATEGIES
-from capacity.dynamics.train import train
-from capacity.estimate import Status
 from capacity.forecasting.compression import Pace, compress
 from capacity.forecasting.engine import _batches, forecast_cheaply
+from capacity.networks.flat_model import FlatModel
+from capacity.recipe.config import Strategy, Training
+from capacity.records.estimate import Status
+from capacity.strategies.registry import STRATEGIES
 from capacity.tasks.task import Split, Task
+from capacity.training.data_order import DataOrder
+from capacity.training.train import train
 
 
 def split(n=80, width=6, classes=4, seed=0, shape=None, dtype=torch.float32):

@@ -8,7 +8,7 @@ from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
 import capacity
-from capacity.estimate import Status
+from capacity.records.estimate import Status
 
 
 def data(labels=(0, 1), n=40, seed=0, width=6):

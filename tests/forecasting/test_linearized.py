@@ -6,20 +6,20 @@ import pytest
 import torch
 from torch import nn
 
-from capacity.config import Training
-from capacity.dynamics.batches import DataOrder
-from capacity.dynamics.evaluate import evaluate
-from capacity.dynamics.flat import FlatModel
-from capacity.dynamics.strategies.contribution import Contribution
-from capacity.dynamics.strategies.penalties import Quadratic
-from capacity.dynamics.train import train
 from capacity.forecasting.linearized import (
     cost_ratio,
     linearized_scores,
     simulate,
     simulate_stably,
 )
+from capacity.networks.evaluate import evaluate
+from capacity.networks.flat_model import FlatModel
+from capacity.recipe.config import Training
+from capacity.strategies.contribution import Contribution
+from capacity.strategies.penalties import Quadratic
 from capacity.tasks.task import Split, Task
+from capacity.training.data_order import DataOrder
+from capacity.training.train import train
 from quadratics import linear, quadratic
 
 

@@ -9,15 +9,15 @@ import torch
 from torch import nn
 
 import capacity
-from capacity.config import Strategy, Training
-from capacity.dynamics.evaluate import evaluate
-from capacity.dynamics.flat import FlatModel
-from capacity.dynamics.strategies.registry import Mitigation
-from capacity.dynamics.strategies.terms import Source
 from capacity.forecasting.forecast import forecast_replicas
 from capacity.forecasting.linearized import linearized_scores, simulate
 from capacity.forecasting.mitigated import WITHOUT_PAST, foreseen, named_strategies
 from capacity.forecasting.record import rank
+from capacity.networks.evaluate import evaluate
+from capacity.networks.flat_model import FlatModel
+from capacity.recipe.config import Strategy, Training
+from capacity.strategies.registry import Mitigation
+from capacity.strategies.terms import Source
 from capacity.tasks.task import Split, Task
 from strategy_cases import OPTIONS, learn, order, three
 

@@ -6,8 +6,8 @@ import math
 
 import pytest
 
-from capacity.estimate import Status
 from capacity.forecasting.scores import mean_error, r2, spearman
+from capacity.records.estimate import Status
 
 
 def test_spearman_and_its_interval():

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from capacity import config
+from capacity.recipe import config
 from report.fabricated_capacity import PARAMETERS, Record, capacity_record, estimate
 
 CASES = (

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from capacity import config
+from capacity.recipe import config
 
 PAGE = Path(__file__).parents[2] / "benchmarks" / "report" / "page.py"
 

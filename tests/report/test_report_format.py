@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from capacity.estimate import Estimate, Status, not_defined
-from capacity.report.format import Cell, cell, correlation, number, with_error, with_interval
+from capacity.records.estimate import Estimate, Status, not_defined
+from capacity.records.number_format import Cell, cell, correlation
+from capacity.records.numbers import number, with_error, with_interval
 from capacity.report.tables import Table
 
 

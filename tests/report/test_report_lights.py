@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from capacity.estimate import Estimate, Status, not_defined
-from capacity.report.lights import FORGETS, judged, light_table, threshold
+from capacity.records.estimate import Estimate, Status, not_defined
 from capacity.report.page import read
+from capacity.report.transition_lights import FORGETS, judged, light_table, threshold
 from report.fabricated_run import write
 
 

@@ -11,10 +11,10 @@ import pytest
 import torch
 
 import capacity
+from capacity.base.files import parse_json, to_json
+from capacity.base.printable import visible, visible_record
 from capacity.cli import main
 from capacity.report import render, renderer
-from capacity.runs.files import parse_json, to_json
-from capacity.text import visible, visible_record
 from report.fabricated_run import write
 
 # Everything below U+0020, what XML forbids, halves of characters, overrides of the direction.

@@ -6,9 +6,9 @@ from copy import deepcopy
 
 import pytest
 
-from capacity.report import foreseen, strategies
+from capacity.report import strategies, strategy_forecasts
 from capacity.report.page import read
-from capacity.report.words import transition_sentence
+from capacity.report.sentences import transition_sentence
 from report.fabricated_run import write
 
 
@@ -35,22 +35,22 @@ def test_regression_speaks_of_the_loss(views):
 
 def test_ranking_is_by_the_average_at_the_end(views):
     for view, sign in ((views["finished"], -1), (views["regression"], 1)):
-        averages = [sign * average for _, _, average in foreseen.ranked(view)]
+        averages = [sign * average for _, _, average in strategy_forecasts.ranked(view)]
         assert averages == sorted(averages)
 
 
 def test_the_best_is_neither_plain_nor_joint_training(views):
-    best = foreseen.best_mitigation(views["finished"].transitions[0], "accuracy_drop")
+    best = strategy_forecasts.best_mitigation(views["finished"].transitions[0], "accuracy_drop")
     assert best is not None
     assert best.name == "replay"
     alone = {"by_strategy": views["finished"].transitions[0]["by_strategy"][::2]}
-    assert foreseen.best_mitigation(alone, "accuracy_drop") is None
+    assert strategy_forecasts.best_mitigation(alone, "accuracy_drop") is None
 
 
 def test_without_strategies_nothing_is_said(views):
     bare = {"task": 1, "old": [], "new": {"forecast": None, "measured": None}}
-    assert foreseen.foreseen(bare, "accuracy_drop") == []
-    assert foreseen.strategy_sentence(views["finished"], bare) == ""
+    assert strategy_forecasts.foreseen(bare, "accuracy_drop") == []
+    assert strategy_forecasts.strategy_sentence(views["finished"], bare) == ""
 
 
 def test_the_figure_has_a_row_per_strategy_and_task(views):
@@ -78,4 +78,4 @@ def test_a_strategy_that_came_to_nothing_is_listed_and_leaves_the_mean(views):
         "diverged",
         "NOTE",
     )
-    assert "EWC, strength = 100.0" not in [label for label, _, _ in foreseen.ranked(view)]
+    assert "EWC, strength = 100.0" not in [label for label, _, _ in strategy_forecasts.ranked(view)]

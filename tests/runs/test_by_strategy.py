@@ -10,9 +10,9 @@ import torch
 from torch import nn
 
 import capacity
-from capacity import config
-from capacity.config import Measure
-from capacity.estimate import Estimate
+from capacity.recipe import config
+from capacity.recipe.config import Measure
+from capacity.records.estimate import Estimate
 from capacity.runs.directory import RunDirectory
 
 pytestmark = pytest.mark.slow

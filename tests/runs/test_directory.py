@@ -5,9 +5,9 @@ from __future__ import annotations
 import duckdb
 import pytest
 
-from capacity.config import Recipe
+from capacity.base.files import write_atomically
+from capacity.recipe.config import Recipe
 from capacity.runs.directory import RunDirectory
-from capacity.runs.files import write_atomically
 
 
 def test_claim_a_new_directory(tmp_path):

@@ -7,7 +7,7 @@ import json
 import pytest
 
 import capacity
-from capacity import config
+from capacity.recipe import config
 
 pytestmark = pytest.mark.slow
 

@@ -8,8 +8,8 @@ import subprocess
 import pytest
 
 import capacity
+from capacity.base.files import parse_json, sweep, to_lines
 from capacity.runs.directory import RunDirectory
-from capacity.runs.files import parse_json, sweep, to_lines
 from capacity.runs.seeds_folder import SeedsFolder
 from report.fabricated_run import write
 

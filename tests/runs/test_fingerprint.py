@@ -8,10 +8,10 @@ from torch import nn
 from torch.nn import functional
 
 import capacity
-from capacity import config
-from capacity.config import Measure, Recipe, TaskStream, Training
+from capacity.recipe import config
+from capacity.recipe.config import Measure, Recipe, TaskStream, Training
+from capacity.results.fingerprint import differences
 from capacity.runs.directory import RunDirectory
-from capacity.runs.fingerprint import differences
 from capacity.runs.probes import fingerprint_of
 from capacity.tasks.streams import as_sequence
 

@@ -9,14 +9,14 @@ import pytest
 import torch
 
 import capacity
-from capacity import config
-from capacity.config import Strategy, Training
-from capacity.dynamics.flat import FlatModel
-from capacity.dynamics.strategies.terms import Source
-from capacity.estimate import Estimate, Status
 from capacity.forecasting import within_budget
 from capacity.forecasting.mitigated import contribution_of
 from capacity.forecasting.within_budget import forecast_within
+from capacity.networks.flat_model import FlatModel
+from capacity.recipe import config
+from capacity.recipe.config import Strategy, Training
+from capacity.records.estimate import Estimate, Status
+from capacity.strategies.terms import Source
 from capacity.tasks.task import Split, Task
 
 pytestmark = pytest.mark.slow

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 import capacity
-from capacity.config import Measure, Training
+from capacity.recipe.config import Measure, Training
 from capacity.runs.directory import RunDirectory
 
 pytestmark = pytest.mark.slow

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-from capacity.estimate import Estimate
-from capacity.forecasting.predictors.record import Prediction
+from capacity.predictors.predictor import Prediction
+from capacity.records.estimate import Estimate
+from capacity.runs.before_task import own_controls
 from capacity.runs.result import _own_controls
 from capacity.runs.summary import scores
-from capacity.runs.transition import own_controls
 
 
 def prediction(drop: float, rise: float) -> Prediction:

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from capacity import config
-from capacity.dynamics.evaluate import Score
+from capacity.networks.evaluate import Score
+from capacity.recipe import config
 from capacity.runs import result, summary
 from capacity.runs.result import Measurements
 from capacity.tasks import as_task

@@ -14,24 +14,24 @@ import torch
 from reliability.victims import recipe_of, server, start
 
 import capacity
-from capacity import config
+from capacity.base.files import seal, to_json, unseal
 from capacity.cli import main
-from capacity.config import Measure, Recipe, Training
-from capacity.dynamics.batches import DataOrder
-from capacity.dynamics.flat import FlatModel
-from capacity.dynamics.models import build_model
-from capacity.dynamics.strategies.regularisers import PathIntegral
-from capacity.dynamics.train import Midway, train
-from capacity.dynamics.updates import from_training
+from capacity.networks.flat_model import FlatModel
+from capacity.networks.models import build_model
+from capacity.optimizers.updates import from_training
+from capacity.recipe import config
+from capacity.recipe.config import Measure, Recipe, Training
 from capacity.report import render
 from capacity.runs.directory import RunDirectory
-from capacity.runs.files import seal, to_json, unseal
 from capacity.runs.journal import _VERSION
 from capacity.runs.lock import DirectoryLock
 from capacity.runs.observe import PhaseTransport
 from capacity.runs.run import RunFailedError
+from capacity.strategies.regularisers import PathIntegral
 from capacity.tasks.build import build_tasks
 from capacity.thermo.path import PathObserver
+from capacity.training.data_order import DataOrder
+from capacity.training.train import Midway, train
 
 EVERY_STEP = 0.0
 KILLS = {
@@ -447,7 +447,7 @@ def test_a_full_disk_fails_and_leaves_what_was_measured(
         if left[0] < 0:
             raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("capacity.runs.files.os.fsync", full)
+    monkeypatch.setattr("capacity.base.files.os.fsync", full)
     with pytest.raises(kind, match=said) as caught:
         capacity.resume(path, quiet=True)
     assert type(caught.value) is kind

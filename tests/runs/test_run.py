@@ -10,8 +10,8 @@ import torch
 from torch import nn
 
 import capacity
-from capacity import config
-from capacity.config import Measure, Training
+from capacity.recipe import config
+from capacity.recipe.config import Measure, Training
 from capacity.runs.directory import RunDirectory
 from capacity.runs.execute import Execution
 
@@ -92,9 +92,9 @@ def test_result_is_complete(tiny):
 
 def test_matrix_is_what_the_checkpoints_score(tiny):
     recipe = RunDirectory.open(tiny.path).recipe()
-    from capacity.dynamics.evaluate import evaluate
-    from capacity.dynamics.flat import FlatModel
-    from capacity.dynamics.models import build_model
+    from capacity.networks.evaluate import evaluate
+    from capacity.networks.flat_model import FlatModel
+    from capacity.networks.models import build_model
     from capacity.tasks.build import build_tasks
 
     tasks = build_tasks(recipe.tasks)

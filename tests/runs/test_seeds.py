@@ -15,11 +15,11 @@ from pathlib import Path
 import pytest
 
 import capacity
-from capacity import config
 from capacity.cli import main
+from capacity.recipe import config
 from capacity.runs.directory import RunDirectory
 from capacity.runs.environment import command_line
-from capacity.runs.seeds import run_seeds
+from capacity.runs.seed_runs import run_seeds
 from capacity.runs.seeds_folder import SeedsFolder, parse_seeds
 from capacity.runs.seeds_progress import SeedsProgress
 
@@ -166,7 +166,7 @@ def test_seeds_that_were_not_begun_are_remembered(monkeypatch, tmp_path):
     def stop(_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("capacity.runs.seeds._Queue._look", stop)
+    monkeypatch.setattr("capacity.runs.seed_runs._Queue._look", stop)
     monkeypatch.setattr(sys, "executable", "/bin/true")
     with pytest.raises(KeyboardInterrupt):
         run_seeds(recipe(), range(4), out=tmp_path / "out", quiet=True)

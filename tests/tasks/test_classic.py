@@ -10,7 +10,7 @@ import pytest
 import torch
 from torchvision.datasets import CIFAR10, CIFAR100
 
-from capacity.config import TaskStream, load
+from capacity.recipe.config import TaskStream, load
 from capacity.tasks import build_tasks, classic
 
 CLASSICS = ["split-mnist", "permuted-mnist", "rotated-mnist", "split-cifar10", "split-cifar100"]

@@ -7,7 +7,7 @@ import pytest
 import torch
 from sklearn.datasets import load_digits
 
-from capacity.config import TaskStream
+from capacity.recipe.config import TaskStream
 from capacity.tasks import build_tasks, from_avalanche
 from capacity.tasks.assemble import assemble
 from capacity.tasks.digits import _pieces, _variants, angles, digits_benchmark

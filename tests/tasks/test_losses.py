@@ -8,8 +8,8 @@ from torch import nn
 from torch.nn import functional
 
 import capacity
-from capacity.dynamics.door import fit
-from capacity.dynamics.flat import FlatModel
+from capacity.networks.door import fit
+from capacity.networks.flat_model import FlatModel
 from capacity.tasks.losses import FittedLoss, additive, sample_losses
 from capacity.tasks.tensors import as_task
 

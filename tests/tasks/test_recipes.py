@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from capacity.config import TaskStream, load, recipe_folder, recipe_names
-from capacity.dynamics.models import build_model
+from capacity.networks.models import build_model
+from capacity.recipe.config import TaskStream, load, recipe_folder, recipe_names
 from capacity.tasks import build_tasks
 
 NAMES = [

@@ -52,7 +52,7 @@ class Stream(IterableDataset):
 
 
 def experience():
-    from capacity.config import TaskStream
+    from capacity.recipe.config import TaskStream
     from capacity.tasks.digits import digits_benchmark
 
     return digits_benchmark(TaskStream(experiences=1, samples=20)).train_stream[0]

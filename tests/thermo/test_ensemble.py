@@ -8,18 +8,18 @@ import pytest
 import torch
 from torch import nn
 
-from capacity.config import Training
-from capacity.dynamics.batches import DataOrder
-from capacity.dynamics.flat import FlatModel
-from capacity.dynamics.langevin import ExactLangevin, UnderdampedLangevin
-from capacity.dynamics.train import train
-from capacity.dynamics.updates import SGD, Adam, Langevin, Momentum
+from capacity.networks.flat_model import FlatModel
+from capacity.optimizers.langevin import ExactLangevin, UnderdampedLangevin
+from capacity.optimizers.updates import SGD, Adam, Langevin, Momentum
+from capacity.recipe.config import Training
 from capacity.tasks.task import Split, Task
 from capacity.thermo.chunk_memory import chunk_size
 from capacity.thermo.closed_forms import kernel_flow
 from capacity.thermo.ensemble import Ensemble
 from capacity.thermo.ensemble_record import Dynamics, Start
 from capacity.thermo.landscape import Potential, TaskLandscape
+from capacity.training.data_order import DataOrder
+from capacity.training.train import train
 from ensembles import RATE, TARGET, bowl, gaussian_start, relaxation
 
 

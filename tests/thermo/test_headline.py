@@ -10,22 +10,22 @@ import torch
 from torch import nn
 
 import capacity
-from capacity.dynamics.batches import DataOrder
-from capacity.dynamics.evaluate import evaluate
-from capacity.dynamics.flat import FlatModel
-from capacity.dynamics.langevin import ExactLangevin
-from capacity.dynamics.train import train
-from capacity.dynamics.updates import SGD, Langevin
-from capacity.estimate import Estimate, Status
+from capacity.networks.evaluate import evaluate
+from capacity.networks.flat_model import FlatModel
+from capacity.optimizers.langevin import ExactLangevin
+from capacity.optimizers.updates import SGD, Langevin
+from capacity.records.estimate import Estimate, Status
 from capacity.tasks.task import Split, Task
 from capacity.thermo.action import ActionMeter, path_ratio
 from capacity.thermo.ensemble import Ensemble
 from capacity.thermo.ensemble_record import Start
 from capacity.thermo.path import PathObserver
 from capacity.thermo.regime import agrees
-from capacity.thermo.sequence import judge_sequence
 from capacity.thermo.speed_limit import judge
-from capacity.thermo.verdicts import Verdict
+from capacity.thermo.speed_limit_verdicts import Verdict
+from capacity.thermo.task_sequence import judge_sequence
+from capacity.training.data_order import DataOrder
+from capacity.training.train import train
 from ensembles import bowl, gaussian_start
 
 RATES = tuple(10.0**k for k in range(-8, 2))

@@ -7,13 +7,14 @@ import math
 import pytest
 import torch
 
-from capacity.config import Training
-from capacity.dynamics.batches import DataOrder
-from capacity.dynamics.evaluate import evaluate
-from capacity.dynamics.flat import FlatModel
-from capacity.dynamics.train import Step, train
-from capacity.estimate import Status
+from capacity.networks.evaluate import evaluate
+from capacity.networks.flat_model import FlatModel
+from capacity.recipe.config import Training
+from capacity.records.estimate import Status
 from capacity.thermo.path import PathObserver
+from capacity.training.data_order import DataOrder
+from capacity.training.steps import Step
+from capacity.training.train import train
 from quadratics import linear, quadratic
 
 

@@ -8,9 +8,9 @@ import pytest
 import torch
 from torch import nn
 
-from capacity.compatibility.preserving import Preserving
-from capacity.dynamics.flat import FlatModel
-from capacity.estimate import Estimate, Status, not_defined
+from capacity.criterion.preserving import Preserving
+from capacity.networks.flat_model import FlatModel
+from capacity.records.estimate import Estimate, Status, not_defined
 from capacity.tasks.task import Split, Task
 from capacity.thermo.reachable import Verdict, reachable_set, reachable_task
 from quadratics import linear

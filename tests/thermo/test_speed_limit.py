@@ -10,18 +10,18 @@ import pytest
 import torch
 from torch import nn
 
-from capacity.dynamics.langevin import ExactLangevin, UnderdampedLangevin
-from capacity.dynamics.updates import SGD, Adam, Langevin, Momentum
-from capacity.estimate import Status
+from capacity.optimizers.langevin import ExactLangevin, UnderdampedLangevin
+from capacity.optimizers.updates import SGD, Adam, Langevin, Momentum
+from capacity.records.estimate import Status
+from capacity.records.jackknife import Statistic
 from capacity.thermo.closed_forms import gaussian_entropy, gaussian_w2_squared
 from capacity.thermo.ensemble import Ensemble
 from capacity.thermo.ensemble_record import Start
 from capacity.thermo.entropy import gaussian_bound, initial_entropy
-from capacity.thermo.grams import LayerGrams, layer_grams, squared_distance
-from capacity.thermo.jackknife import Statistic
+from capacity.thermo.gram_matrices import LayerGrams, layer_grams, squared_distance
 from capacity.thermo.landscape import Potential
 from capacity.thermo.speed_limit import judge
-from capacity.thermo.verdicts import Verdict
+from capacity.thermo.speed_limit_verdicts import Verdict
 from capacity.thermo.wasserstein import assignment, distance, trace_bound
 from ensembles import RATE, TARGET, bowl, gaussian_start, protocol, relaxation
 

@@ -9,12 +9,12 @@ import torch
 from torch import nn
 
 import capacity
-from capacity.dynamics.updates import SGD, Langevin
-from capacity.estimate import Status
+from capacity.optimizers.updates import SGD, Langevin
+from capacity.records.estimate import Status
 from capacity.thermo.closed_forms import gaussian_entropy
 from capacity.thermo.ensemble import Ensemble
-from capacity.thermo.sequence import judge_sequence
-from capacity.thermo.verdicts import Verdict
+from capacity.thermo.speed_limit_verdicts import Verdict
+from capacity.thermo.task_sequence import judge_sequence
 from ensembles import bowl, gaussian_start
 
 

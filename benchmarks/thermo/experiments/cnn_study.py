@@ -22,17 +22,18 @@ import torch
 from thermo_training import digits, first_samples, one_hot_task
 from torch import Tensor, nn
 
-from capacity.config import TaskStream, Training
-from capacity.dynamics.batches import DataOrder
-from capacity.dynamics.evaluate import evaluate
-from capacity.dynamics.flat import FlatModel
-from capacity.dynamics.train import Step, train
-from capacity.estimate import Estimate, from_samples
+from capacity.networks.evaluate import evaluate
+from capacity.networks.flat_model import FlatModel
+from capacity.recipe.config import TaskStream, Training
+from capacity.records.estimate import Estimate, from_samples
 from capacity.tasks import build_tasks
 from capacity.tasks.task import Split, Task
 from capacity.thermo.action import ActionMeter, checked_ratio
 from capacity.thermo.ntk import KernelView, compared, kernel_view, predicted_flow
 from capacity.thermo.path import PathObserver
+from capacity.training.data_order import DataOrder
+from capacity.training.steps import Step
+from capacity.training.train import train
 
 CHANNELS = 16
 COLD, WARM = "cold start", "warm start"

@@ -23,18 +23,19 @@ from thermo_drawing import COLORS, Series, plotted, value_of
 from thermo_training import MLP, Trained, digits, replicas, watched
 from torch import Tensor
 
-from capacity.config import Training
-from capacity.dynamics.batches import DataOrder
-from capacity.dynamics.evaluate import evaluate
-from capacity.dynamics.flat import FlatModel
-from capacity.dynamics.seeds import stream
-from capacity.dynamics.train import Step
-from capacity.estimate import Estimate, from_samples
+from capacity.base.random_streams import stream
+from capacity.networks.evaluate import evaluate
+from capacity.networks.flat_model import FlatModel
+from capacity.recipe.config import Training
+from capacity.records.estimate import Estimate, from_samples
+from capacity.records.number_format import Cell, cell, header_cell, say, text_cell
+from capacity.records.numbers import number
 from capacity.report.charts import Figure
-from capacity.report.format import Cell, cell, header_cell, number, say, text_cell
 from capacity.report.tables import Table
 from capacity.tasks.task import Task
 from capacity.thermo.action import ActionMeter, checked_ratio
+from capacity.training.data_order import DataOrder
+from capacity.training.steps import Step
 
 STANDARD, EASY, HARD = "standard order", "easy to hard", "hard to easy"
 GD, SGD = "gradient descent", "SGD, batches of 64"

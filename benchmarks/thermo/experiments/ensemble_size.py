@@ -22,16 +22,16 @@ from scipy.optimize import linear_sum_assignment
 from thermo_drawing import value_of
 from thermo_training import MLP, digits, first_samples, replicas
 
-from capacity.dynamics.updates import SGD
-from capacity.estimate import Estimate, from_samples, not_defined
+from capacity.optimizers.updates import SGD
+from capacity.records.estimate import Estimate, from_samples, not_defined
+from capacity.records.jackknife import LEVEL, Statistic
 from capacity.tasks.task import Task
 from capacity.thermo.dissipation import Cost, Dissipation, cost_of
 from capacity.thermo.ensemble import Ensemble
 from capacity.thermo.ensemble_record import EnsembleRecord
-from capacity.thermo.grams import layer_grams
-from capacity.thermo.jackknife import LEVEL, Statistic
+from capacity.thermo.gram_matrices import layer_grams
 from capacity.thermo.landscape import TaskLandscape
-from capacity.thermo.verdicts import rule
+from capacity.thermo.speed_limit_verdicts import rule
 from capacity.thermo.wasserstein import Distance, distance
 
 SIZES = (10, 20, 50, 100, 200)

@@ -9,8 +9,9 @@ from scipy import stats
 from thermo_claims import Claim, Section, exponent, held, rare, visible
 from thermo_drawing import COLORS, Series, plotted, value_of
 
-from capacity.estimate import Estimate
-from capacity.report.format import Cell, cell, header_cell, number, say, with_interval
+from capacity.records.estimate import Estimate
+from capacity.records.number_format import Cell, cell, header_cell, say
+from capacity.records.numbers import number, with_interval
 from capacity.report.tables import Table
 
 

@@ -16,8 +16,9 @@ from scipy.special import digamma
 from thermo_claims import ERRORS, Claim, Section, held, visible
 from thermo_drawing import COLORS, Series, deviation, plotted, signed, value_of
 
-from capacity.estimate import Estimate, from_samples
-from capacity.report.format import Cell, cell, header_cell, number, say
+from capacity.records.estimate import Estimate, from_samples
+from capacity.records.number_format import Cell, cell, header_cell, say
+from capacity.records.numbers import number
 from capacity.report.tables import Table
 from capacity.thermo.closed_forms import ornstein_uhlenbeck
 

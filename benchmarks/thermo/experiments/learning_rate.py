@@ -17,9 +17,10 @@ from thermo_claims import ERRORS, Check, Claim, Section, held, visible
 from thermo_drawing import COLORS, Series, plotted, value_of
 from thermo_training import MLP, digits, replicas, watched
 
-from capacity.config import Training
-from capacity.estimate import Estimate, from_samples
-from capacity.report.format import Cell, cell, header_cell, number, say
+from capacity.recipe.config import Training
+from capacity.records.estimate import Estimate, from_samples
+from capacity.records.number_format import Cell, cell, header_cell, say
+from capacity.records.numbers import number
 from capacity.report.tables import Table
 from capacity.tasks.task import Task
 

@@ -19,13 +19,14 @@ from thermo_drawing import COLORS, Series, plotted, value_of
 from thermo_training import MLP, first_samples, one_hot_task, replicas, watched
 from torch import Tensor
 
-from capacity.compatibility.preserving import Preserving, preserving_projector
-from capacity.config import TaskStream, Training
-from capacity.curvature.operators import ggn
-from capacity.dynamics.evaluate import evaluate
-from capacity.dynamics.flat import FlatModel
-from capacity.estimate import Estimate, from_samples
-from capacity.report.format import Cell, cell, header_cell, number, say, text_cell
+from capacity.criterion.preserving import Preserving, preserving_projector
+from capacity.networks.evaluate import evaluate
+from capacity.networks.flat_model import FlatModel
+from capacity.products.curvature_operators import ggn
+from capacity.recipe.config import TaskStream, Training
+from capacity.records.estimate import Estimate, from_samples
+from capacity.records.number_format import Cell, cell, header_cell, say, text_cell
+from capacity.records.numbers import number
 from capacity.report.tables import Table
 from capacity.tasks import build_tasks
 from capacity.tasks.task import Task

@@ -14,9 +14,9 @@ from dataclasses import dataclass, field
 from scipy import stats
 from thermo_drawing import Value, value_of
 
-from capacity.estimate import Estimate
+from capacity.records.estimate import Estimate
+from capacity.records.numbers import number
 from capacity.report.charts import Figure
-from capacity.report.format import number
 from capacity.report.tables import Table
 
 ERRORS = 3.0

@@ -9,9 +9,10 @@ from typing import Any
 
 import altair as alt
 
-from capacity.estimate import Estimate
+from capacity.records.estimate import Estimate
+from capacity.records.number_format import Cell, cell, header_cell
+from capacity.records.numbers import MINUS, MISSING, number
 from capacity.report.charts import MUTED, Figure, Key, data, log_ticks, spec
-from capacity.report.format import MINUS, MISSING, Cell, cell, header_cell, number
 from capacity.report.tables import Table
 
 COLORS = tuple(f"var(--own-{i})" for i in range(8))

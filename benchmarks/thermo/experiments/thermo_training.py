@@ -9,15 +9,16 @@ import torch
 from torch import Tensor
 from torch.nn.functional import one_hot
 
-from capacity.config import Model, TaskStream, Training
-from capacity.dynamics.batches import DataOrder
-from capacity.dynamics.evaluate import evaluate
-from capacity.dynamics.flat import FlatModel
-from capacity.dynamics.models import build_model
-from capacity.dynamics.train import Observer, train
+from capacity.networks.evaluate import evaluate
+from capacity.networks.flat_model import FlatModel
+from capacity.networks.models import build_model
+from capacity.recipe.config import Model, TaskStream, Training
 from capacity.tasks import build_tasks
 from capacity.tasks.task import Split, Task
 from capacity.thermo.path import PathCost, PathObserver
+from capacity.training.data_order import DataOrder
+from capacity.training.steps import Observer
+from capacity.training.train import train
 
 MLP = Model(hidden=(64,))
 

@@ -1,6 +1,6 @@
 """Arrays at the door: each failure names the argument, what came and what is accepted.
 
-These stand beside `capacity.checks`, which imports torch; the closed forms do without it.
+These stand beside `capacity.base.checks`, which imports torch; the closed forms do without it.
 """
 
 from __future__ import annotations

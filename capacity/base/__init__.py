@@ -1,0 +1,1 @@
+"""What everything stands on: checks at the door, interruption, randomness, files."""

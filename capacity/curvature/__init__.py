@@ -1,1 +1,0 @@
-"""Curvature operators and the Krylov methods on them."""

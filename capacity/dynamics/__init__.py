@@ -1,1 +1,0 @@
-"""How networks learn: update maps, data order, the training loop."""

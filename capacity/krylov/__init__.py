@@ -1,0 +1,1 @@
+"""Matrix-free linear algebra: spectra, traces and log-determinants; knows no network."""

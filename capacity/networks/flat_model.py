@@ -1,0 +1,409 @@
+"""A network as a function of one flat vector: the point theta that training moves."""
+
+from __future__ import annotations
+
+import copy
+import inspect
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+from torch.nn.parameter import UninitializedParameter
+
+from capacity.base.in_place import own_copy, writes
+from capacity.networks.differentiable_attention import differentiable, is_recurrent
+from capacity.tasks.task import Task
+
+_STATEFUL = (nn.modules.batchnorm._BatchNorm, nn.modules.instancenorm._InstanceNorm)
+_RANDOM = (nn.modules.dropout._DropoutNd, nn.RReLU)
+_INNER_DROPOUT = (nn.MultiheadAttention, nn.RNNBase)
+
+
+class FlatModel:
+    """A module seen as a pure function of its trainable parameters, flattened.
+
+    theta lists the parameters with `requires_grad`, in `named_parameters` order
+    (theory.md#parameters); everything else (frozen parameters, buffers) is held fixed. The module
+    itself is copied and never changed. Nor are inputs: a module that writes into its input is given
+    a copy.
+
+    Attributes:
+        names: Parameter names, in order.
+        shapes: Their shapes, in order.
+        sizes: Their numbers of elements, in order.
+        size: P, the length of theta.
+        plain_kernels: Whether oneDNN's and cuDNN's kernels are left aside, whose recurrent layers
+            have no second derivative.
+        table: Shape of a sample's outputs where they are a table, which is laid out in one row.
+        traced: What was traced of this network, for the next task of the same kind.
+    """
+
+    def __init__(self, module: nn.Module) -> None:
+        if not isinstance(module, nn.Module):
+            raise ValueError(f"model is a {type(module).__name__}; pass a torch.nn.Module")
+        module = copied(unwrapped(module))
+        for name, part in module.named_modules():
+            where = f"model layer {name or '(root)'!r} ({type(part).__name__})"
+            if isinstance(part, _STATEFUL) and part.training and part.track_running_stats:
+                raise ValueError(
+                    f"{where} updates running statistics while it trains, so a step is no function "
+                    "of theta alone; call .eval() on the layer to fix its statistics, or use "
+                    "GroupNorm or LayerNorm"
+                )
+            if isinstance(part, _RANDOM) and part.training and getattr(part, "p", 1.0) > 0:
+                raise ValueError(
+                    f"{where} draws a new random mask at each call, so a step is no function of "
+                    "theta alone; set its p to 0 or call .eval() on the layer"
+                )
+            if isinstance(part, _INNER_DROPOUT) and part.training and part.dropout > 0:
+                raise ValueError(
+                    f"{where} has dropout = {part.dropout:g} inside, a new random mask at each "
+                    "call, so a step is no function of theta alone; build it with dropout=0 or "
+                    "call .eval() on the layer"
+                )
+        trainable = {n: p for n, p in module.named_parameters() if p.requires_grad}
+        lazy = [n for n, p in trainable.items() if isinstance(p, UninitializedParameter)]
+        if lazy:
+            raise ValueError(
+                f"model parameter {lazy[0]!r} has no shape yet (a lazy layer); call the model on "
+                "one batch first"
+            )
+        if any(t.is_meta for t in (*module.parameters(), *module.buffers())):
+            raise ValueError(
+                "model has its parameters on the meta device, where they have no values; load them "
+                "with model.to_empty(device='cpu') and load_state_dict first"
+            )
+        if not trainable:
+            raise ValueError(
+                "model has no trainable parameters; set requires_grad=True on those to train"
+            )
+        dtypes = {p.dtype for p in trainable.values()}
+        if len(dtypes) > 1:
+            raise ValueError(
+                f"model has trainable parameters of dtypes {sorted(map(str, dtypes))}; "
+                "convert them to one, as with model.float()"
+            )
+        self._module = module
+        self._writes: dict[tuple[torch.dtype, int], bool] = {}
+        (self._dtype,) = dtypes
+        self._fixed = {
+            **{n: p.detach() for n, p in module.named_parameters() if not p.requires_grad},
+            **{n: b.detach() for n, b in module.named_buffers()},
+        }
+        self.names = tuple(trainable)
+        self.shapes = tuple(p.shape for p in trainable.values())
+        self.sizes = tuple(p.numel() for p in trainable.values())
+        self.size = sum(self.sizes)
+        self.plain_kernels = is_recurrent(module)
+        self.table: tuple[int, ...] | None = None
+        self.traced: dict[object, Any] = {}
+
+    def initial(self) -> Tensor:
+        """Read theta from the module as it was handed over.
+
+        Returns:
+            theta (P,), detached.
+        """
+        return flatten(self._module)
+
+    @property
+    def layout(self) -> tuple[tuple[str, int], ...]:
+        """Names and sizes of the parameters, in order."""
+        return tuple(zip(self.names, self.sizes, strict=True))
+
+    def check_same(self, module: nn.Module) -> None:
+        """Check that a module still has the parameters that this model was made of.
+
+        Args:
+            module: The module, later in its training.
+
+        Raises:
+            ValueError: If a trainable parameter came, went or changed its shape.
+        """
+        changed = self.difference(module)
+        if changed is None:
+            return
+        name, before, now = changed
+        raise ValueError(
+            f"model parameter {name!r} was {before} and now {now}; theta must stay the same list "
+            "of parameters while it is tracked: start a new tracker when the model changes"
+        )
+
+    def difference(self, module: nn.Module) -> tuple[str, str, str] | None:
+        """Find a trainable parameter in which a module is laid out otherwise than this model.
+
+        Args:
+            module: The module.
+
+        Returns:
+            The parameter's name, and what it is here and there; None where there is none.
+        """
+        there = {n: p.shape for n, p in module.named_parameters() if p.requires_grad}
+        here = dict(zip(self.names, self.shapes, strict=True))
+        differing = sorted(n for n in {**here, **there} if there.get(n) != here.get(n))
+        if not differing:
+            return None
+        name = differing[0]
+        one, other = (
+            str(tuple(has[name])) if name in has else "not trainable or absent"
+            for has in (here, there)
+        )
+        return name, one, other
+
+    def layers(self) -> dict[str, nn.Module]:
+        """List the layers of this model's own copy of the module.
+
+        Returns:
+            Submodules by name. They are there to be looked at and hooked, never changed.
+        """
+        return dict(self._module.named_modules())
+
+    def needs_beside_inputs(self) -> list[str]:
+        """List what a call of the module needs beside its inputs.
+
+        Returns:
+            Names of the arguments of its `forward` that have no default, but the first.
+        """
+        asked = list(inspect.signature(self._module.forward).parameters.values())[1:]
+        kinds = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+        return [a.name for a in asked if a.default is a.empty and a.kind not in kinds]
+
+    def describe(self) -> str:
+        """Name the architecture in one line.
+
+        Returns:
+            The layers that have parameters, with their parameter shapes.
+        """
+        layers = [
+            f"{type(part).__name__}({'x'.join(str(n) for n in next(part.parameters()).shape)})"
+            for part in self._module.modules()
+            if not any(part.children()) and any(True for _ in part.parameters(recurse=False))
+        ]
+        return f"{type(self._module).__name__}: " + ", ".join(layers)
+
+    def to(self, device: torch.device) -> FlatModel:
+        """Move the fixed tensors and the module's copy to a device.
+
+        Args:
+            device: Where to.
+
+        Returns:
+            This model.
+        """
+        self._module.to(device)
+        self._fixed = {n: t.to(device) for n, t in self._fixed.items()}
+        return self
+
+    def unflatten(self, theta: Tensor) -> dict[str, Tensor]:
+        """Split theta into named parameters.
+
+        Args:
+            theta: Parameters (P,).
+
+        Returns:
+            Views of theta by parameter name.
+        """
+        parts = theta.split(self.sizes)
+        named = zip(self.names, self.shapes, parts, strict=True)
+        return {name: part.view(shape) for name, shape, part in named}
+
+    def outputs(self, theta: Tensor, x: Tensor) -> Tensor:
+        """Run the network.
+
+        Args:
+            theta: Parameters (P,).
+            x: Inputs (n, ...).
+
+        Returns:
+            Outputs (n, n_outputs).
+        """
+        fixed = self._fixed
+        if theta.dtype != self._dtype:  # the same network in another precision
+            fixed = {n: t.to(theta.dtype) if t.is_floating_point() else t for n, t in fixed.items()}
+        with differentiable(recurrent=self.plain_kernels):
+            if self.writes_into(x):
+                x = own_copy(x, theta)
+            made = functional_call(self._module, {**self.unflatten(theta), **fixed}, (x,))
+        return made if self.table is None else made.flatten(1)
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Precision of the parameters."""
+        return self._dtype
+
+    def changes(self, theta: Tensor, x: Tensor) -> tuple[Tensor, list[str]]:
+        """Run the network and see what it leaves changed in itself.
+
+        Args:
+            theta: Parameters (P,).
+            x: Inputs (n, ...).
+
+        Returns:
+            Outputs (n, n_outputs), and the names of the buffers that the call wrote to or replaced;
+            they are as before again.
+        """
+        held = {n: b for n, b in self._fixed.items() if b.numel()}
+        before = {n: b.clone() for n, b in held.items()}
+        after: dict[str, Tensor] = {}
+
+        def look(module: nn.Module, *_: object) -> None:
+            # A buffer that was assigned is back in its place once the call is over.
+            after.update(module.named_buffers())
+
+        hook = self._module.register_forward_hook(look)
+        try:
+            made = self.outputs(theta, x)
+        finally:
+            hook.remove()
+        seen = {**held, **{n: b for n, b in after.items() if n in before}}
+        changed = [n for n, b in before.items() if not _same(b, seen[n])]
+        for name in changed:
+            held[name].copy_(before[name])
+        return made, changed
+
+    def writes_into(self, x: Tensor) -> bool:
+        """Tell whether the module writes into its input, so that each call needs a copy.
+
+        Tried out once per kind of input, by a call of the module, which is why hooks that record
+        calls are hung up after this.
+
+        Args:
+            x: Inputs (n, ...).
+
+        Returns:
+            Whether it does.
+        """
+        kind = (x.dtype, x.dim())
+        if kind not in self._writes:
+            (self._writes[kind],) = writes(self._alone, x)
+        return self._writes[kind]
+
+    def _alone(self, x: Tensor) -> None:
+        # Call the module at its own parameters, on buffers that may change.
+        fixed = {name: part.clone() for name, part in self._fixed.items()}
+        own = {n: p.detach() for n, p in self._module.named_parameters() if p.requires_grad}
+        functional_call(self._module, {**own, **fixed}, (x,))
+
+    def layer_inputs(self, theta: Tensor, x: Tensor) -> dict[str, Tensor]:
+        """Run the network and keep what enters each layer.
+
+        Args:
+            theta: Parameters (P,).
+            x: Inputs (n, ...).
+
+        Returns:
+            Inputs (n, ...) by layer name, for layers that have a weight matrix or kernel, in the
+            order in which they are called; those of all calls (c n, ...), where there are c.
+        """
+        found: dict[str, list[Tensor]] = {}
+
+        def keep(name: str) -> Callable[[nn.Module, tuple[Tensor, ...]], None]:
+            def hook(_: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+                if inputs and isinstance(inputs[0], Tensor) and len(inputs[0]) == len(x):
+                    found.setdefault(name, []).append(inputs[0].detach().clone())
+
+            return hook
+
+        self.writes_into(x)
+        hooks = [
+            part.register_forward_pre_hook(keep(name))
+            for name, part in self._module.named_modules()
+            if isinstance(weight := getattr(part, "weight", None), Tensor) and weight.dim() > 1
+        ]
+        try:
+            with torch.no_grad():
+                self.outputs(theta, x)
+        finally:
+            for hook in hooks:
+                hook.remove()
+        return {name: torch.cat(calls) for name, calls in found.items()}
+
+    def loss(self, task: Task) -> Callable[[Tensor, Tensor, Tensor], Tensor]:
+        """Bind a task's loss to this network.
+
+        Args:
+            task: The task.
+
+        Returns:
+            A pure function of (theta (P,), x (n, ...), y (n, ...)) that gives the mean loss.
+        """
+
+        def loss(theta: Tensor, x: Tensor, y: Tensor) -> Tensor:
+            return task.loss_of(self.outputs(theta, x), y)
+
+        return loss
+
+
+def unwrapped(module: nn.Module) -> nn.Module:
+    """Take a module out of what only runs it on several devices, or compiled.
+
+    Args:
+        module: Any module.
+
+    Returns:
+        The module inside, which has the same parameters; the module itself where it is no wrapper.
+    """
+    wrappers = (nn.DataParallel, nn.parallel.DistributedDataParallel)
+    while isinstance(module, wrappers) or isinstance(getattr(module, "_orig_mod", None), nn.Module):
+        module = module.module if isinstance(module, wrappers) else module._orig_mod  # type: ignore[assignment]
+    return module
+
+
+def copied(module: nn.Module) -> nn.Module:
+    """Copy a module, results of earlier calls that it keeps as attributes included.
+
+    Args:
+        module: Any module.
+
+    Returns:
+        The copy.
+
+    Raises:
+        ValueError: If it cannot be copied.
+    """
+    # Old-style weight_norm keeps its weight so: a tensor with a history, which torch does not copy.
+    kept = {
+        id(t): t.detach().clone()
+        for part in module.modules()
+        for t in _tensors(vars(part).values())
+        if not t.is_leaf
+    }
+    try:
+        return copy.deepcopy(module, kept)
+    except Exception as error:
+        why = " ".join(str(error).split())
+        raise ValueError(
+            f"model cannot be copied, and the one given is never changed ({type(error).__name__}: "
+            f"{why}); keep what cannot be copied (open files, locks, generators) out of the module"
+        ) from error
+
+
+def _tensors(values: Iterable[object]) -> Iterator[Tensor]:
+    for value in values:
+        if isinstance(value, Tensor):
+            yield value
+        elif isinstance(value, list | tuple):
+            yield from _tensors(value)
+        elif isinstance(value, dict):
+            yield from _tensors(value.values())
+
+
+def _same(one: Tensor, other: Tensor) -> bool:
+    if one.shape != other.shape or one.dtype != other.dtype:
+        return False
+    return bool(((one == other) | ((one != one) & (other != other))).all())
+
+
+def flatten(module: nn.Module) -> Tensor:
+    """Concatenate a module's trainable parameters.
+
+    Args:
+        module: Any module with trainable parameters.
+
+    Returns:
+        theta (P,), detached, in `named_parameters` order.
+    """
+    parts = [p.detach().reshape(-1) for p in module.parameters() if p.requires_grad]
+    return torch.cat(parts)

@@ -1,0 +1,1 @@
+"""Update maps: how a gradient moves the state of an optimiser."""

@@ -1,0 +1,116 @@
+"""Langevin dynamics beyond the first-order step: with inertia, and exact in a quadratic potential.
+
+Both are update maps as in `capacity.optimizers.updates`; their noise is `Langevin`'s, a pure
+function of (seed, path, replica, count).
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from capacity.base.checks import positive_float
+from capacity.optimizers.updates import Langevin, State
+
+_THERMAL = 0
+"""Step number of the noise that draws the first momenta; steps count from 1."""
+
+
+@dataclass(frozen=True)
+class UnderdampedLangevin:
+    """Langevin dynamics with inertia, in time steps dt = lr.
+
+    d theta = p dt,  d p = -(grad L + decay theta) dt - friction p dt + sqrt(2 friction tau) dW.
+
+    One gradient per step, in the order kick, half drift, exact Ornstein-Uhlenbeck refreshment of p,
+    half drift (the BAOAB splitting of Leimkuhler and Matthews, seen between its two half kicks), so
+    that theta settles at exp(-L/tau) up to second order in dt. The momenta start from their own
+    equilibrium, N(0, tau), independent of theta: a start at rest has no entropy.
+
+    Attributes:
+        temperature: tau.
+        friction: gamma, above 0.
+        weight_decay: L2 coefficient, added to the gradient.
+        seed: Root seed of the noise.
+        path: Name of the noise's stream below the seed; every phase needs one of its own.
+        first: Replica that row 0 of theta is, where replicas go in chunks.
+    """
+
+    temperature: float
+    friction: float = 1.0
+    weight_decay: float = 0.0
+    seed: int = 0
+    path: tuple[str | int, ...] = ()
+    name: str = "underdamped Langevin"
+    plain: bool = False
+    first: int = 0
+
+    def __post_init__(self) -> None:
+        positive_float("friction", self.friction)
+
+    def init(self, theta: Tensor) -> State:
+        """Start with thermal momenta: (theta, p)."""
+        return (theta, math.sqrt(self.temperature) * _noise(self, theta, _THERMAL))
+
+    def step(self, state: State, gradient: Tensor, lr: float, count: int) -> State:
+        """Take one step."""
+        theta, p = state
+        if self.weight_decay:
+            gradient = gradient + self.weight_decay * theta
+        p = p - lr * gradient
+        theta = theta + 0.5 * lr * p
+        kept = math.exp(-self.friction * lr)
+        p = kept * p + math.sqrt(self.temperature * (1 - kept**2)) * _noise(self, theta, count)
+        return (theta + 0.5 * lr * p, p)
+
+
+@dataclass(frozen=True, eq=False)
+class ExactLangevin:
+    """The exact transition of overdamped Langevin dynamics in 1/2 rate (theta - target)^2.
+
+    theta <- target + e^{-rate lr} (theta - target) + sqrt(tau (1 - e^{-2 rate lr})/rate) xi, per
+    coordinate: the Ornstein-Uhlenbeck process at the times 0, lr, 2 lr, ... without a step error.
+    The gradient that comes with the step is not used.
+
+    Attributes:
+        temperature: tau.
+        rate: Curvature (P,) or a number; 0 is free diffusion.
+        target: Minimum (P,) or a number.
+        seed: Root seed of the noise.
+        path: Name of the noise's stream below the seed; every phase needs one of its own.
+        first: Replica that row 0 of theta is, where replicas go in chunks.
+    """
+
+    temperature: float
+    rate: Tensor | float
+    target: Tensor | float = 0.0
+    seed: int = 0
+    path: tuple[str | int, ...] = ()
+    name: str = "exact Langevin"
+    plain: bool = False
+    first: int = 0
+
+    def init(self, theta: Tensor) -> State:
+        """Start from theta: (theta,)."""
+        return (theta,)
+
+    def step(self, state: State, gradient: Tensor, lr: float, count: int) -> State:
+        """Take one step."""
+        del gradient
+        theta = state[0]
+        rate = torch.as_tensor(self.rate, dtype=torch.float64, device=theta.device)
+        target = torch.as_tensor(self.target, dtype=theta.dtype, device=theta.device)
+        still = rate == 0
+        safe = torch.where(still, torch.ones_like(rate), rate)
+        grown = torch.where(still, 2 * lr, -torch.expm1(-2 * rate * lr) / safe)
+        kept = torch.exp(-rate * lr).to(theta.dtype)
+        spread = (self.temperature * grown).sqrt().to(theta.dtype)
+        return (target + kept * (theta - target) + spread * _noise(self, theta, count),)
+
+
+def _noise(update: UnderdampedLangevin | ExactLangevin, theta: Tensor, count: int) -> Tensor:
+    source = Langevin(update.temperature, seed=update.seed, path=update.path, first=update.first)
+    return source.noise(theta, count)

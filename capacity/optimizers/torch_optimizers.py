@@ -1,0 +1,224 @@
+"""`torch.optim` optimisers read as update maps: their options, and their moments."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from capacity.base.checks import positive_float
+from capacity.optimizers.groups import Grouped, Layout
+from capacity.optimizers.own_steps import AnyStep, BatchStep
+from capacity.optimizers.updates import SGD, Adam, Clipped, Momentum, RMSprop, UpdateMap, unclipped
+
+_REFUSED: dict[type[torch.optim.Optimizer], tuple[str, ...]] = {
+    torch.optim.SGD: ("dampening", "maximize"),
+    torch.optim.Adam: ("amsgrad", "maximize"),
+    torch.optim.AdamW: ("amsgrad", "maximize"),
+    torch.optim.RMSprop: ("momentum", "centered", "maximize"),
+}
+
+_MOMENTS: dict[type, tuple[str, ...]] = {
+    SGD: (),
+    Momentum: ("momentum_buffer",),
+    Adam: ("exp_avg", "exp_avg_sq"),
+    RMSprop: ("square_avg",),
+}
+
+
+def first_update(
+    optimizer: torch.optim.Optimizer, model: nn.Module, clip_norm: float | None
+) -> AnyStep:
+    """Translate an optimiser at the door.
+
+    Args:
+        optimizer: The optimiser, before its first step.
+        model: The module that it trains.
+        clip_norm: Norm that the loop clips the gradient to, or None.
+
+    Returns:
+        Its update map.
+
+    Raises:
+        ValueError: If it has no update map here, has taken steps, or trains other parameters.
+    """
+    update_of(optimizer)  # an optimiser of another kind is refused as such
+    if optimizer.state:
+        raise ValueError("optimizer has taken steps already; start the tracker with a new one")
+    groups = _groups(optimizer)
+    held = {id(p) for group in groups for p in group["params"] if p.requires_grad}
+    trained = {id(p): name for name, p in model.named_parameters() if p.requires_grad}
+    missing = [name for key, name in trained.items() if key not in held]
+    if missing:
+        raise ValueError(
+            "optimizer does not hold exactly the model's trainable parameters: "
+            f"{', '.join(map(repr, missing[:3]))} is not in it; give it all of them, or freeze "
+            "the rest with requires_grad_(False)"
+        )
+    if len(held) > len(trained):
+        raise ValueError(
+            "optimizer does not hold exactly the model's trainable parameters: it trains "
+            f"{len(held) - len(trained)} that are not the model's; make them part of the model, or "
+            "train them with another optimizer"
+        )
+    return clipped(update_of(optimizer, _layout(groups, model)), clip_norm)
+
+
+def rate_of(optimizer: torch.optim.Optimizer) -> float:
+    """Read the learning rate: the largest of the groups that train anything.
+
+    Args:
+        optimizer: The optimiser.
+
+    Returns:
+        The rate; those of other groups are relative to it in the update map.
+    """
+    return max(float(group["lr"]) for group in _groups(optimizer))
+
+
+def _groups(optimizer: torch.optim.Optimizer) -> list[dict[str, Any]]:
+    """List the groups that train anything; torch passes frozen parameters over."""
+    return [g for g in optimizer.param_groups if any(p.requires_grad for p in g["params"])]
+
+
+def _layout(groups: list[dict[str, Any]], model: nn.Module) -> Layout:
+    """Find each group's components of theta."""
+    at, first = {}, 0
+    for p in model.parameters():
+        if p.requires_grad:
+            at[id(p)] = torch.arange(first, first + p.numel(), device=p.device)
+            first += p.numel()
+    return Layout(
+        tuple(torch.cat([at[id(p)] for p in g["params"] if p.requires_grad]) for g in groups)
+    )
+
+
+def clipped(update: AnyStep, clip_norm: float | None) -> AnyStep:
+    """Feed an update map with clipped gradients.
+
+    Args:
+        update: The update map.
+        clip_norm: Largest norm of the gradient, or None.
+
+    Returns:
+        The map behind clipping; the map itself for None.
+
+    Raises:
+        ValueError: If the norm is not above 0, or the step is fed with no gradient.
+    """
+    if clip_norm is None:
+        return update
+    if isinstance(update, BatchStep):
+        raise ValueError(
+            f"clip_norm = {clip_norm!r} does not go with the batch step {update.name!r}, which "
+            "works out its gradients itself; clip them in its function"
+        )
+    return Clipped(update, positive_float("clip_norm", clip_norm))
+
+
+def update_now(optimizer: torch.optim.Optimizer, started: AnyStep) -> AnyStep:
+    """Read the options anew: schedules like OneCycleLR move the momentum with the rate.
+
+    Args:
+        optimizer: The optimiser.
+        started: Its update map at the first step.
+
+    Returns:
+        Its update map now; the very same object where nothing moved.
+
+    Raises:
+        ValueError: If it has become another kind of step.
+    """
+    before = unclipped(started)
+    assert isinstance(before, SGD | Momentum | Adam | RMSprop | Grouped)
+    update = update_of(optimizer, before.layout if isinstance(before, Grouped) else None)
+    if update == before:
+        return started
+    if _kind(update) is not _kind(before) or update.plain != before.plain:
+        raise ValueError(
+            f"optimizer started as {before.name} and is now {update.name} with other options "
+            f"({update}); momentum and weight decay can move while it is tracked, not come or go"
+        )
+    return Clipped(update, started.max_norm) if isinstance(started, Clipped) else update
+
+
+def moments(
+    optimizer: torch.optim.Optimizer, update: AnyStep, module: nn.Module
+) -> tuple[Tensor, ...]:
+    """Read the optimiser's moments, which are empty before its first step.
+
+    Args:
+        optimizer: The optimiser.
+        update: Its update map.
+        module: The module that it trains.
+
+    Returns:
+        One vector (P,) per moment, detached.
+    """
+    parameters = [p for p in module.parameters() if p.requires_grad]
+    made = []
+    for key in _MOMENTS[_kind(unclipped(update))]:
+        parts = []
+        for parameter in parameters:
+            held = optimizer.state.get(parameter, {}).get(key)
+            parts.append(torch.zeros_like(parameter) if held is None else held)
+        made.append(torch.cat([p.detach().reshape(-1) for p in parts]))
+    return tuple(made)
+
+
+def _kind(update: object) -> type:
+    return type(update.maps[0]) if isinstance(update, Grouped) else type(update)
+
+
+def update_of(optimizer: torch.optim.Optimizer, layout: Layout | None = None) -> UpdateMap:
+    """Translate an optimiser's options, refusing by name what has no update map here.
+
+    Args:
+        optimizer: The optimiser.
+        layout: Components of theta that its groups train; not needed for a single group.
+
+    Returns:
+        The update map; that of the first group alone where there are several and no layout.
+
+    Raises:
+        ValueError: If its kind or an option is not tracked, or its parameters are all frozen.
+    """
+    kind = type(optimizer)
+    if kind not in _REFUSED:
+        raise ValueError(
+            f"optimizer is a {kind.__name__}; accepted: "
+            f"{', '.join(f'torch.optim.{known.__name__}' for known in _REFUSED)}; or say what it "
+            "does with update=capacity.GradientStep(...)"
+        )
+    groups = _groups(optimizer)
+    if not groups:
+        raise ValueError("optimizer has no parameter with requires_grad=True; unfreeze some")
+    for group in groups:
+        for option in _REFUSED[kind]:
+            if group.get(option):
+                raise ValueError(
+                    f"optimizer has {option} = {group[option]!r}, which is not tracked"
+                )
+    heavy = any(group.get("momentum") for group in groups)
+    maps = tuple(_map_of(kind, group, heavy=heavy) for group in groups)
+    if layout is None or len(layout.indices) == 1:
+        return maps[0]
+    top = rate_of(optimizer)
+    return Grouped(maps, tuple(float(g["lr"]) / top if top else 1.0 for g in groups), layout)
+
+
+def _map_of(kind: type, group: dict[str, Any], *, heavy: bool) -> UpdateMap:
+    """Translate one group; `heavy`: some group has momentum, and this one may have one of 0."""
+    decay = float(group["weight_decay"])
+    if kind is torch.optim.RMSprop:
+        return RMSprop(group["alpha"], group["eps"], decay)
+    if kind is not torch.optim.SGD:
+        # torch's own AdamW is an Adam with this option; Adam takes it, too.
+        decoupled = kind is torch.optim.AdamW or bool(group.get("decoupled_weight_decay"))
+        name = "adamw" if decoupled else "adam"
+        beta1, beta2 = group["betas"]
+        return Adam(beta1, beta2, group["eps"], decay, decoupled=decoupled, name=name)
+    if heavy:
+        return Momentum(group["momentum"], bool(group["nesterov"]), decay)
+    return SGD(decay)

@@ -1,0 +1,1 @@
+"""Simpler predictors of forgetting, side by side with the forecast."""

@@ -1,0 +1,176 @@
+"""Predictors that train or simulate: the engine, a short pilot (B7); and KL on B, post hoc."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import islice
+
+import torch
+from torch import Tensor
+from torch.nn.functional import kl_div, log_softmax
+
+from capacity.forecasting.linearized import linearized_scores, simulate_stably
+from capacity.networks.evaluate import evaluate
+from capacity.networks.evaluate import outputs as outputs_of
+from capacity.predictors.predictor import Cell, Outcome, Value, same
+from capacity.training.data_order import DataOrder
+from capacity.training.train import train
+
+PILOT = 0.05
+"""Share of B's steps that the pilot takes."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class _First(DataOrder):
+    """The first steps of a data order.
+
+    Attributes:
+        steps: How many.
+    """
+
+    steps: int
+
+    def epoch_batches(self, device: torch.device) -> Iterator[Iterator[Tensor]]:
+        """Iterate as the whole order does, and stop early."""
+        left = self.steps
+        for batches in super().epoch_batches(device):
+            some = list(islice(batches, left))
+            if some:
+                yield iter(some)
+            left -= len(some)
+            if not left:
+                return
+
+
+def linearized(cell: Cell) -> Outcome:
+    """The engine: B's training simulated on the linearised network.
+
+    Args:
+        cell: The replica.
+
+    Returns:
+        A value per old task.
+    """
+    theta = cell.theta[None]
+    made = simulate_stably(cell.model, theta, cell.new, cell.training, _order(cell, "linearized"))
+    values = []
+    for task in cell.old:
+        before, after = linearized_scores(cell.model, theta, made.delta, task, task.test)
+        values.append(
+            Value(float(before.accuracy - after.accuracy), float(after.loss - before.loss))
+        )
+    return values
+
+
+def pilot(cell: Cell) -> Outcome:
+    """B7: train 5 % of B's steps, at least one, and take the forgetting that is there then.
+
+    Args:
+        cell: The replica.
+
+    Returns:
+        A value per old task.
+    """
+    order = _order(cell, "pilot")
+    steps = max(1, round(PILOT * cell.training.steps(len(cell.new.train))))
+    first = _First(
+        samples=order.samples,
+        batch_size=order.batch_size,
+        epochs=order.epochs,
+        replicas=1,
+        seed=order.seed,
+        path=order.path,
+        steps=steps,
+    )
+    theta = cell.theta[None]
+    phase = train(cell.model, theta, cell.new, cell.training, first)
+    if phase.diverged is not None:
+        return [Value(math.nan, math.nan) for _ in cell.old]
+    made = []
+    for task in cell.old:
+        before = evaluate(cell.model, theta, task, task.test)
+        after = evaluate(cell.model, phase.theta, task, task.test)
+        made.append(Value(float(before.accuracy - after.accuracy), float(after.loss - before.loss)))
+    return made
+
+
+def new_task_loss(cell: Cell) -> Outcome:
+    """B8: the mean training loss of B at theta_A, an index.
+
+    Args:
+        cell: The replica.
+
+    Returns:
+        The same for every old task.
+    """
+    score = evaluate(cell.model, cell.theta[None], cell.new, cell.new.train)
+    return same(float(score.loss), cell)
+
+
+def additive_marginals(cell: Cell) -> Outcome:
+    """B0: the mean of earlier pairs, plus what is special about A's and about B's pairs among them.
+
+    m + (mean of A's pairs - m) + (mean of B's pairs - m); a task without pairs adds nothing.
+
+    Args:
+        cell: The replica.
+
+    Returns:
+        A value per old task.
+    """
+    history = cell.setting.history
+    if not history:
+        return "Additive marginals need earlier measured pairs of tasks."
+
+    def mean(part: str, old: str | None = None, new: str | None = None) -> float | None:
+        chosen = [
+            float(getattr(pair, part))
+            for pair in history
+            if old in {None, pair.old} and new in {None, pair.new}
+        ]
+        return math.fsum(chosen) / len(chosen) if chosen else None
+
+    def predicted(part: str, old: str) -> float:
+        middle = mean(part)
+        assert middle is not None
+        marginals = (mean(part, old=old), mean(part, new=cell.new.name))
+        return middle + sum(m - middle for m in marginals if m is not None)
+
+    return [
+        Value(predicted("accuracy_drop", task.name), predicted("loss_increase", task.name))
+        for task in cell.old
+    ]
+
+
+def kl_on_new(cell: Cell) -> Outcome:
+    """KL(pi_0 | pi) on B's test inputs, pi_0 the network before and pi after B; an index.
+
+    For regression half the squared distance of the outputs: unit Gaussians.
+
+    Args:
+        cell: The replica.
+
+    Returns:
+        The same for every old task.
+    """
+    if cell.setting.after is None:
+        return "A post-hoc ceiling needs the network after the new task."
+    both = torch.stack([cell.theta, cell.setting.after[cell.replica]])
+    then, now = cell.new.select(outputs_of(cell.model, both, cell.new.test.x)).double()
+    if not cell.new.classifies:
+        return same(float(0.5 * (now - then).square().sum(-1).mean()), cell)
+    q, p = log_softmax(now, -1), log_softmax(then, -1)
+    return same(float(kl_div(q, p, reduction="batchmean", log_target=True)), cell)
+
+
+def _order(cell: Cell, purpose: str) -> DataOrder:
+    return DataOrder(
+        samples=len(cell.new.train),
+        batch_size=cell.training.batch_size,
+        epochs=cell.training.epochs,
+        replicas=1,
+        seed=cell.setting.seed,
+        path=("predictors", purpose, cell.replica),
+    )

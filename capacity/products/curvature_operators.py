@@ -1,0 +1,133 @@
+"""Curvature of a task as operators on rows: Hessian and generalised Gauss-Newton (GGN, Fisher)."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+
+from torch import Tensor
+from torch.func import grad
+
+from capacity.krylov.lanczos import Operator
+from capacity.networks.flat_model import FlatModel
+from capacity.products.gauss_newton import GaussNewtonProducts
+from capacity.products.hessian_products import HessianProducts
+from capacity.tasks.losses import FittedLoss, additive
+from capacity.tasks.task import Split, Task
+
+_CHUNK = 512
+_KEPT = 1 << 17
+"""Parameters, together, of the products that a network keeps: each has buffers for its tangents."""
+
+
+def hessian(
+    model: FlatModel, task: Task, theta: Tensor, split: Split, *, chunk: int = _CHUNK
+) -> Operator:
+    """Hessian of a task's mean loss over a split.
+
+    Args:
+        model: The network.
+        task: The task, for its loss.
+        theta: Where (P,).
+        split: The samples.
+        chunk: Samples per product.
+
+    Returns:
+        V (K, P) -> H V (K, P).
+    """
+    products = _shared(
+        HessianProducts, model, task, split, lambda own: HessianProducts(model.loss(own))
+    )
+    return lambda rows: mean_over(split, chunk, lambda x, y: products(theta, x, y, rows))
+
+
+def ggn(
+    model: FlatModel, task: Task, theta: Tensor, split: Split, *, chunk: int = _CHUNK
+) -> Operator:
+    """Generalised Gauss-Newton matrix Phi' H_out Phi of a task's mean loss over a split.
+
+    Phi = d outputs / d theta and H_out the Hessian of the loss in the outputs. For cross-entropy it
+    is the Fisher information matrix; it is positive semi-definite for every convex loss. A product
+    with K vectors costs less than K gradients (`benchmarks/compatibility/dense_check.py`).
+
+    Args:
+        model: The network.
+        task: The task, for its loss.
+        theta: Where (P,).
+        split: The samples.
+        chunk: Samples per product.
+
+    Returns:
+        V (K, P) -> G V (K, P).
+    """
+    products = _shared(
+        GaussNewtonProducts,
+        model,
+        task,
+        split,
+        lambda own: GaussNewtonProducts(model.outputs, own.loss_of),
+    )
+    return lambda rows: mean_over(split, chunk, lambda x, y: products(theta, x, y, rows))
+
+
+def _shared(
+    kind: type,
+    model: FlatModel,
+    task: Task,
+    split: Split,
+    make: Callable[[Task], HessianProducts],
+) -> HessianProducts:
+    """Share traced graphs among tasks with one loss: tracing costs more than small products do."""
+    # They belong to the network and go with it; they hold the task, so no other loss has its id.
+    own = additive(task, split)
+    if own is not task:  # the loss of this split alone
+        return make(own)
+    loss: object = task.loss if isinstance(task.loss, str) else id(task.loss)
+    if isinstance(task.loss, FittedLoss) and task.loss.reference is None:
+        loss = id(task.loss.function), task.loss.dtype, task.loss.shape
+    # Those of one thread share buffers.
+    key = (kind, loss, task.outputs, model.table, model.plain_kernels, threading.get_ident())
+    kept = model.traced.pop(key, None) or make(task)
+    model.traced[key] = kept  # the latest last
+    while len(model.traced) > max(1, _KEPT // model.size):
+        del model.traced[next(iter(model.traced))]
+    return kept
+
+
+def loss_gradient(
+    model: FlatModel, task: Task, theta: Tensor, split: Split, *, chunk: int = _CHUNK
+) -> Tensor:
+    """Gradient of a task's mean loss over a split.
+
+    Args:
+        model: The network.
+        task: The task, for its loss.
+        theta: Where (P,).
+        split: The samples.
+        chunk: Samples per gradient.
+
+    Returns:
+        The gradient (P,).
+    """
+    slope = grad(model.loss(additive(task, split)))
+    return mean_over(split, chunk, lambda x, y: slope(theta, x, y))
+
+
+def mean_over(split: Split, chunk: int, of_batch: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
+    """Average what batches give, each weighted by its samples.
+
+    Args:
+        split: The samples.
+        chunk: Samples per batch.
+        of_batch: (x, y) -> a mean over the batch, a new tensor at each call.
+
+    Returns:
+        The mean over the split.
+    """
+    total: Tensor | None = None
+    for x, y in zip(split.x.split(chunk), split.y.split(chunk), strict=True):
+        part = of_batch(x, y)
+        part = part if len(x) == len(split) else part * (len(x) / len(split))
+        total = part if total is None else total + part
+    assert total is not None
+    return total

@@ -1,0 +1,1 @@
+"""Records that estimators return, and their numbers as text."""

@@ -1,0 +1,211 @@
+"""Traffic lights: what each transition was expected to cost, and what it did, against a threshold.
+
+A light is a shape, a colour and a word, so that none of them is needed to read it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from capacity.records.estimate import Estimate
+from capacity.records.number_format import Cell, cell, header_cell, stacked, text_cell
+from capacity.records.numbers import number
+from capacity.report.strategy_forecasts import best_mitigation
+from capacity.report.tables import Table, drop_target
+from capacity.results.view import Record, RunView, forecast_mean, measured_mean, pick
+
+FORGETS = 0.05
+"""Drop of mean accuracy on the old tasks from which on a network is said to forget; the same as in
+the benchmark that chose the criterion's thresholds."""
+
+
+@dataclass(frozen=True)
+class Light:
+    """A judgement.
+
+    Attributes:
+        color: `good`, `warn`, `bad` or `off`.
+        word: The same in a word or two.
+    """
+
+    color: str
+    word: str
+
+
+KEEPS, UNDECIDED, BAD = Light("good", "keeps"), Light("warn", "undecided"), Light("bad", "forgets")
+_VERDICTS = {"room left": KEEPS, "undecided": UNDECIDED, "forgetting predicted": BAD}
+
+
+def threshold(view: RunView) -> float | None:
+    """Say from which drop on a network forgets.
+
+    Args:
+        view: The run.
+
+    Returns:
+        A drop of accuracy, or for regression the rise of the loss that the criterion goes by; None
+        where nothing says when a loss has risen.
+    """
+    if view.classifies:
+        return FORGETS
+    found = [t["verdicts"]["directional"] for t in view.transitions if t.get("verdicts")]
+    return float(found[0]["threshold"]) if found else None
+
+
+def judged(found: Estimate | None, limit: float | None) -> Light:
+    """Hold a drop against the threshold.
+
+    Args:
+        found: The drop, or None.
+        limit: The threshold, or None.
+
+    Returns:
+        The light: undecided where the 90 % interval holds the threshold, or the value itself is not
+        resolved.
+    """
+    if found is None or found.value is None:
+        return Light("off", "no value")
+    if limit is None:
+        return Light("off", "no threshold")
+    if not found.resolved:
+        return UNDECIDED
+    low, high = found.interval or (found.value, found.value)
+    light = BAD if low > limit else KEEPS if high <= limit else UNDECIDED
+    unsure = found.interval is None
+    return Light(light.color, f"{light.word}, spread not known") if unsure else light
+
+
+def light_table(view: RunView) -> Table:
+    """List one line of lights per transition.
+
+    Args:
+        view: The run.
+
+    Returns:
+        The table.
+    """
+    target, _, _ = drop_target(view)
+    limit = threshold(view)
+    strategies = any(best_mitigation(t, target) for t in view.transitions)
+    criterion = any(t.get("verdicts") for t in view.transitions)
+    rows = []
+    for transition in view.transitions:
+        forecast = forecast_mean(transition, target)
+        measured = measured_mean(view, transition, target)
+        row = [header_cell(view.label(transition["task"]))]
+        if criterion:
+            row.append(_criterion(view, transition))
+        row += [
+            _lit(view, forecast, limit, "not forecast"),
+            _lit(view, measured, limit, _lost(view, transition)),
+            _held(view, forecast, measured),
+        ]
+        if strategies:
+            row.append(_spared(view, transition, limit))
+        rows.append(row)
+    what = "Accuracy lost on the old tasks, points" if view.classifies else "Rise of the old losses"
+    columns = ["New task"]
+    columns += ["Criterion: expected drop"] if criterion else []
+    columns += [f"{what}::forecast before", f"{what}::measured after", "Forecast held?"]
+    columns += ["Best strategy by its forecast average"] if strategies else []
+    return Table(
+        id="table-lights",
+        caption="Does the network forget? Each new task at a glance",
+        columns=columns,
+        rows=rows,
+        remark=_remark(view, limit, criterion=criterion),
+    )
+
+
+def _remark(view: RunView, limit: float | None, *, criterion: bool) -> str:
+    if limit is None:
+        said = "A loss has no scale of its own, and no criterion was asked: no light is lit. "
+    else:
+        _, scale, _ = drop_target(view)
+        unit = " points" if view.classifies else ""
+        said = (
+            f"Threshold: {number(limit * scale, 2)}{unit} on average over the old tasks. "
+            "\u25b2 forgets: the whole 90 % interval lies above it; \u25cf keeps: the whole "
+            "interval lies below; \u25c6 undecided: the interval holds the threshold; \u25cb "
+            "nothing to judge. "
+        )
+    if criterion:
+        said += (
+            "The criterion has a threshold of its own, shown beside it, and its interval holds its "
+            "known error. "
+        )
+    return said + (
+        f"A forecast has a 90 % interval, {view.interval_covers}. Why a value is missing or "
+        "uncertain stands below the table of its section."
+    )
+
+
+def _lost(view: RunView, transition: Record) -> str:
+    state = str(view.tasks[transition["task"]]["status"])
+    return "not measured" if state == "learned" else state.replace("_", " ")
+
+
+def _lit(view: RunView, found: Estimate | None, limit: float | None, missing: str) -> Cell:
+    _, scale, bounds = drop_target(view)
+    if found is None:
+        return Cell(missing, numeric=False, light="off")
+    light = judged(found, limit)
+    plain = stacked(cell(found, scale=scale, interval=True, bounds=bounds))
+    return replace(
+        plain, note="", numeric=False, light=light.color, small=_joined(plain.small, light.word)
+    )
+
+
+def _joined(interval: str, word: str) -> str:
+    return f"{word}; {interval}" if interval else word
+
+
+def _criterion(view: RunView, transition: Record) -> Cell:
+    verdicts = transition.get("verdicts")
+    if not verdicts:
+        return Cell("not measured", numeric=False, light="off")
+    form = str(verdicts["decides"])
+    found = verdicts[form]
+    _, factor, _ = drop_target(view)
+    scale = factor if form == "directional" else 1.0
+    value = cell(pick(found, "value"), scale=scale)
+    light = _VERDICTS.get(str(found["verdict"]), Light("off", str(found["verdict"])))
+    limit = number(found["threshold"] * scale, 2)
+    return Cell(
+        value.text,
+        value.status,
+        numeric=False,
+        light=light.color,
+        small=f"{light.word}; threshold {limit}",
+    )
+
+
+def _held(view: RunView, forecast: Estimate | None, measured: Estimate | None) -> Cell:
+    """Say whether what was measured lies inside the forecast's interval, and else how far off."""
+    if forecast is None or measured is None or forecast.value is None or measured.value is None:
+        return text_cell("\u2013")
+    if forecast.interval is None:
+        return text_cell("no interval")
+    _, scale, _ = drop_target(view)
+    low, high = forecast.interval
+    # Rounding in the last bits is no miss.
+    slack = 1e-9 * max(1.0, abs(low), abs(high))
+    if low - slack <= measured.value <= high + slack:
+        return text_cell("yes")
+    off = measured.value - high if measured.value > high else measured.value - low
+    return text_cell(f"no: {number(abs(off) * scale, 2)} {'above' if off > 0 else 'below'}")
+
+
+def _spared(view: RunView, transition: Record, limit: float | None) -> Cell:
+    target, scale, bounds = drop_target(view)
+    best = best_mitigation(transition, target)
+    if best is None:
+        return text_cell("\u2013")
+    light = judged(best.drop, limit)
+    drop = stacked(cell(best.drop, scale=scale, interval=True, bounds=bounds))
+    return Cell(
+        f"{best.label}: {drop.text}",
+        numeric=False,
+        light=light.color,
+        small=_joined(drop.small, light.word),
+    )

@@ -1,0 +1,1 @@
+"""Reading runs: one, or many side by side as tables."""

@@ -1,0 +1,56 @@
+"""What a comparison keeps of a run: ten thousand of them fit into memory, whole results do not."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+from capacity.results.view import Record, RunView, cells_mean
+
+_TARGETS = ("accuracy_drop", "loss_increase")
+_WHOLE = ("name", "status", "replicas", "final", "scores")
+
+
+def summarised(view: RunView) -> RunView:
+    """Leave out what no comparison shows: rows, spectra, and every cell but their means.
+
+    Args:
+        view: A run.
+
+    Returns:
+        The run in the same form, in which a transition has one old task: the mean over all.
+    """
+    result, lean = view.result, _lean(view)
+    if not result:
+        return replace(lean, result={})
+    kept: dict[str, Any] = {name: result[name] for name in _WHOLE if name in result}
+    for kind in ("accuracy", "loss"):
+        scores = result.get(kind)
+        if scores is not None:
+            kept[kind] = {"mean": scores.get("mean"), "replicas": scores.get("replicas")}
+    kept["tasks"] = [{"name": task["name"], "status": task["status"]} for task in view.tasks]
+    kept["phases"] = [phase and _cost(phase) for phase in view.phases]
+    kept["transitions"] = [_transition(transition) for transition in view.transitions]
+    return replace(lean, result=kept)
+
+
+def _lean(view: RunView) -> RunView:
+    recipe = {name: view.recipe[name] for name in ("name", "seed") if name in view.recipe}
+    return replace(view, recipe=recipe, recipe_text="", rows=(), log_volume_steps={})
+
+
+def _cost(phase: Record) -> Record:
+    thermo = phase.get("thermo")
+    return {"thermo": thermo and {"inefficiency_path": thermo.get("inefficiency_path")}}
+
+
+def _transition(transition: Record) -> Record:
+    cell = {side: _means(transition, side) for side in ("forecast", "measured")}
+    return {"task": transition["task"], "old": [cell]}
+
+
+def _means(transition: Record, side: str) -> Record | None:
+    if all(cell[side] is None for cell in transition["old"]):
+        return None
+    means = {target: cells_mean(transition, side, target) for target in _TARGETS}
+    return {target: mean and mean.to_dict() for target, mean in means.items()}

@@ -1,0 +1,246 @@
+"""What a report is made from: the files of a run directory as one record."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from capacity.base.printable import visible
+from capacity.records.estimate import Estimate, Status, from_samples, not_defined
+
+Record = Mapping[str, Any]
+_PREFIX = re.compile(r"^task (\d+)\s*[:\u00b7-]\s*", re.IGNORECASE)
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunView:
+    """The content of a run directory.
+
+    Attributes:
+        result: `result.json`; empty when the run stopped before it was written.
+        recipe: The resolved recipe as plain data.
+        recipe_text: `recipe.yaml` as it stands.
+        env: `env.json`.
+        status: `status.json`.
+        rows: Rows of `metrics.jsonl`.
+        log_volume_steps: Per task, log|det| of every step's Jacobian.
+        verified: Whether its files were checked against the digests that they were written with.
+    """
+
+    result: Record = field(default_factory=dict)
+    recipe: Record = field(default_factory=dict)
+    recipe_text: str = ""
+    env: Record = field(default_factory=dict)
+    status: Record = field(default_factory=dict)
+    rows: Sequence[Record] = ()
+    log_volume_steps: Mapping[int, Sequence[float]] = field(default_factory=dict)
+    verified: bool = True
+
+    @property
+    def state(self) -> str:
+        """finished, diverged, interrupted, failed or running."""
+        # status.json alone knows of a failure; result.json is what the numbers belong to.
+        recorded = str(self.status.get("state", ""))
+        if recorded in {"failed", "interrupted"}:
+            return recorded
+        return str(self.result.get("status") or recorded or "running")
+
+    @property
+    def name(self) -> str:
+        """Name of the run."""
+        return visible(str(self.result.get("name") or self.recipe.get("name") or "run"))
+
+    @property
+    def compressed(self) -> bool:
+        """Whether forecasts were made within a budget, not by a simulation."""
+        plan, measure = self.recipe.get("training") or {}, self.recipe.get("measure") or {}
+        return measure.get("forecast_budget") is not None and plan.get("optimizer") != "sgld"
+
+    @property
+    def interval_covers(self) -> str:
+        """Subordinate clause: what a forecast's interval knows of its error."""
+        if self.compressed:
+            return "which earlier transitions calibrate, unless it is marked uncalibrated"
+        return "which does not know the error of the linearisation"
+
+    @property
+    def tasks(self) -> list[Record]:
+        """The tasks in order."""
+        return list(self.result.get("tasks") or [])
+
+    @property
+    def scored_on(self) -> str:
+        """Which samples the scores are scores on: `test`, `training`, or both."""
+        kinds = {str(task.get("scored_on") or "test") for task in self.tasks}
+        return " or ".join(sorted(kinds)) or "test"
+
+    @property
+    def learned(self) -> int:
+        """How many tasks were learned."""
+        return sum(task["status"] == "learned" for task in self.tasks)
+
+    @property
+    def transitions(self) -> list[Record]:
+        """The transitions in order."""
+        return list(self.result.get("transitions") or [])
+
+    @property
+    def phases(self) -> list[Record | None]:
+        """What each task did to theta; None where it was not learned."""
+        return list(self.result.get("phases") or [])
+
+    @property
+    def replicas(self) -> int:
+        """Networks trained side by side."""
+        return int(self.result.get("replicas") or self.recipe.get("replicas") or 1)
+
+    @property
+    def classifies(self) -> bool:
+        """Whether accuracy is defined; for regression the loss takes its place."""
+        accuracy = self.result.get("accuracy") or {}
+        return accuracy.get("mean") is not None
+
+    @property
+    def names(self) -> list[str]:
+        """Names of the tasks, without a running number that the report prints itself."""
+        plain = [visible(str(task["name"])) for task in self.tasks]
+        short = [_PREFIX.sub("", name).strip() for name in plain]
+        # A task that was given no name of its own is called "task 0": count that from 1 too.
+        bare = [name == f"task {i}" for i, name in enumerate(plain)]
+        short = [f"task {i + 1}" if bare[i] else name for i, name in enumerate(short)]
+        unique = max(Counter(short).values(), default=1) == 1
+        return short if unique and all(short) else plain
+
+    def label(self, i: int) -> str:
+        """Name a task with its number, counted from 1.
+
+        Args:
+            i: Index of the task, counted from 0.
+
+        Returns:
+            As `2 · classes 2, 3`.
+        """
+        name = self.names[i]
+        return name if name == f"task {i + 1}" else f"{i + 1} \u00b7 {name}"
+
+    def spoken(self, i: int) -> str:
+        """Name a task inside a sentence.
+
+        Args:
+            i: Index of the task, counted from 0.
+
+        Returns:
+            As `task 2 (classes 2, 3)`.
+        """
+        name = self.names[i]
+        return name if name == f"task {i + 1}" else f"task {i + 1} ({name})"
+
+
+def estimate(record: Record | None) -> Estimate | None:
+    """Read an estimate of a result.
+
+    Args:
+        record: The estimate as JSON has it, or None.
+
+    Returns:
+        The estimate, or None.
+    """
+    return None if record is None else Estimate.from_dict(dict(record))
+
+
+def pick(record: Record | None, *path: str) -> Estimate | None:
+    """Read an estimate that lies deeper, where any part on the way may be null.
+
+    Args:
+        record: Where to start.
+        path: Names on the way.
+
+    Returns:
+        The estimate, or None.
+    """
+    part: Any = record
+    for name in path:
+        part = None if part is None else part.get(name)
+    return estimate(part)
+
+
+def forecast_mean(transition: Record, target: str) -> Estimate | None:
+    """Average a transition's forecast over its old tasks.
+
+    The ends of the intervals are averaged too: that is the interval of the mean if the old tasks
+    err together, and wider than the truth if they do not.
+
+    Args:
+        transition: One transition of the result.
+        target: `accuracy_drop` or `loss_increase`.
+
+    Returns:
+        The average, or None if nothing was forecast.
+    """
+    return cells_mean(transition, "forecast", target)
+
+
+def measured_mean(view: RunView, transition: Record, target: str) -> Estimate | None:
+    """Average what was measured over the old tasks, replica by replica.
+
+    Args:
+        view: The run.
+        transition: One transition of the result.
+        target: `accuracy_drop` or `loss_increase`.
+
+    Returns:
+        The average with its spread over replicas, or None if nothing was measured.
+    """
+    if all(cell["measured"] is None for cell in transition["old"]):
+        return None
+    i = int(transition["task"])
+    kind, sign = ("accuracy", 1.0) if target == "accuracy_drop" else ("loss", -1.0)
+    samples = []
+    for scores in (view.result.get(kind) or {}).get("replicas") or []:
+        pairs = [(scores[i - 1][j], scores[i][j]) for j in range(i)]
+        if any(before is None or after is None for before, after in pairs):
+            continue
+        samples.append(sign * sum(before - after for before, after in pairs) / i)
+    return from_samples(samples) if samples else cells_mean(transition, "measured", target)
+
+
+def cells_mean(transition: Record, side: str, target: str) -> Estimate | None:
+    """Average one side of a transition over its old tasks, as `forecast_mean` does.
+
+    Args:
+        transition: One transition of the result.
+        side: `forecast` or `measured`.
+        target: `accuracy_drop` or `loss_increase`.
+
+    Returns:
+        The average, or None if there is no cell of this side.
+    """
+    found = [pick(cell[side], target) for cell in transition["old"]]
+    known = [e for e in found if e is not None]
+    if not known:
+        return None
+    values = [e for e in known if e.value is not None]
+    if not values:
+        return known[0] if known[0].value is None else not_defined("No value.")
+    count = len(values)
+    bands = [e.interval for e in values]
+    errors = [e.stderr for e in values]
+    whole = all(band is not None for band in bands)
+    worst = next((e.status for e in values if e.status is not Status.OK), Status.OK)
+    return Estimate(
+        value=sum(e.value or 0.0 for e in values) / count,
+        stderr=sum(s or 0.0 for s in errors) / count if None not in errors else None,
+        status=worst,
+        interval=(
+            sum(band[0] for band in bands if band) / count,
+            sum(band[1] for band in bands if band) / count,
+        )
+        if whole
+        else None,
+        level=values[0].level,
+        n=values[0].n,
+        note=values[0].note,
+    )

@@ -1,0 +1,41 @@
+"""From a run directory to the record that reports and comparisons read."""
+
+from __future__ import annotations
+
+import re
+
+from capacity.results.reader import RunReader
+from capacity.results.view import RunView
+
+
+def view_of(run: RunReader) -> RunView:
+    """Read everything that a report shows.
+
+    Args:
+        run: The run.
+
+    Returns:
+        Its content.
+
+    Raises:
+        ValueError: If one of its files cannot be read.
+    """
+    try:
+        recipe, text = run.fields(), run.recipe_text()
+    except ValueError as error:
+        raise ValueError(f"run = {str(run.path)!r}: {error}") from None
+    volumes: dict[int, list[float]] = {}
+    for name, values in run.spectra().items():
+        match = re.fullmatch(r"task(\d+)\.log_volume_steps", name)
+        if match:
+            volumes[int(match[1])] = values.tolist()
+    return RunView(
+        result=run.result(),
+        recipe=recipe,
+        recipe_text=text,
+        env=run.environment(),
+        status=run.status(),
+        rows=run.metrics(),
+        log_volume_steps=dict(sorted(volumes.items())),
+        verified=run.verified,
+    )

@@ -1,0 +1,199 @@
+"""What is measured before a task is learned: its forecast, and the room that is left for it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from capacity.base.random_streams import stream_seed
+from capacity.criterion.transition import assess
+from capacity.forecasting.compression import unknown_to_compression
+from capacity.forecasting.forecast import forecast_replicas, simulated
+from capacity.forecasting.mitigated import contribution_of
+from capacity.forecasting.record import Forecast, rank
+from capacity.forecasting.within_budget import forecast_within
+from capacity.jacobian.training_jacobian import TrainingJacobian
+from capacity.jacobian.trajectory import LostTrajectory, Trajectory
+from capacity.networks.flat_model import FlatModel
+from capacity.predictors.predictor import Prediction, Setting
+from capacity.predictors.registry import predict
+from capacity.recipe.config import Recipe, Training
+from capacity.runs.verdicts_along import Along, judge_transition
+from capacity.strategies.contribution import Contribution
+from capacity.strategies.terms import Source
+from capacity.tasks.task import Task
+from capacity.training.data_order import DataOrder
+
+CONTROLS = ("new_task_loss", "path_bound")
+"""Simpler predictors that every run shows beside its forecasts; they cost one gradient."""
+
+
+def forecast_transition(
+    model: FlatModel,
+    theta: Tensor,
+    old: tuple[Task, ...],
+    new: Task,
+    plan: Contribution,
+    order: DataOrder,
+    recipe: Recipe,
+) -> dict[str, Any]:
+    """Forecast what learning a task will do, as planned and under the strategies to compare.
+
+    Args:
+        model: The network.
+        theta: Parameters of the replicas before it (R, P).
+        old: The tasks learned so far.
+        new: The task to come.
+        plan: Its training, with what a strategy adds.
+        order: Data order of the forecast, no replica's own.
+        recipe: Which strategies are compared, and what a forecast may cost.
+
+    Returns:
+        `new`, `old`, `cost_ratio`, `controls`, `old_controls` and `by_strategy` in plain JSON
+        types.
+    """
+    made = _forecast(model, theta, old, new, recipe.training, order, recipe, plan)
+    setting = Setting(model=model, theta=theta, old=old, new=new, training=plan.training)
+    ranked = {}
+    for options in recipe.measure.strategies:
+        training = recipe.training.model_copy(update={"strategy": options})
+        ranked[options.label] = _forecast(model, theta, old, new, training, order, recipe)
+    controls = predict(setting, CONTROLS)
+    return {
+        **_said(made),
+        "old": [cell.to_dict() for cell in made.old],
+        "controls": {name: said[0].loss_increase.to_dict() for name, said in controls.items()},
+        "old_controls": own_controls(controls),
+        "by_strategy": [
+            {
+                "name": name,
+                **_said(said),
+                "old": [{"task": j, "forecast": cell.to_dict()} for j, cell in enumerate(said.old)],
+                "average_accuracy": said.average_accuracy.to_dict(),
+                "average_loss": said.average_loss.to_dict(),
+            }
+            for name, said in rank(ranked).items()
+        ],
+    }
+
+
+def own_controls(controls: Mapping[str, Sequence[Prediction]]) -> list[dict[str, Any]]:
+    """List what simpler predictors say of every old task, where that is not what they say of all.
+
+    Args:
+        controls: A prediction per old task, by name.
+
+    Returns:
+        By old task, what is not the first task's `loss_increase`, by name.
+    """
+    count = max((len(said) for said in controls.values()), default=0)
+    return [
+        {
+            name: {
+                "accuracy_drop": said[j].accuracy_drop.to_dict(),
+                "loss_increase": said[j].loss_increase.to_dict(),
+            }
+            for name, said in controls.items()
+            if {said[j].accuracy_drop, said[j].loss_increase} != {said[0].loss_increase}
+        }
+        for j in range(count)
+    ]
+
+
+def _forecast(
+    model: FlatModel,
+    theta: Tensor,
+    old: tuple[Task, ...],
+    new: Task,
+    training: Training,
+    order: DataOrder,
+    recipe: Recipe,
+    plan: Contribution | None = None,
+) -> Forecast:
+    # Under one strategy. Without a plan it remembers the old tasks from the networks as they are,
+    # as if it were taken up now; all of them see the same samples in the same order.
+    budget, unknown = recipe.measure.forecast_budget, unknown_to_compression(training)
+    if budget is not None and unknown is None:
+        seeds = [stream_seed(order.seed, *order.path, r) for r in range(len(theta))]
+        return forecast_within(
+            model, theta, old, new, training, budget=budget, seeds=seeds, contribution=plan
+        )
+    if plan is None:
+        source = Source(recipe.seed, ("forecast", "strategy"))
+        plan = contribution_of(training.strategy, model, theta, old, new, training, source)
+    made = forecast_replicas(model, theta, old, new, plan.training, order, plan)
+    return made if budget is None or unknown is None else simulated(made, unknown)
+
+
+def _said(made: Forecast) -> dict[str, Any]:
+    return {
+        "new": {"accuracy": made.new_accuracy.to_dict(), "loss": made.new_loss.to_dict()},
+        "cost_ratio": made.cost_ratio.to_dict(),
+    }
+
+
+def capacity_of_transition(
+    model: FlatModel,
+    theta: Tensor,
+    old: tuple[Task, ...],
+    new: Task,
+    plan: Contribution,
+    *,
+    recipe: Recipe,
+    phases: Sequence[Trajectory],
+    displacement: float,
+    generator: torch.Generator,
+    along: Along,
+    time: float,
+) -> dict[str, Any]:
+    """Measure capacity and dimension before a task, and judge by them.
+
+    Args:
+        model: The network.
+        theta: Its parameters before the task (P,).
+        old: The tasks learned so far.
+        new: The task to come.
+        plan: Its training, with what a strategy adds.
+        recipe: What to measure, at which effort.
+        phases: Trajectories of the old tasks; none takes J_t = 1.
+        displacement: Mean displacement of the training before.
+        generator: Source of the probes.
+        along: The training before, at moments of it.
+        time: Learning time of that training.
+
+    Returns:
+        `measured`, the entries of a transition or None, and `note`, why it is None.
+    """
+    if not recipe.measure.capacity:
+        return {"measured": None, "note": ""}
+    try:
+        record = assess(
+            model,
+            theta,
+            old,
+            new,
+            TrainingJacobian(phases) if phases else None,
+            recipe.measure,
+            displacement=displacement,
+            generator=generator,
+        )
+        if recipe.measure.verdicts:
+            record = judge_transition(
+                model,
+                theta,
+                old,
+                new,
+                plan.training,
+                record,
+                along=along,
+                time=time,
+                strategy="" if plan.plain else recipe.training.strategy.name,
+                seed=recipe.seed,
+            )
+    except (FloatingPointError, LostTrajectory, torch.linalg.LinAlgError) as error:
+        note = f"Capacity and dimension could not be measured: {error}"
+        return {"measured": None, "note": note}
+    return {"measured": record.to_dict(), "note": ""}

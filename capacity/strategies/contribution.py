@@ -1,0 +1,175 @@
+"""What a strategy adds to learning one new task."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from torch import Tensor
+
+from capacity.networks.flat_model import FlatModel
+from capacity.recipe.config import Training
+from capacity.strategies.replay import Replay
+from capacity.strategies.terms import Private, Source
+from capacity.tasks.task import Task
+from capacity.training.steps import Observer, Watcher
+
+
+class Penalty(Protocol):
+    """A function of theta that is added to the loss."""
+
+    @property
+    def private(self) -> Private:
+        """What every replica has of its own (R, ...)."""
+
+    def value(self, theta: Tensor, private: Private) -> Tensor:
+        """Evaluate it for one replica.
+
+        Args:
+            theta: Parameters (P,).
+            private: The replica's own tensors.
+
+        Returns:
+            A scalar in the loss's unit.
+        """
+
+
+class Distillation(Protocol):
+    """A function of the new task's inputs that is added to the loss."""
+
+    @property
+    def private(self) -> Private:
+        """What every replica has of its own (R, ...)."""
+
+    def value(self, outputs: Tensor, x: Tensor, private: Private) -> Tensor:
+        """Evaluate it for one replica.
+
+        Args:
+            outputs: The network's outputs now (b, n_outputs).
+            x: The inputs that led to them (b, ...).
+            private: The replica's own tensors.
+
+        Returns:
+            A scalar in the loss's unit.
+        """
+
+
+class Projector(Protocol):
+    """A symmetric idempotent map of the gradient that does not depend on theta."""
+
+    @property
+    def private(self) -> Private:
+        """What every replica has of its own (R, ...)."""
+
+    def apply(self, gradient: Tensor, private: Private) -> Tensor:
+        """Project the gradient of one replica.
+
+        Args:
+            gradient: The gradient (P,).
+            private: The replica's own tensors.
+
+        Returns:
+            The part of it that may be taken (P,).
+        """
+
+
+@dataclass(frozen=True, kw_only=True)
+class Contribution:
+    """What a strategy adds to learning one new task; None where it adds nothing.
+
+    Attributes:
+        training: The plan of the new task, with the strategy's change of it if there is one.
+        penalty: A function of theta in the loss.
+        distillation: A function of the new inputs in the loss.
+        replay: Memory samples in the loss.
+        reference: Memory samples whose gradient the new gradient must not oppose (A-GEM).
+        projector: A projector of the gradient.
+        trainable: Which parameters move (P,), boolean.
+    """
+
+    training: Training
+    penalty: Penalty | None = None
+    distillation: Distillation | None = None
+    replay: Replay | None = None
+    reference: Replay | None = None
+    projector: Projector | None = None
+    trainable: Tensor | None = None
+
+    @property
+    def plain(self) -> bool:
+        """Whether a step is that of the new task alone, with the plan's optimiser."""
+        return all(
+            part is None
+            for part in (
+                self.penalty,
+                self.distillation,
+                self.replay,
+                self.reference,
+                self.projector,
+                self.trainable,
+            )
+        )
+
+
+class Strategy(Protocol):
+    """One way to act against forgetting; a frozen record of its options."""
+
+    @property
+    def name(self) -> str:
+        """Its name in a recipe."""
+
+    def watch(self, state: Any) -> Watcher | None:
+        """Say what must see the steps of the next task, the first included.
+
+        Args:
+            state: What the strategy remembers; None before the first task.
+
+        Returns:
+            An observer for `prepare`, or None where the end of training is enough.
+        """
+
+    def prepare(
+        self,
+        model: FlatModel,
+        theta: Tensor,
+        old: tuple[Task, ...],
+        state: Any,
+        source: Source,
+        watched: Observer | None = None,
+    ) -> Any:
+        """Remember a task that was just learned.
+
+        Args:
+            model: The network.
+            theta: Parameters (R, P) after it.
+            old: The tasks so far; it is the last.
+            state: What the strategy remembers of those before; None at the first.
+            source: Names the strategy's random streams.
+            watched: What `watch` returned before the task.
+
+        Returns:
+            What it remembers now.
+        """
+
+    def contribution(
+        self,
+        model: FlatModel,
+        old: tuple[Task, ...],
+        new: Task,
+        training: Training,
+        state: Any,
+        source: Source,
+    ) -> Contribution:
+        """Say what the strategy adds to learning the next task.
+
+        Args:
+            model: The network.
+            old: The tasks so far, at least one.
+            new: The next task.
+            training: Its plan.
+            state: What `prepare` returned last.
+            source: Names the strategy's random streams.
+
+        Returns:
+            The contribution.
+        """

@@ -1,0 +1,151 @@
+"""From a recipe's strategy to the object that trains with it, and through a sequence of tasks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+from torch import Tensor
+
+from capacity.base.checks import one_of
+from capacity.networks.flat_model import FlatModel
+from capacity.recipe import config
+from capacity.recipe.config import Training
+from capacity.strategies.contribution import Contribution, Strategy
+from capacity.strategies.distillation import LwF
+from capacity.strategies.gpm import GPM, layers_of
+from capacity.strategies.plans import FewerEpochs, Freeze, LowerRate
+from capacity.strategies.projectors import OGD
+from capacity.strategies.regularisers import EWC, L2, MAS, SI
+from capacity.strategies.rehearsal import AGEM, DarkReplay, ExperienceReplay, Joint
+from capacity.strategies.step import StrategyStep
+from capacity.strategies.terms import HERE, Source
+from capacity.tasks.task import Task
+from capacity.training.data_order import DataOrder
+from capacity.training.steps import Watcher
+from capacity.training.train import Phase, train
+
+STRATEGIES: dict[str, Callable[..., Strategy]] = {
+    "l2": L2,
+    "ewc": EWC,
+    "si": SI,
+    "mas": MAS,
+    "replay": ExperienceReplay,
+    "lwf": LwF,
+    "der": DarkReplay,
+    "derpp": DarkReplay,
+    "agem": AGEM,
+    "ogd": OGD,
+    "gpm": GPM,
+    "freeze": Freeze,
+    "lower_lr": LowerRate,
+    "fewer_epochs": FewerEpochs,
+    "joint": Joint,
+}
+"""All strategies of a recipe but `naive`, which adds nothing."""
+
+
+def from_options(options: config.Strategy) -> Strategy | None:
+    """Build the strategy that a recipe asks for.
+
+    Args:
+        options: The recipe's `training.strategy`.
+
+    Returns:
+        The strategy; None for `naive`.
+    """
+    if options.name == "naive":
+        return None
+    one_of("training.strategy.name", options.name, ("naive", *STRATEGIES))
+    return STRATEGIES[options.name](**options.model_dump(exclude={"parameters"}) | _tuples(options))
+
+
+def _tuples(options: config.Strategy) -> dict[str, Any]:
+    return {} if options.parameters is None else {"parameters": options.parameters}
+
+
+class Mitigation:
+    """Carries a strategy through a sequence of tasks, for R replicas.
+
+    Args:
+        options: The recipe's `training.strategy`.
+        model: The network. A strategy that cannot work with it is a ValueError here.
+        source: Names the strategy's random streams.
+    """
+
+    def __init__(self, options: config.Strategy, model: FlatModel, source: Source = HERE) -> None:
+        self.strategy = from_options(options)
+        self._model, self._source = model, source
+        self._state: Any = None
+        self._old: tuple[Task, ...] = ()
+        self._watched: Watcher | None = None
+        if isinstance(self.strategy, Freeze):
+            self.strategy.trainable(model)
+        if isinstance(self.strategy, GPM):
+            layers_of(model)
+
+    def plan(self, new: Task, training: Training) -> Contribution:
+        """Say what the strategy adds to learning the next task; nothing at the first.
+
+        Args:
+            new: The next task.
+            training: Its plan.
+
+        Returns:
+            The contribution.
+        """
+        if self.strategy is None or not self._old:
+            return Contribution(training=training)
+        return self.strategy.contribution(
+            self._model, self._old, new, training, self._state, self._source
+        )
+
+    def observers(self) -> list[Watcher]:
+        """Open what must see the steps of the next task.
+
+        Returns:
+            At most one observer.
+        """
+        self._watched = None if self.strategy is None else self.strategy.watch(self._state)
+        return [] if self._watched is None else [self._watched]
+
+    def learn(self, theta: Tensor, new: Task, training: Training, order: DataOrder) -> Phase:
+        """Train the next task as the strategy has it, and remember it.
+
+        Args:
+            theta: Parameters (R, P) before it.
+            new: The next task.
+            training: Its plan.
+            order: Which samples its steps see; the epochs are those of the strategy's plan.
+
+        Returns:
+            The phase; one that diverged is not remembered.
+        """
+        plan = self.plan(new, training)
+        step = None if plan.plain else StrategyStep(self._model, new, plan, len(theta))
+        phase = train(
+            self._model,
+            theta,
+            new,
+            plan.training,
+            replace(order, epochs=plan.training.epochs),
+            observers=self.observers(),
+            strategy=step,
+        )
+        if phase.diverged is None:
+            self.learned(new, phase.theta)
+        return phase
+
+    def learned(self, task: Task, theta: Tensor) -> None:
+        """Remember a task that was just learned.
+
+        Args:
+            task: The task.
+            theta: Parameters (R, P) after it.
+        """
+        self._old = (*self._old, task)
+        if self.strategy is not None:
+            self._state = self.strategy.prepare(
+                self._model, theta, self._old, self._state, self._source, self._watched
+            )

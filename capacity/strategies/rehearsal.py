@@ -1,0 +1,246 @@
+"""Strategies with a memory of old samples: replay, DER, DER++, A-GEM; and all old data, jointly."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from capacity.networks.evaluate import outputs as outputs_of
+from capacity.networks.flat_model import FlatModel
+from capacity.recipe.config import Training
+from capacity.strategies import replay
+from capacity.strategies import sample_memory as memories
+from capacity.strategies.contribution import Contribution
+from capacity.strategies.terms import Source
+from capacity.tasks.task import Task
+from capacity.training.steps import Observer, Watcher
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Rehearsal:
+    memory: int = 200
+    memory_batch: int = 64
+    selection: str = "balanced"
+
+    def watch(self, state: Any) -> Watcher | None:
+        """Nothing needs to see the steps."""
+        del state
+        return None
+
+    def prepare(
+        self,
+        model: FlatModel,
+        theta: Tensor,
+        old: tuple[Task, ...],
+        state: Any,
+        source: Source,
+        watched: Observer | None = None,
+    ) -> Any:
+        """Remember R alone: what is kept follows from the streams and the tasks so far."""
+        del model, old, state, source, watched
+        return len(theta)
+
+    def _kept(self, old: tuple[Task, ...], replicas: int, source: Source) -> memories.Memory:
+        sizes = [len(task.train) for task in old]
+        return memories.select(sizes, self.memory, self.selection, replicas, source)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExperienceReplay(_Rehearsal):
+    """Replay: the loss is the mean over the new batch and a memory batch, put together.
+
+    Attributes:
+        strength: Weight of a memory sample against a new one.
+        memory: Most samples kept.
+        memory_batch: Memory samples per step.
+        selection: balanced or reservoir.
+    """
+
+    strength: float = 1.0
+    name: str = "replay"
+
+    def contribution(
+        self,
+        model: FlatModel,
+        old: tuple[Task, ...],
+        new: Task,
+        training: Training,
+        state: int,
+        source: Source,
+    ) -> Contribution:
+        """Put the memory's labels beside the new ones."""
+        del model
+        kept = self._kept(old, state, source)
+        weighted = self.strength * min(self.memory_batch, kept.row.shape[1])
+        fresh = min(training.batch_size, len(new.train))
+        made = replay.build(
+            old,
+            kept,
+            batch=self.memory_batch,
+            source=_per_task(source, old),
+            share=weighted / (weighted + fresh),
+        )
+        return Contribution(training=training, replay=made)
+
+
+@dataclass(frozen=True, kw_only=True)
+class DarkReplay(_Rehearsal):
+    """DER and DER++ (Buzzega et al. 2020): keep the old outputs of a memory, by their mean square.
+
+    The outputs are those right after a sample's task was learned, so R K M C numbers are kept for
+    K old tasks. DER++ asks the labels of a second memory batch beside.
+
+    Attributes:
+        strength: Weight of the mean squared change of the outputs.
+        label_strength: Weight of the labels' mean loss; 0 is DER.
+        memory: Most samples kept.
+        memory_batch: Memory samples per step, for the outputs and for the labels each.
+        selection: balanced or reservoir.
+    """
+
+    strength: float = 0.5
+    label_strength: float = 0.0
+    selection: str = "reservoir"
+    name: str = "der"
+
+    def prepare(
+        self,
+        model: FlatModel,
+        theta: Tensor,
+        old: tuple[Task, ...],
+        state: tuple[Tensor, ...] | None,
+        source: Source,
+        watched: Observer | None = None,
+    ) -> tuple[Tensor, ...]:
+        """Keep the outputs of the samples that the memory may ever hold of the new old task."""
+        del watched
+        task, number = old[-1], len(old) - 1
+        _, rows = memories.key_order(len(task.train), number, len(theta), source)
+        first = rows[:, : self.memory].to(theta.device)
+        made = torch.stack([
+            outputs_of(model, t[None], task.train.x[row])[0]
+            for t, row in zip(theta, first, strict=True)
+        ])
+        return (*(state or ()), made)
+
+    def contribution(
+        self,
+        model: FlatModel,
+        old: tuple[Task, ...],
+        new: Task,
+        training: Training,
+        state: tuple[Tensor, ...],
+        source: Source,
+    ) -> Contribution:
+        """Add the memory's outputs, and its labels for DER++."""
+        del model, new
+        kept = self._kept(old, len(state[0]), source)
+        batch = min(self.memory_batch, kept.row.shape[1])
+        if self.label_strength:
+            batch = 2 * min(batch, kept.row.shape[1] // 2)
+        if not batch:
+            raise ValueError(
+                f"memory = {self.memory} is too small for strategy {self.name!r}, whose outputs "
+                "and labels take a sample each; keep at least 2"
+            )
+        made = replay.build(
+            old,
+            kept,
+            batch=batch,
+            source=_per_task(source, old),
+            outputs=state,
+            label_strength=self.label_strength,
+            output_strength=self.strength,
+        )
+        return Contribution(training=training, replay=made)
+
+
+@dataclass(frozen=True, kw_only=True)
+class AGEM(_Rehearsal):
+    """A-GEM (Chaudhry et al. 2019): never oppose the gradient of a memory batch.
+
+    Where g . g_ref < 0 the step takes g - (g . g_ref / g_ref . g_ref) g_ref. Which side of that
+    a step is on depends on theta, so it is no fixed projector; a step costs two gradients.
+
+    Attributes:
+        memory: Most samples kept.
+        memory_batch: Memory samples per step.
+        selection: balanced or reservoir.
+    """
+
+    name: str = "agem"
+
+    def contribution(
+        self,
+        model: FlatModel,
+        old: tuple[Task, ...],
+        new: Task,
+        training: Training,
+        state: int,
+        source: Source,
+    ) -> Contribution:
+        """Give the memory whose gradient is the reference."""
+        del model, new
+        kept = self._kept(old, state, source)
+        made = replay.build(old, kept, batch=self.memory_batch, source=_per_task(source, old))
+        return Contribution(training=training, reference=made)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Joint:
+    """All old data beside the new, in proportion: the upper reference.
+
+    A step has a batch of b new samples and b n_old / n_new old ones, so an epoch passes over all
+    data once; its cost grows with the number of old tasks.
+    """
+
+    name: str = "joint"
+
+    def watch(self, state: Any) -> Watcher | None:
+        """Nothing needs to see the steps."""
+        del state
+        return None
+
+    def prepare(
+        self,
+        model: FlatModel,
+        theta: Tensor,
+        old: tuple[Task, ...],
+        state: Any,
+        source: Source,
+        watched: Observer | None = None,
+    ) -> int:
+        """Remember R alone."""
+        del model, old, state, source, watched
+        return len(theta)
+
+    def contribution(
+        self,
+        model: FlatModel,
+        old: tuple[Task, ...],
+        new: Task,
+        training: Training,
+        state: int,
+        source: Source,
+    ) -> Contribution:
+        """Put all old data beside the new."""
+        del model
+        sizes = [len(task.train) for task in old]
+        kept = memories.select(sizes, sum(sizes), "balanced", state, source)
+        fresh = min(training.batch_size, len(new.train))
+        made = replay.build(
+            old,
+            kept,
+            batch=max(1, round(fresh * sum(sizes) / len(new.train))),
+            source=_per_task(source, old),
+            share=sum(sizes) / (sum(sizes) + len(new.train)),
+        )
+        return Contribution(training=training, replay=made)
+
+
+def _per_task(source: Source, old: tuple[Task, ...]) -> Source:
+    """Name the draws of one task's training; the memory's keys are named for all together."""
+    return Source(source.seed, (*source.path, len(old)))

@@ -1,0 +1,1 @@
+"""The order of the data, and the loop that trains."""

@@ -1,0 +1,66 @@
+"""What is seen of a training step, and by whom."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+from torch import Tensor
+
+from capacity.optimizers.updates import State
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """What an observer sees of one training step. Tensors are shared: never write to them.
+
+    Attributes:
+        count: Steps taken in this phase, this one included.
+        lr: Learning rate of the step.
+        before: Optimiser state before the step; tensors (R, P), theta first.
+        after: Optimiser state after it.
+        gradient: Gradient of the batch loss at `before` (R, P).
+        loss: Batch loss at `before` (R,).
+        x: Inputs of the batch (R, b, ...).
+        y: Targets of the batch (R, b, ...); under a strategy the rows of its batch.
+        index: The batch's rows in the training split (R, b), or in the strategy's data.
+    """
+
+    count: int
+    lr: float
+    before: State
+    after: State
+    gradient: Tensor
+    loss: Tensor
+    x: Tensor
+    y: Tensor
+    index: Tensor | None = None
+
+
+class Observer(Protocol):
+    """Something that watches training without touching it."""
+
+    def observe(self, step: Step) -> None:
+        """See one step.
+
+        Args:
+            step: The step, after it was taken.
+        """
+
+
+class Watcher(Observer, Protocol):
+    """An observer that can be put away in the middle of a training, and taken out again."""
+
+    def state(self) -> dict[str, Tensor]:
+        """Give what `restore` needs to go on from here.
+
+        Returns:
+            Tensors by name, shared with the observer.
+        """
+
+    def restore(self, kept: dict[str, Tensor]) -> None:
+        """Go on, bit for bit, where `state` was taken.
+
+        Args:
+            kept: What `state` gave, on the training's device; the observer is a new one.
+        """

@@ -1,0 +1,184 @@
+"""The training loop: R replicas of one network, moved together by one update map."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor
+from torch.func import grad_and_value
+
+from capacity.base.differential import vmap
+from capacity.base.interruption import check
+from capacity.networks.flat_model import FlatModel
+from capacity.optimizers.updates import State, UpdateMap, from_training
+from capacity.recipe.config import Training
+from capacity.tasks.task import Task
+from capacity.training.data_order import DataOrder
+from capacity.training.steps import Observer, Step
+
+
+class MitigatedStep(Protocol):
+    """Steps on a task with what a strategy adds to them."""
+
+    def draw(self, index: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Complete a batch.
+
+        Args:
+            index: Rows of the new task (R, b).
+
+        Returns:
+            Inputs, targets and rows.
+        """
+
+    def gradients(self, theta: Tensor, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+        """Differentiate the loss of a batch.
+
+        Args:
+            theta: Parameters (R, P).
+            x: Inputs of the batch.
+            y: What `draw` gave with them.
+
+        Returns:
+            Gradients (R, P) and losses (R,).
+        """
+
+    def update(self, update: UpdateMap) -> UpdateMap:
+        """Let an update map step as the strategy has it.
+
+        Args:
+            update: The plan's update map.
+
+        Returns:
+            The map that is used.
+        """
+
+
+@dataclass(frozen=True, kw_only=True)
+class Midway:
+    """Where a training stood after one of its steps.
+
+    Attributes:
+        state: Optimiser state; tensors (R, P), theta first.
+        steps: Steps taken.
+        learning_time: The sum of their learning rates.
+    """
+
+    state: State
+    steps: int
+    learning_time: float
+
+
+@dataclass(frozen=True)
+class Divergence:
+    """Where a training stopped being finite.
+
+    Attributes:
+        step: Step of the phase (from 1) whose loss, or whose result, was not finite.
+        replicas: Indices of the replicas concerned.
+    """
+
+    step: int
+    replicas: tuple[int, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Phase:
+    """The outcome of learning one task.
+
+    Attributes:
+        theta: Parameters (R, P) at the end; where it diverged, before the step that did.
+        steps: Steps taken.
+        learning_time: T, the sum of the learning rates.
+        diverged: Where it stopped being finite, or None.
+    """
+
+    theta: Tensor
+    steps: int
+    learning_time: float
+    diverged: Divergence | None
+
+
+def train(
+    model: FlatModel,
+    theta: Tensor,
+    task: Task,
+    training: Training,
+    order: DataOrder,
+    *,
+    observers: Sequence[Observer] = (),
+    on_epoch: Callable[[int, int, float, Tensor], None] | None = None,
+    update: UpdateMap | None = None,
+    strategy: MitigatedStep | None = None,
+    begin: Midway | None = None,
+) -> Phase:
+    """Learn one task with every replica, from a fresh optimiser state.
+
+    Observers see every step and cannot change it: a watched training is the same, bit for bit, as
+    an unwatched one.
+
+    Args:
+        model: The network.
+        theta: Parameters of the replicas (R, P) at the start.
+        task: The task, on theta's device.
+        training: Learning rates, epochs and batch size.
+        order: Which samples each step of each replica sees.
+        observers: Called after every step.
+        on_epoch: Called after every epoch with (epoch from 1, steps so far, T so far, theta).
+        update: Update map; None takes the one that `training` names, its noise named after `order`.
+        strategy: What a strategy does to the steps on this task; None trains on the task alone.
+        begin: Go on from here; the steps before are not taken again, and not seen. `on_epoch` is
+            called first for the epoch that ends there, if one does.
+
+    Returns:
+        The phase. A non-finite loss ends it early, with `diverged` set.
+    """
+    if update is None:
+        update = from_training(training, seed=order.seed, path=order.path)
+    if strategy is None:
+        gradients, draw = vmap(grad_and_value(model.loss(task))), _drawing(task)
+    else:
+        gradients, draw, update = strategy.gradients, strategy.draw, strategy.update(update)
+    rates = training.learning_rates(len(task.train))
+    if begin is None:
+        begin = Midway(state=update.init(theta), steps=0, learning_time=0.0)
+    state, count, time = begin.state, begin.steps, begin.learning_time
+    passed = 0
+
+    for epoch, batches in enumerate(order.epoch_batches(theta.device), start=1):
+        for index in batches:
+            check()
+            if passed < begin.steps:
+                passed += 1
+                if strategy is not None:
+                    draw(index)  # the memory's draws go on from step to step
+                continue
+            x, y, rows = draw(index)
+            gradient, loss = gradients(state[0], x, y)
+            lr = rates[count]
+            after = update.step(state, gradient, lr, count + 1)
+            # A finite theta has a finite norm in float64 only: sums of squares overflow earlier.
+            finite = torch.isfinite(loss) & torch.isfinite(after[0]).all(-1)
+            if not bool(finite.all()):
+                lost = tuple(torch.nonzero(~finite).flatten().tolist())
+                return Phase(
+                    theta=state[0],
+                    steps=count,
+                    learning_time=time,
+                    diverged=Divergence(count + 1, lost),
+                )
+            count, time = count + 1, time + lr
+            for observer in observers:
+                observer.observe(Step(count, lr, state, after, gradient, loss, x, y, rows))
+            state = after
+        if on_epoch is not None and passed == begin.steps:
+            on_epoch(epoch, count, time, state[0])
+    return Phase(theta=state[0], steps=count, learning_time=time, diverged=None)
+
+
+def _drawing(task: Task) -> Callable[[Tensor], tuple[Tensor, Tensor, Tensor]]:
+    """Look batches up in the task's training split."""
+    x_all, y_all = task.train.x, task.train.y
+    return lambda index: (x_all[index], y_all[index], index)
