@@ -11,11 +11,12 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from functools import partial
+from itertools import islice
 
 import torch
 from torch import Tensor
 
-from capacity.base.interruption import check
 from capacity.base.random_streams import stream
 from capacity.forecasting.budget import (
     Allocation,
@@ -45,6 +46,7 @@ from capacity.strategies.step import StrategyStep
 from capacity.strategies.terms import Source
 from capacity.tasks.losses import additive
 from capacity.tasks.task import Split, Task
+from capacity.training.loop import Slope, steps
 
 _PROBES = (4, 16)
 _PASSES_OF_TRAINING, _PASSES_OF_FORECAST = 6.0, 20.0
@@ -214,32 +216,37 @@ def _train(
     update = step.optimiser_of(short.update, lesson.replica)
     state = update.init(theta)
     slope = _slope(step, lesson)
-    batches = _batches(split, pays.batch, seed)
+    batches = islice(_batches(split, pays.batch, seed), pays.steps)
     mean, pace, norms = torch.zeros_like(theta), Pace(short), list[float]()
-    for count in range(1, pays.steps + 1):
-        check()
-        x, rows = lesson.draw(step, next(batches).to(theta.device))
-        gradient = slope(state[0], x, rows)
+
+    def slope_at(index: Tensor, point: Tensor) -> Slope:
+        gradient, loss = slope(point, *lesson.draw(step, index.to(theta.device)))
         norms.append(float(gradient.norm()))
-        factor, rate = pace.of(count - 1, norms[-1])
-        state = update.step(state, gradient if factor == 1 else gradient * factor, rate, count)
-        behind = count - (pays.steps - short.tail)
+        factor, rate = pace.of(len(norms) - 1, norms[-1])
+        return Slope(gradient if factor == 1 else gradient * factor, loss, rate)
+
+    for taken in steps(update, state, (partial(slope_at, rows) for rows in batches)):
+        last = taken.after[0]
+        behind = taken.count - (pays.steps - short.tail)
         if behind > 0:
-            mean += (state[0] - mean) / behind
+            mean += (last - mean) / behind
     late = norms[-max(1, len(norms) // 4) :]
-    return mean, state[0], (norms[0], max(norms), math.fsum(late) / len(late))
+    return mean, last, (norms[0], max(norms), math.fsum(late) / len(late))
 
 
-def _slope(step: StrategyStep, lesson: _Lesson) -> Callable[[Tensor, Tensor, Tensor], Tensor]:
-    """Give the gradient of one network, by plain autograd: its small steps notice the overhead."""
+def _slope(
+    step: StrategyStep, lesson: _Lesson
+) -> Callable[[Tensor, Tensor, Tensor], tuple[Tensor, Tensor]]:
+    """Give gradient and loss of one network, by plain autograd: small steps notice overhead."""
     if lesson.plan.reference is not None:  # two gradients
         return lambda theta, x, rows: step.gradient_of(lesson.replica, theta, x, rows)
     loss = step.loss_of(lesson.replica)
 
-    def slope(theta: Tensor, x: Tensor, rows: Tensor) -> Tensor:
+    def slope(theta: Tensor, x: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
         with torch.enable_grad():
             point = theta.detach().requires_grad_()
-            return torch.autograd.grad(loss(point, x, rows), point)[0]
+            value = loss(point, x, rows)
+            return torch.autograd.grad(value, point)[0], value.detach()
 
     return slope
 
@@ -296,7 +303,7 @@ def _price_of_step(lesson: _Lesson, theta: Tensor, update: UpdateMap, size: int)
     x, rows = lesson.draw(step, torch.arange(size, device=theta.device))
 
     def take() -> None:
-        own.step(own.init(theta), step.gradient_of(lesson.replica, theta, x, rows), 0.0, 1)
+        own.step(own.init(theta), step.gradient_of(lesson.replica, theta, x, rows)[0], 0.0, 1)
 
     return operations(take)
 

@@ -8,7 +8,9 @@ linear in theta the simulation is the training, exactly.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
+from functools import partial
 from typing import NamedTuple
 
 import torch
@@ -17,7 +19,6 @@ from torch.func import grad
 from torch.utils.flop_counter import FlopCounterMode
 
 from capacity.base.differential import pushforward, vmap
-from capacity.base.interruption import check
 from capacity.networks.evaluate import Score, score_outputs
 from capacity.networks.flat_model import FlatModel
 from capacity.optimizers.updates import UpdateMap, from_training
@@ -27,6 +28,7 @@ from capacity.strategies.step import StrategyStep
 from capacity.strategies.terms import Private, of_replica
 from capacity.tasks.task import Split, Task
 from capacity.training.data_order import DataOrder
+from capacity.training.loop import Slope, steps
 
 _CHUNK = 1024
 _CATAPULT = 6
@@ -122,7 +124,7 @@ def simulate(
         update = from_training(plan.training, seed=order.seed, path=order.path)
     step = LinearizedStep(model, task, plan, theta)
     update = step.update(update)
-    rates = plan.training.learning_rates(len(task.train))
+    rates = iter(plan.training.learning_rates(len(task.train)))
     # The algebra of every update map acts on the moving point only through differences, so it can
     # run on delta, whose small size keeps float32 sharp; only weight decay knows where 0 is.
     origin = theta if plan.training.weight_decay else torch.zeros_like(theta)
@@ -130,16 +132,22 @@ def simulate(
     count = 0
     first: Tensor | None = None
     last = theta.new_zeros(len(theta))
+
+    def slopes(batches: Iterable[Tensor]) -> Iterator[Callable[[Tensor], Slope]]:
+        for index in batches:
+            x, _, rows = step.draw(index)
+            lr = next(rates) / substeps
+            for _ in range(substeps):
+                yield partial(slope_at, x, rows, lr)
+
+    def slope_at(x: Tensor, rows: Tensor, lr: float, point: Tensor) -> Slope:
+        return Slope(*step.gradients(point - origin, x, rows), lr)
+
     for batches in order.epoch_batches(theta.device):
         losses = []
-        for index in batches:
-            check()
-            x, _, rows = step.draw(index)
-            for _ in range(substeps):
-                gradient, loss = step.gradients(state[0] - origin, x, rows)
-                losses.append(loss)
-                state = update.step(state, gradient, rates[count] / substeps, count + 1)
-            count += 1
+        for taken in steps(update, state, slopes(batches), taken=count):
+            losses.append(taken.loss)
+            state, count = taken.after, taken.count
         first = losses[0] if first is None else first
         last = torch.stack(losses).mean(0)
     assert first is not None

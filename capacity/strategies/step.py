@@ -140,7 +140,9 @@ class StrategyStep:
         """
         return self._each(theta, x, rows, self._private)
 
-    def gradient_of(self, replica: int, theta: Tensor, x: Tensor, rows: Tensor) -> Tensor:
+    def gradient_of(
+        self, replica: int, theta: Tensor, x: Tensor, rows: Tensor
+    ) -> tuple[Tensor, Tensor]:
         """Give what the optimiser of one replica is fed with.
 
         Args:
@@ -150,9 +152,9 @@ class StrategyStep:
             rows: Targets (b + m,).
 
         Returns:
-            The gradient (P,), before any projector.
+            The gradient (P,), before any projector, and the loss.
         """
-        return self._direction(theta, x, rows, self._of(replica))[0]
+        return self._direction(theta, x, rows, self._of(replica))
 
     def update(self, inner: UpdateMap) -> UpdateMap:
         """Put projector and mask in front of the optimiser, for all replicas together.

@@ -21,10 +21,9 @@ import torch
 from torch import Tensor
 
 from capacity.base.checks import finite_tensor, positive_float, positive_int
-from capacity.base.interruption import check
 from capacity.base.random_streams import stream
 from capacity.networks.flat_model import FlatModel
-from capacity.optimizers.updates import State, UpdateMap
+from capacity.optimizers.updates import UpdateMap
 from capacity.thermo.action import checked_ratio
 from capacity.thermo.chunk_memory import chunk_size
 from capacity.thermo.ensemble_record import (
@@ -48,6 +47,7 @@ from capacity.thermo.update_kinds import (
     of_replicas,
     time_scale_of,
 )
+from capacity.training.loop import Slope, steps
 
 MARKS = 100
 """Most steps at which the running sums are kept, where the caller names none."""
@@ -186,28 +186,31 @@ class Ensemble:
         energies = [landscape.energies(theta, 0.0).cpu()]
         heat = torch.zeros(len(replicas), dtype=torch.float64)
         heats, log_dets = [], []
-        last: State = state
-        steps = landscape.steps(replicas, [*plan.rates, plan.rates[-1]])
-        # Rates come first: one more energy is left, for the gradient where the last step arrives.
-        for count, (lr, energy) in enumerate(zip(plan.rates, steps, strict=False), start=1):
-            check()
-            loss, gradient, again = _gradient(energy, state[0], keep=volumes is not None)
+        along = landscape.steps(replicas, [*plan.rates, plan.rates[-1]])
+        energy = next(along)
+
+        def slope_at(lr: float, point: Tensor) -> Slope:
+            loss, gradient, product = _gradient(energy, point, keep=volumes is not None)
             if volumes is not None:
-                volumes.add(lr, theta.shape[1], again, theta)
-            with torch.no_grad():
-                after = update.step(state, gradient, lr, count)
-                meter.add(lr, state[0], after[0], gradient, loss)
-                if landscape.moving:
-                    heat = heat + (loss.double() - energy(after[0]).double()).cpu()
-            last, state = state, after
-            if count in plan.marked:
+                volumes.add(lr, theta.shape[1], product, theta)
+            return Slope(gradient, loss, lr)
+
+        for step in steps(update, state, (partial(slope_at, lr) for lr in plan.rates)):
+            meter.add(step.lr, step.before[0], step.after[0], step.gradient, step.loss)
+            if landscape.moving:
+                with torch.no_grad():
+                    heat = heat + (step.loss.double() - energy(step.after[0]).double()).cpu()
+            last, state = step.before, step.after
+            if step.count in plan.marked:
                 heats.append(heat)
                 if volumes is not None:
                     log_dets.append(volumes.sum.cpu())
-            if count in plan.stopped:
-                made.put(plan.stops.index(count), replicas, state[0])
+            if step.count in plan.stopped:
+                made.put(plan.stops.index(step.count), replicas, state[0])
                 energies.append(landscape.energies(state[0], meter.time).cpu())
-        series = meter.finish(_gradient(next(steps), state[0])[1])
+            energy = next(along)
+        # There is one energy more than rates: it gives the gradient where the last step arrives.
+        series = meter.finish(_gradient(energy, state[0])[1])
         return {
             "series": replace(
                 series,

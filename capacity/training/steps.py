@@ -11,6 +11,21 @@ from capacity.optimizers.updates import State
 
 
 @dataclass(frozen=True, slots=True)
+class Batch:
+    """What a step was taken on. Tensors are shared: never write to them.
+
+    Attributes:
+        x: Inputs (R, b, ...).
+        y: Targets (R, b, ...); under a strategy the rows of its batch.
+        index: Its rows in the training split (R, b), or in the strategy's data.
+    """
+
+    x: Tensor
+    y: Tensor
+    index: Tensor | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Step:
     """What an observer sees of one training step. Tensors are shared: never write to them.
 
@@ -21,9 +36,7 @@ class Step:
         after: Optimiser state after it.
         gradient: Gradient of the batch loss at `before` (R, P).
         loss: Batch loss at `before` (R,).
-        x: Inputs of the batch (R, b, ...).
-        y: Targets of the batch (R, b, ...); under a strategy the rows of its batch.
-        index: The batch's rows in the training split (R, b), or in the strategy's data.
+        batch: What it was taken on; None where the loss has no data, or nobody looks at them.
     """
 
     count: int
@@ -32,9 +45,7 @@ class Step:
     after: State
     gradient: Tensor
     loss: Tensor
-    x: Tensor
-    y: Tensor
-    index: Tensor | None = None
+    batch: Batch | None = None
 
 
 class Observer(Protocol):

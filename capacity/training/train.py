@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Protocol
 
 import torch
@@ -17,7 +18,8 @@ from capacity.optimizers.updates import State, UpdateMap, from_training
 from capacity.recipe.config import Training
 from capacity.tasks.task import Task
 from capacity.training.data_order import DataOrder
-from capacity.training.steps import Observer, Step
+from capacity.training.loop import Slope, steps
+from capacity.training.steps import Batch, Observer
 
 
 class MitigatedStep(Protocol):
@@ -145,34 +147,39 @@ def train(
     if begin is None:
         begin = Midway(state=update.init(theta), steps=0, learning_time=0.0)
     state, count, time = begin.state, begin.steps, begin.learning_time
-    passed = 0
+    ahead, passed = iter(rates[begin.steps :]), 0
+
+    def slope_at(index: Tensor, theta: Tensor) -> Slope:
+        x, y, rows = draw(index)
+        gradient, loss = gradients(theta, x, y)
+        return Slope(gradient, loss, next(ahead), Batch(x, y, rows))
+
+    def slopes(batches: Iterable[Tensor]) -> Iterator[Callable[[Tensor], Slope]]:
+        nonlocal passed
+        for index in batches:
+            if passed == begin.steps:
+                yield partial(slope_at, index)
+                continue
+            check()
+            passed += 1
+            if strategy is not None:
+                draw(index)  # the memory's draws go on from step to step
 
     for epoch, batches in enumerate(order.epoch_batches(theta.device), start=1):
-        for index in batches:
-            check()
-            if passed < begin.steps:
-                passed += 1
-                if strategy is not None:
-                    draw(index)  # the memory's draws go on from step to step
-                continue
-            x, y, rows = draw(index)
-            gradient, loss = gradients(state[0], x, y)
-            lr = rates[count]
-            after = update.step(state, gradient, lr, count + 1)
+        for step in steps(update, state, slopes(batches), taken=count):
             # A finite theta has a finite norm in float64 only: sums of squares overflow earlier.
-            finite = torch.isfinite(loss) & torch.isfinite(after[0]).all(-1)
+            finite = torch.isfinite(step.loss) & torch.isfinite(step.after[0]).all(-1)
             if not bool(finite.all()):
                 lost = tuple(torch.nonzero(~finite).flatten().tolist())
                 return Phase(
-                    theta=state[0],
+                    theta=step.before[0],
                     steps=count,
                     learning_time=time,
-                    diverged=Divergence(count + 1, lost),
+                    diverged=Divergence(step.count, lost),
                 )
-            count, time = count + 1, time + lr
+            count, time, state = step.count, time + step.lr, step.after
             for observer in observers:
-                observer.observe(Step(count, lr, state, after, gradient, loss, x, y, rows))
-            state = after
+                observer.observe(step)
         if on_epoch is not None and passed == begin.steps:
             on_epoch(epoch, count, time, state[0])
     return Phase(theta=state[0], steps=count, learning_time=time, diverged=None)

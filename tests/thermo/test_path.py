@@ -70,10 +70,10 @@ def test_path_invariant_is_asserted_and_can_fail():
     observer = PathObserver()
     start, end = torch.zeros(1, 4), torch.ones(1, 4)
     zero = torch.zeros(1)
-    observer.observe(Step(1, 0.1, (start,), (end,), start, zero, start, zero))
+    observer.observe(Step(1, 0.1, (start,), (end,), start, zero))
     assert observer.cost(zero, zero, plain=True, full=True).smallest_ratio == pytest.approx(1.0)
     # A path whose accounting lost a step: the displacement is then more than the action allows.
-    observer.observe(Step(2, 1e-9, (end,), (end,), start, zero, start, zero))
+    observer.observe(Step(2, 1e-9, (end,), (end,), start, zero))
     observer._meter.action *= 0.5
     with pytest.raises(AssertionError, match="path invariant broken"):
         observer.cost(zero, zero, plain=True, full=True)
@@ -113,7 +113,7 @@ def stepped(positions, rates, drop=0.0):
     observer, none = PathObserver(), torch.zeros(1)
     for k, lr in enumerate(rates):
         before, after = positions[k][None], positions[k + 1][None]
-        observer.observe(Step(k + 1, lr, (before,), (after,), none, none, none, none))
+        observer.observe(Step(k + 1, lr, (before,), (after,), none, none))
     return observer.cost(none + drop, none, plain=True, full=True)
 
 
