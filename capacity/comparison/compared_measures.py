@@ -6,9 +6,8 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
-from scipy import stats
-
 from capacity.records.estimate import Estimate, Status, from_samples, not_defined
+from capacity.records.intervals import LEVEL, interval
 from capacity.records.number_format import PERCENT, POINTS
 from capacity.records.numbers import Bounds
 from capacity.results.gather import Gathered, Variant
@@ -168,7 +167,7 @@ def of_variant(variant: Variant, quantity: Quantity) -> Estimate | None:
     return from_samples([e.value for e in known if e.value is not None], status=worst, note=said)
 
 
-def difference(first: Estimate, second: Estimate, level: float = 0.9) -> Estimate:
+def difference(first: Estimate, second: Estimate, level: float = LEVEL) -> Estimate:
     """Subtract two independent means (Welch: unequal variances, Satterthwaite's degrees).
 
     Args:
@@ -187,11 +186,11 @@ def difference(first: Estimate, second: Estimate, level: float = 0.9) -> Estimat
     if variance == 0:
         return Estimate(value=value, stderr=0.0, interval=(value, value), level=level)
     degrees = variance**2 / sum(v**2 / (n - 1) for v, n in parts)
-    half = float(stats.t.ppf(0.5 + level / 2, degrees)) * math.sqrt(variance)
+    stderr = math.sqrt(variance)
     return Estimate(
         value=value,
-        stderr=math.sqrt(variance),
-        interval=(value - half, value + half),
+        stderr=stderr,
+        interval=interval(value, stderr, degrees=degrees, level=level),
         level=level,
     )
 

@@ -16,7 +16,6 @@ import math
 from dataclasses import dataclass
 
 import torch
-from scipy import stats
 from torch import Tensor
 
 from capacity.base.checks import positive_float
@@ -26,6 +25,7 @@ from capacity.krylov.block_krylov import SingularSpace, singular_space
 from capacity.krylov.lanczos import random_signs
 from capacity.krylov.spectral_measure import measure_of, radau
 from capacity.records.estimate import Estimate, Status
+from capacity.records.intervals import student
 
 PRECISE = 0.02
 """Half-width of the interval, relative to R_A, at which the sweeps end by default."""
@@ -147,7 +147,7 @@ def _log_det(space: SingularSpace, kept: int, eps: float) -> Estimate:
     n = len(upper)
     spread = float(upper.std()) / math.sqrt(n) if n > 1 else 0.0
     value = float(upper.mean()) - open_ / 2
-    half = float(stats.t.ppf(0.95, max(n - 1, 1))) * spread + open_ / 2
+    half = student(max(n - 1, 1)) * spread + open_ / 2
     wide = open_ / 2 > WIDE * abs(value)
     note = "The quadrature is still falling; more sweeps (capacity_nodes) narrow it."
     return Estimate(

@@ -35,7 +35,8 @@ from capacity.criterion.transition_kernels import TransitionKernels
 from capacity.networks.door import fit
 from capacity.networks.flat_model import FlatModel
 from capacity.recipe.config import Training
-from capacity.records.estimate import Z90, Estimate, Status
+from capacity.records.estimate import Estimate, Status
+from capacity.records.intervals import interval
 from capacity.tasks.losses import additive
 from capacity.tasks.task import Task
 
@@ -233,9 +234,7 @@ def _difference(room_left: Estimate, need: Estimate) -> Estimate:
     if not known:
         return Estimate(value=value)
     stderr = math.hypot(*known)
-    return Estimate(
-        value=value, stderr=stderr, interval=(value - Z90 * stderr, value + Z90 * stderr)
-    )
+    return Estimate(value=value, stderr=stderr, interval=interval(value, stderr))
 
 
 def _spoiled(value: Estimate, by: Estimate | None) -> Estimate:

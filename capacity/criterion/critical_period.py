@@ -14,7 +14,8 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from capacity.base.interruption import check
-from capacity.records.estimate import Z90, Estimate, Status, not_defined
+from capacity.records.estimate import Estimate, Status, not_defined
+from capacity.records.intervals import Z90
 
 RoomAndNeed = Callable[[Tensor], tuple[Estimate, Estimate]]
 """theta (P,) -> capacity for the next task, and its need, in the same unit."""

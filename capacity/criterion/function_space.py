@@ -21,7 +21,6 @@ import math
 from dataclasses import dataclass, replace
 
 import torch
-from scipy import stats
 from scipy.sparse.linalg import eigsh
 from torch import Tensor
 
@@ -30,6 +29,7 @@ from capacity.criterion.preserving import Preserving
 from capacity.jacobian.projected_maps import SquareMap
 from capacity.products.row_sets import Features
 from capacity.records.estimate import Estimate, Status, not_defined
+from capacity.records.jackknife import jackknife
 
 _SMALL = 64
 """Size of a kernel up to which all its eigenvalues are found when the largest is wanted."""
@@ -234,6 +234,8 @@ def room(
     names = ("needed", "participation", "log_volume", "kept", "cost", "extra")
     made = {
         name: jackknife(value, [values[i] for values in lost])
+        if math.isfinite(value)
+        else not_defined("The value is not finite.")
         for i, (name, value) in enumerate(zip(names, whole, strict=True))
     }
     top = float(torch.linalg.matrix_norm(new, ord=2))
@@ -243,30 +245,6 @@ def room(
             if made[name].value is not None:
                 made[name] = replace(made[name], status=Status.NOT_RESOLVED, note=note)
     return Room(**made, alpha=alpha)
-
-
-def jackknife(value: float, left_out: list[float], *, note: str = "") -> Estimate:
-    """Give a value the standard error of a delete-a-group jackknife.
-
-    Args:
-        value: From all samples.
-        left_out: Values with each group left out; fewer than two give no error.
-        note: Sentence to record.
-
-    Returns:
-        The estimate with a 90 % Student-t interval.
-    """
-    groups = len(left_out)
-    if not math.isfinite(value):
-        return not_defined(note or "The value is not finite.")
-    if groups < 2:
-        return Estimate(value=value, note=note)
-    mean = math.fsum(left_out) / groups
-    stderr = math.sqrt((groups - 1) / groups * math.fsum((v - mean) ** 2 for v in left_out))
-    half = float(stats.t.ppf(0.95, groups - 1)) * stderr
-    return Estimate(
-        value=value, stderr=stderr, interval=(value - half, value + half), n=groups, note=note
-    )
 
 
 def stable_rank(kernel: Tensor) -> float:

@@ -18,7 +18,6 @@ from torch import Tensor
 
 from capacity.base.checks import positive_float, positive_int
 from capacity.base.interruption import check
-from capacity.criterion.function_space import jackknife
 from capacity.criterion.kernel_flow import Flow, integrate, largest_eigenvalue
 from capacity.networks.flat_model import FlatModel
 from capacity.products.feature_rows import features
@@ -26,6 +25,8 @@ from capacity.products.output_sketches import every_output, summed_outputs
 from capacity.products.output_space import loss_on_outputs, metric, residual, task_outputs
 from capacity.products.row_sets import Features
 from capacity.records.estimate import Estimate, Status, not_defined
+from capacity.records.intervals import Z90
+from capacity.records.jackknife import jackknife
 from capacity.tasks.losses import sample_losses
 from capacity.tasks.task import Split, Task
 
@@ -188,7 +189,7 @@ def _estimate(value: float, left_out: list[float], error: float) -> Estimate:
         if made.interval is None or not made.stderr
         else ((made.interval[1] - made.interval[0]) / 2 / made.stderr)
     )
-    half = max(wide, 1.645) * stderr
+    half = max(wide, Z90) * stderr
     return Estimate(
         value=value,
         stderr=stderr,

@@ -12,10 +12,10 @@ from torch import Tensor
 from capacity.base.checks import positive_float
 from capacity.krylov.eigenspace import Eigenpairs, eigenpairs
 from capacity.krylov.lanczos import Operator
-from capacity.krylov.spectral_measure import jackknife
 from capacity.networks.evaluate import outputs
 from capacity.networks.flat_model import FlatModel
 from capacity.records.estimate import Estimate, Status
+from capacity.records.jackknife import of_means
 from capacity.tasks.losses import sample_losses
 from capacity.tasks.task import Task
 
@@ -228,7 +228,7 @@ def _cut(
         converged=converged,
         removed_range=part.count_above(threshold),
         subspace_error=part.subspace_error(),
-        soft_removed=jackknife(lambda f: f, samples),
+        soft_removed=of_means(lambda f: f, samples),
     )
 
 

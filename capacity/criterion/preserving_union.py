@@ -19,9 +19,9 @@ from capacity.criterion.preserving import (
     preserving_projectors,
 )
 from capacity.krylov.lanczos import Operator, random_signs
-from capacity.krylov.spectral_measure import jackknife
 from capacity.krylov.symmetric_space import symmetric_space
 from capacity.records.estimate import Estimate, Status
+from capacity.records.jackknife import of_means
 
 SAME = 1e-3
 """Sine below which a direction counts as one that other tasks removed already: eigenvectors are
@@ -114,7 +114,7 @@ def _soft_removed(
     for a in tolerances:
         less = a / tolerances[0]
         samples = space.sums(lambda x, r=less: x.clamp(min=0) / (x.clamp(min=0) + r), rank=size)  # type: ignore[misc]
-        made.append(jackknife(lambda f: f, samples))
+        made.append(of_means(lambda f: f, samples))
     return made
 
 

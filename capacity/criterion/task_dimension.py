@@ -17,9 +17,10 @@ from torch import Tensor
 
 from capacity.criterion.preserving import Preserving
 from capacity.krylov.lanczos import Operator, random_signs
-from capacity.krylov.spectral_measure import jackknife
 from capacity.krylov.symmetric_space import SETTLED, SymmetricSpace, symmetric_space
 from capacity.records.estimate import Estimate, Status, not_defined
+from capacity.records.intervals import Z90
+from capacity.records.jackknife import of_means
 from capacity.records.notebook import InNotebook
 from capacity.tasks.scoring import said_scores
 
@@ -119,10 +120,10 @@ def literal_dimension(
     error = float(space.residuals[0])
     status = Status.OK if error <= SETTLED * norm else Status.NOT_CONVERGED
     whole, signed = space.sums(torch.abs, rank=rank), space.sums(lambda x: x, rank=rank)
-    negative = jackknife(lambda w, s: ((w - s) / (2 * w)).clamp(0, 1), whole, signed)
-    intrinsic = jackknife(lambda w: w / norm, whole, status=status)
+    negative = of_means(lambda w, s: ((w - s) / (2 * w)).clamp(0, 1), whole, signed)
+    intrinsic = of_means(lambda w: w / norm, whole, status=status)
     if (negative.value or 0.0) > _NOTICEABLE:
-        own = jackknife(lambda s: s / norm, signed)
+        own = of_means(lambda s: s / norm, signed)
         note = (
             f"Of |H|: {100 * (negative.value or 0.0):.0f} % of its trace is negative curvature; "
             f"the trace of H itself over its norm is {own.value:.3g} ± {own.stderr or 0.0:.2g}."
@@ -139,7 +140,7 @@ def literal_dimension(
 
 def _stable_rank(space: SymmetricSpace, rank: int) -> Estimate:
     norm = float(space.values[0].abs())
-    return jackknife(lambda f: f, space.sums(lambda x: (x / norm).square(), rank=rank))
+    return of_means(lambda f: f, space.sums(lambda x: (x / norm).square(), rank=rank))
 
 
 def _widened(found: Estimate, relative: float) -> Estimate:
@@ -147,7 +148,7 @@ def _widened(found: Estimate, relative: float) -> Estimate:
     value, stderr = found.value or 0.0, found.stderr or 0.0
     wider = math.hypot(stderr, abs(value) * relative)
     low, high = found.interval or (value, value)
-    more = 1.645 * (wider - stderr)
+    more = Z90 * (wider - stderr)
     return replace(found, stderr=wider, interval=(low - more, high + more))
 
 

@@ -25,7 +25,8 @@ from capacity.jacobian.projected_maps import SquareMap
 from capacity.networks.flat_model import FlatModel
 from capacity.products.curvature_operators import ggn, hessian, loss_gradient
 from capacity.recipe.config import Measure
-from capacity.records.estimate import Z90, with_note
+from capacity.records.estimate import with_note
+from capacity.records.intervals import Z90
 from capacity.records.notebook import InNotebook
 from capacity.tasks.scoring import said_scores
 from capacity.tasks.task import Task

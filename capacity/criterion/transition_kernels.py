@@ -13,7 +13,6 @@ from capacity.base.random_streams import stream
 from capacity.criterion.convergence import Convergence, furthest
 from capacity.criterion.function_space import (
     curvatures,
-    jackknife,
     restrict_soft,
     stable_rank,
 )
@@ -25,6 +24,7 @@ from capacity.products.output_sketches import projected_outputs
 from capacity.products.output_space import metric_root, residual, task_outputs
 from capacity.products.row_sets import Features, Stacked
 from capacity.records.estimate import Estimate, not_defined
+from capacity.records.jackknife import jackknife
 from capacity.tasks.task import Split, Task
 
 _ROWS = 2000

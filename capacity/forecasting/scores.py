@@ -8,7 +8,8 @@ from collections.abc import Sequence
 import numpy as np
 from scipy import stats
 
-from capacity.records.estimate import Z90, Estimate, Status, not_defined
+from capacity.records.estimate import Estimate, Status, not_defined
+from capacity.records.intervals import Z90
 
 _FEW = 4
 

@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from scipy import stats
 from torch import Tensor
 
 from capacity.base.checks import positive_int
@@ -21,6 +20,7 @@ from capacity.base.interruption import check
 from capacity.jacobian.frames import Frame
 from capacity.jacobian.trajectory import Trajectory
 from capacity.records.estimate import Estimate, Status
+from capacity.records.intervals import interval
 from capacity.records.notebook import InNotebook
 
 _BLOCKS = 10
@@ -177,11 +177,10 @@ def _estimate(logs: Tensor, lengths: Tensor, cost: int) -> Estimate:
             "orthonormalise more often.",
         )
     stderr = float(rates.std()) / math.sqrt(blocks)
-    half = float(stats.t.ppf(0.95, blocks - 1)) * stderr
     return Estimate(
         value=value,
         stderr=stderr,
-        interval=(value - half, value + half),
+        interval=interval(value, stderr, degrees=blocks - 1),
         n=blocks,
         cost=float(cost),
     )

@@ -17,8 +17,9 @@ from torch import Tensor
 
 from capacity.base.checks import positive_float
 from capacity.krylov.block_krylov import SingularSpace
-from capacity.krylov.spectral_measure import SpectralMeasure, jackknife
+from capacity.krylov.spectral_measure import SpectralMeasure
 from capacity.records.estimate import Estimate, Status, not_defined
+from capacity.records.jackknife import of_means
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -173,7 +174,7 @@ def effective_rank(measure: SpectralMeasure) -> Estimate:
     if float(powers.mean()) <= 0:
         return not_defined("The map is 0.")
     logs = measure.sums(lambda s: torch.special.xlogy(s.square(), s.square()))
-    return jackknife(lambda f, g: torch.exp(torch.log(f) - g / f), powers, logs)
+    return of_means(lambda f, g: torch.exp(torch.log(f) - g / f), powers, logs)
 
 
 def stable_rank(measure: SpectralMeasure, largest: float, *, resolved: bool) -> Estimate:
@@ -189,7 +190,7 @@ def stable_rank(measure: SpectralMeasure, largest: float, *, resolved: bool) -> 
     """
     if largest <= 0:
         return not_defined("The map is 0.")
-    return jackknife(
+    return of_means(
         lambda f: f / largest**2,
         measure.sums(torch.square),
         status=Status.OK if resolved else Status.NOT_RESOLVED,
@@ -232,4 +233,4 @@ def bulk_alignment(
         return not_defined("No singular value lies in the bulk.")
     note = "" if bulk.resolved else "The bulk is not resolved from its neighbours."
     status = Status.OK if bulk.resolved else Status.NOT_RESOLVED
-    return jackknife(lambda a, n: a / n, aligned, counted, status=status, note=note)
+    return of_means(lambda a, n: a / n, aligned, counted, status=status, note=note)

@@ -36,8 +36,9 @@ from capacity.jacobian.singular_value_counts import (
 from capacity.jacobian.spectrum_record import METHODS, SingularValue, SingularVectors, Spectrum
 from capacity.krylov.block_krylov import SingularSpace, converged, singular_space
 from capacity.krylov.lanczos import random_signs
-from capacity.krylov.spectral_measure import jackknife, known_measure, measure_of
+from capacity.krylov.spectral_measure import known_measure, measure_of
 from capacity.records.estimate import Estimate, Status, from_samples, not_defined
+from capacity.records.jackknife import of_means
 
 TOLERANCE = 1e-3
 BLOCK = 16
@@ -129,7 +130,7 @@ def spectrum(
     measure = measure_of(space, rank=rank)
     counts = spectral_counts(measure, thresholds)
     values = _values(space, min(top, len(space.values)))
-    frobenius = jackknife(lambda f: f, measure.sums(torch.square))
+    frobenius = of_means(lambda f: f, measure.sums(torch.square))
     deviation = _deviation_samples(space, probes, images)
     moved, deviation_sq = _moved(operator, space, start, rank, deviation, moved_sweeps, thresholds)
     shown = min(len(values), len(space.small))
@@ -187,7 +188,7 @@ def _moved(
 
         found = singular_space(map_.forward, map_.adjoint, start, sweeps=sweeps, enough=enough)
         measure = measure_of(found, rank=rank)
-        return measure.count(edge), jackknife(lambda f: f, measure.sums(torch.square))
+        return measure.count(edge), of_means(lambda f: f, measure.sums(torch.square))
     # The singular values of (J - 1)Q' interlace with those of J - 1: no product needed.
     least = float((space.deviation_values() > edge).sum())
     note = f"At least {least:.0f}; sweeps of their own (moved_sweeps) would count them."

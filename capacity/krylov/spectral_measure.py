@@ -21,11 +21,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
-from scipy import stats
 from torch import Tensor
 
 from capacity.krylov.block_krylov import SingularSpace
 from capacity.records.estimate import Estimate, Status
+from capacity.records.intervals import interval
 
 RESOLVED = 0.15
 """Half-width of the bracket, relative to the count, up to which a count is resolved."""
@@ -83,7 +83,7 @@ class SpectralMeasure:
         if self.exact:
             return Estimate(value=found)
         errors = [float(part.std()) / math.sqrt(len(part)) for part in (least, value, most)]
-        quantile = float(stats.t.ppf(0.95, len(value) - 1))
+        degrees = len(value) - 1
         resolved = most_is_near(bottom, top, found)
         note = "" if resolved else f"Between {bottom:.0f} and {top:.0f}; more sweeps narrow it."
         return Estimate(
@@ -91,8 +91,8 @@ class SpectralMeasure:
             stderr=math.hypot(errors[1], (top - bottom) / math.sqrt(12)),
             status=Status.OK if resolved else Status.NOT_RESOLVED,
             interval=(
-                max(bottom - quantile * errors[0], 0.0),
-                min(top + quantile * errors[2], self.dimension),
+                max(interval(bottom, errors[0], degrees=degrees)[0], 0.0),
+                min(interval(top, errors[2], degrees=degrees)[1], self.dimension),
             ),
             n=len(value),
             note=note,
@@ -246,39 +246,6 @@ def most_is_near(least: float, most: float, value: float) -> bool:
         Whether the half-width is within 15 % of the count, or below a half.
     """
     return (most - least) / 2 <= max(RESOLVED * value, 0.5)
-
-
-def jackknife(
-    function: Callable[..., Tensor], *samples: Tensor, status: Status = Status.OK, note: str = ""
-) -> Estimate:
-    """Estimate a smooth function of means over probes.
-
-    Args:
-        function: Of the means, in the order of `samples`.
-        *samples: One sample per probe each (b,); one probe, or equal samples, means exact.
-        status: Status to record.
-        note: Note to record.
-
-    Returns:
-        The function of the means, with its delete-one standard error.
-    """
-    value = float(function(*(part.mean() for part in samples)))
-    count = len(samples[0])
-    if count < 2 or all(bool((part == part[0]).all()) for part in samples):
-        return Estimate(value=value, status=status, note=note)
-    left = [(part.sum() - part) / (count - 1) for part in samples]
-    replicas = torch.stack([function(*(part[i] for part in left)) for i in range(count)])
-    spread = (replicas - replicas.mean()).square().sum() * (count - 1) / count
-    stderr = float(spread.sqrt())
-    half = float(stats.t.ppf(0.95, count - 1)) * stderr
-    return Estimate(
-        value=value,
-        stderr=stderr,
-        interval=(value - half, value + half),
-        n=count,
-        status=status,
-        note=note,
-    )
 
 
 def _scaled(squares: Tensor, total: Tensor, normal: bool) -> Tensor:

@@ -6,14 +6,11 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
-from functools import lru_cache
 from typing import Any
 
 from capacity.records.html_table import table
+from capacity.records.intervals import LEVEL, interval
 from capacity.records.numbers import MISSING, number, with_error
-
-Z90 = 1.645
-"""Half-width of the normal 90 % interval in standard errors."""
 
 
 class Status(StrEnum):
@@ -68,7 +65,7 @@ class Estimate:
     stderr: float | None = None
     status: Status = Status.OK
     interval: tuple[float, float] | None = None
-    level: float = 0.9
+    level: float = LEVEL
     n: int | None = None
     cost: float = 0.0
     note: str = ""
@@ -185,11 +182,10 @@ def from_error(
     Returns:
         The estimate; `diverged` where the value is not finite.
     """
-    half = Z90 * stderr
     return Estimate(
         value=value,
         stderr=stderr,
-        interval=(value - half, value + half),
+        interval=interval(value, stderr),
         n=n,
         status=status,
         cost=cost,
@@ -200,7 +196,7 @@ def from_error(
 def from_samples(
     samples: Sequence[float],
     *,
-    level: float = 0.9,
+    level: float = LEVEL,
     status: Status = Status.OK,
     cost: float = 0.0,
     note: str = "",
@@ -233,22 +229,13 @@ def from_samples(
     spread = math.sqrt(math.fsum((s - mean) ** 2 for s in finite) / (n - 1))
     stderr = spread / math.sqrt(n)
     width = spread * math.sqrt(1 + 1 / n) if predict else stderr
-    half = _student(level, n - 1) * width
     return Estimate(
         value=mean,
         stderr=stderr,
         status=status,
-        interval=(mean - half, mean + half),
+        interval=interval(mean, width, degrees=n - 1, level=level),
         level=level,
         n=n,
         cost=cost,
         note=note,
     )
-
-
-@lru_cache(maxsize=1024)
-def _student(level: float, degrees: int) -> float:
-    """Half-width of a Student-t interval in standard errors; SciPy takes 0.2 ms for one."""
-    from scipy.special import stdtrit  # scipy.stats takes seconds to import
-
-    return float(stdtrit(degrees, 0.5 + level / 2))

@@ -7,16 +7,14 @@ naive bootstrap of a U-statistic covers next to nothing (theory.md#jackknife).
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
-from scipy import stats
 from torch import Tensor
 
 from capacity.records.estimate import Estimate, Status
-
-LEVEL = 0.95
-"""Nominal coverage of the intervals in this package."""
+from capacity.records.intervals import LEVEL, interval
 
 
 @dataclass(frozen=True, eq=False)
@@ -98,7 +96,7 @@ def _parts(other: Statistic | float) -> tuple[float, Tensor | float]:
 
 def jackknife(
     value: float,
-    without: Tensor,
+    without: Tensor | Sequence[float],
     *,
     level: float = LEVEL,
     status: Status = Status.OK,
@@ -110,7 +108,7 @@ def jackknife(
 
     Args:
         value: The statistic of all N replicas.
-        without: The statistic without replica i (N,).
+        without: The statistic without replica i, or without group i of the samples (N,).
         level: Nominal coverage.
         status: Status to record.
         note: Sentence to record.
@@ -120,20 +118,46 @@ def jackknife(
     """
     n = len(without)
     if n < 2:
-        return Estimate(value=value, n=n, level=level, status=status, note=note)
-    without = without.double()
-    spread = without - without.mean()
-    stderr = math.sqrt((n - 1) / n * float(spread.square().sum()))
-    half = float(stats.t.ppf(0.5 + level / 2, n - 1)) * stderr
+        return Estimate(value=value, n=n or None, level=level, status=status, note=note)
+    if isinstance(without, Tensor):
+        without = without.double()
+        squares = float((without - without.mean()).square().sum())
+    else:
+        mean = math.fsum(without) / n
+        squares = math.fsum((left - mean) ** 2 for left in without)
+    stderr = math.sqrt((n - 1) / n * squares)
     return Estimate(
         value=value,
         stderr=stderr,
-        interval=(value - half, value + half),
+        interval=interval(value, stderr, degrees=n - 1, level=level),
         level=level,
         n=n,
         status=status,
         note=note,
     )
+
+
+def of_means(
+    function: Callable[..., Tensor], *samples: Tensor, status: Status = Status.OK, note: str = ""
+) -> Estimate:
+    """Estimate a smooth function of means over probes.
+
+    Args:
+        function: Of the means, in the order of `samples`.
+        *samples: One sample per probe each (b,); one probe, or equal samples, means exact.
+        status: Status to record.
+        note: Note to record.
+
+    Returns:
+        The function of the means, with its delete-1 standard error.
+    """
+    value = float(function(*(part.mean() for part in samples)))
+    count = len(samples[0])
+    if count < 2 or all(bool((part == part[0]).all()) for part in samples):
+        return Estimate(value=value, status=status, note=note)
+    left = [mean_without(part) for part in samples]
+    without = torch.stack([function(*(part[i] for part in left)) for i in range(count)])
+    return jackknife(value, without, status=status, note=note)
 
 
 def widened(estimate: Estimate, level: float) -> tuple[float, float]:
@@ -150,8 +174,8 @@ def widened(estimate: Estimate, level: float) -> tuple[float, float]:
         return (-math.inf, math.inf)
     if not estimate.stderr:
         return estimate.interval or (estimate.value, estimate.value)
-    half = float(stats.t.ppf(0.5 + level / 2, max(1, (estimate.n or 2) - 1))) * estimate.stderr
-    return (estimate.value - half, estimate.value + half)
+    degrees = max(1, (estimate.n or 2) - 1)
+    return interval(estimate.value, estimate.stderr, degrees=degrees, level=level)
 
 
 def mean_without(values: Tensor) -> Tensor:

@@ -6,6 +6,7 @@ from typing import Any
 
 import altair as alt
 
+from capacity.records.intervals import interval
 from capacity.records.number_format import Cell, cell, header_cell, say, text_cell
 from capacity.records.numbers import number
 from capacity.report.capacity_detail import capital, form_unit
@@ -111,13 +112,13 @@ def _curve(
         value = pick(point, "need" if above else "capacity")
         if value is None or value.value is None:
             continue
-        half = 1.645 * (value.stderr or 0.0)
+        low, high = interval(value.value, value.stderr or 0.0)
         rows.append({
             "task": view.label(transition["task"]),
             "time": point["time"],
             "value": value.value * scale,
-            "low": (value.value - half) * scale,
-            "high": (value.value + half) * scale,
+            "low": low * scale,
+            "high": high * scale,
             "said": say(value, scale=scale),
         })
     return rows

@@ -14,7 +14,8 @@ from capacity.criterion.critical_period import ClosurePoint, closure_of
 from capacity.criterion.transition import CapacityRecord
 from capacity.networks.flat_model import FlatModel
 from capacity.recipe.config import Training
-from capacity.records.estimate import Z90, Estimate
+from capacity.records.estimate import Estimate
+from capacity.records.intervals import Z90
 from capacity.tasks.task import Task
 
 # Effort of a verdict on the way; the one at the end takes the default.

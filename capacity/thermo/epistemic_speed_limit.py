@@ -21,7 +21,7 @@ from capacity.networks.replicas import check_same_function, draw_anew, same_para
 from capacity.optimizers.updates import Adam, UpdateMap, from_training
 from capacity.recipe.config import Training
 from capacity.records.estimate import with_note
-from capacity.records.jackknife import LEVEL
+from capacity.records.intervals import BOUND_LEVEL
 from capacity.records.notebook import InNotebook
 from capacity.tasks.loaders import with_loader_batches
 from capacity.tasks.task import LossFunction, Task
@@ -90,7 +90,7 @@ def epistemic_speed_limit(
     log_volume: int = 0,
     checkpoints: int = 1,
     loss: str | LossFunction = "cross_entropy",
-    level: float = LEVEL,
+    level: float = BOUND_LEVEL,
     memory: int = 1 << 30,
     seed: int = 0,
     device: str | torch.device = "auto",

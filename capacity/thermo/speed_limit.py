@@ -11,7 +11,8 @@ from torch import Tensor
 
 from capacity.base.checks import positive_float
 from capacity.records.estimate import Estimate, Status, not_defined
-from capacity.records.jackknife import LEVEL, Statistic
+from capacity.records.intervals import BOUND_LEVEL
+from capacity.records.jackknife import Statistic
 from capacity.records.notebook import InNotebook
 from capacity.thermo.action import STILL, at_least_one, path_ratio
 from capacity.thermo.dissipation import FOLDED, Cost, Dissipation, cost_of, heat_of
@@ -113,7 +114,7 @@ class SpeedLimit(InNotebook):
 def judge(
     record: EnsembleRecord,
     *,
-    level: float = LEVEL,
+    level: float = BOUND_LEVEL,
     learning_time: float | None = None,
     violation_level: float = VIOLATION_LEVEL,
 ) -> SpeedLimit:
@@ -148,7 +149,7 @@ def settle(
     moved: Distance,
     time: float,
     *,
-    level: float = LEVEL,
+    level: float = BOUND_LEVEL,
     violation_level: float = VIOLATION_LEVEL,
 ) -> SpeedLimit:
     """Hold a cost against a distance.

@@ -14,7 +14,8 @@ import torch
 from torch import Tensor
 
 from capacity.records.estimate import Estimate, not_defined
-from capacity.records.jackknife import LEVEL, Statistic, widened
+from capacity.records.intervals import BOUND_LEVEL
+from capacity.records.jackknife import Statistic, widened
 from capacity.thermo.action import STILL, path_ratio
 from capacity.thermo.dissipation import Cost, heat_of
 from capacity.thermo.ensemble_record import Dynamics, EnsembleRecord
@@ -86,7 +87,7 @@ def rule(
             return Verdict.VIOLATED, (
                 f"T Sigma is at most {high:.4g}, W2^2 at least {low:.4g} (each at {level:.2%})."
             )
-    slack = widened((paid - moved.upper).estimate(), LEVEL)[0]
+    slack = widened((paid - moved.upper).estimate(), BOUND_LEVEL)[0]
     if cost.certain and slack >= -_ROUNDING * abs(moved.upper.value):
         return Verdict.CONSISTENT, "T Sigma is at least the path coupling, which bounds W2^2."
     if not cost.certain:

@@ -15,7 +15,8 @@ import torch
 from torch import Tensor
 
 from capacity.records.estimate import Estimate, not_defined
-from capacity.records.jackknife import LEVEL, Statistic
+from capacity.records.intervals import BOUND_LEVEL
+from capacity.records.jackknife import Statistic
 from capacity.thermo.dissipation import Cost, cost_of, heat_of
 from capacity.thermo.ensemble_record import Dynamics, EnsembleRecord, Series
 from capacity.thermo.gram_matrices import layer_grams
@@ -67,7 +68,7 @@ class OldTask:
         return made
 
 
-def judge_sequence(records: Sequence[EnsembleRecord], *, level: float = LEVEL) -> SpeedLimit:
+def judge_sequence(records: Sequence[EnsembleRecord], *, level: float = BOUND_LEVEL) -> SpeedLimit:
     """Judge the speed limit on consecutive phases of one ensemble, as one way.
 
     Args:
@@ -125,13 +126,13 @@ def old_task(*, old: str, new: str, before: Tensor, after: Tensor, spent: Cost |
     share = not_defined("There is no Sigma of the old task to compare with.")
     if spent is not None and spent.sigma is not None:
         if len(spent.sigma.without) == len(rise.without):
-            share = (rise / spent.sigma).estimate()
+            share = (rise / spent.sigma).estimate(level=BOUND_LEVEL)
         else:
             share = Estimate(
                 value=rise.value / spent.sigma.value,
                 note="Replicas diverged in between; no interval.",
             )
-    return OldTask(old=old, new=new, forgetting=rise.estimate(), lost_share=share)
+    return OldTask(old=old, new=new, forgetting=rise.estimate(level=BOUND_LEVEL), lost_share=share)
 
 
 def _whole(records: Sequence[EnsembleRecord]) -> EnsembleRecord:

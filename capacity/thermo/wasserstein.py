@@ -16,7 +16,8 @@ from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
 from capacity.records.estimate import Estimate, Status
-from capacity.records.jackknife import LEVEL, Statistic
+from capacity.records.intervals import BOUND_LEVEL
+from capacity.records.jackknife import Statistic
 from capacity.thermo.ensemble_record import Start
 from capacity.thermo.gram_matrices import LayerGrams
 
@@ -67,7 +68,7 @@ class Distance:
     squared: Tensor
     exact: bool
 
-    def bracket(self, level: float = LEVEL) -> Bracket:
+    def bracket(self, level: float = BOUND_LEVEL) -> Bracket:
         """Give both sides their jackknife intervals.
 
         Args:

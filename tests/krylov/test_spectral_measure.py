@@ -9,8 +9,9 @@ import torch
 
 from capacity.krylov.block_krylov import converged, singular_space
 from capacity.krylov.lanczos import random_signs
-from capacity.krylov.spectral_measure import jackknife, known_measure, measure_of, open_mass
+from capacity.krylov.spectral_measure import known_measure, measure_of, open_mass
 from capacity.records.estimate import Status
+from capacity.records.jackknife import of_means
 
 
 def generator(seed=0):
@@ -129,21 +130,21 @@ def test_sums_are_traces():
     exact = float(values.square().sum())
     scores = []
     for seed in range(12):
-        made = jackknife(lambda f: f, measured(values, 4, seed=seed).sums(torch.square))
+        made = of_means(lambda f: f, measured(values, 4, seed=seed).sums(torch.square))
         scores.append((made.value - exact) / made.stderr)
     spread = torch.tensor(scores)
     assert spread.abs().mean() < 1.5
     assert spread.abs().max() < 4
-    known = jackknife(lambda f: f, known_measure(values).sums(torch.square))
+    known = of_means(lambda f: f, known_measure(values).sums(torch.square))
     assert (known.value, known.stderr) == (pytest.approx(exact), None)
 
 
 def test_jackknife_of_a_ratio():
     top, bottom = torch.tensor([1.0, 2.0, 3.0]).double(), torch.tensor([2.0, 4.0, 6.0]).double()
-    found = jackknife(lambda a, b: a / b, top, bottom)
+    found = of_means(lambda a, b: a / b, top, bottom)
     assert found.value == 0.5
     assert found.stderr == pytest.approx(0)
-    mean = jackknife(lambda a: a, top)
+    mean = of_means(lambda a: a, top)
     assert mean.stderr == pytest.approx(float(top.std()) / 3**0.5)
 
 

@@ -24,7 +24,8 @@ from thermo_training import MLP, digits, first_samples, replicas
 
 from capacity.optimizers.updates import SGD
 from capacity.records.estimate import Estimate, from_samples, not_defined
-from capacity.records.jackknife import LEVEL, Statistic
+from capacity.records.intervals import BOUND_LEVEL
+from capacity.records.jackknife import Statistic
 from capacity.tasks.task import Task
 from capacity.thermo.dissipation import Cost, Dissipation, cost_of
 from capacity.thermo.ensemble import Ensemble
@@ -235,7 +236,7 @@ def trained(
 
 def _cut(record: EnsembleRecord, count: int, ensembles: int) -> NetworkSize:
     values, widths, by_path, by_trace = [], [], [], []
-    time, whole = record.learning_time, cost_of(record, level=LEVEL)
+    time, whole = record.learning_time, cost_of(record, level=BOUND_LEVEL)
     assert whole.replicas is not None
     for k in range(ensembles):
         rows = torch.arange(k * count, (k + 1) * count)
