@@ -56,11 +56,9 @@ class PhaseTransport:
             step: The step.
         """
         state = tuple(part[0] for part in step.before)
-        batch = step.batch
-        assert batch is not None, "a run trains on data"
-        index = None if batch.index is None else batch.index[0]
+        index = None if step.index is None else step.index[0]
         follow = self._tracker.retrace if step.count <= self._retraced else self._tracker.step
-        follow(state, batch.x[0], batch.y[0], step.lr, index=index)
+        follow(state, step.x[0], step.y[0], step.lr, index=index)
 
     def state(self) -> dict[str, Tensor]:
         """Give what `restore` needs to go on from here, but for the trajectory.

@@ -47,6 +47,26 @@ class Step:
     loss: Tensor
     batch: Batch | None = None
 
+    @property
+    def x(self) -> Tensor:
+        """Inputs of the batch."""
+        return self._seen.x
+
+    @property
+    def y(self) -> Tensor:
+        """Targets of the batch."""
+        return self._seen.y
+
+    @property
+    def index(self) -> Tensor | None:
+        """Rows of the batch."""
+        return self._seen.index
+
+    @property
+    def _seen(self) -> Batch:
+        assert self.batch is not None, "this training has no data that an observer could see"
+        return self.batch
+
 
 class Observer(Protocol):
     """Something that watches training without touching it."""
