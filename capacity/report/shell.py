@@ -6,15 +6,17 @@ import base64
 import gzip
 import hashlib
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 from jinja2 import ChoiceLoader, Environment, FileSystemLoader, PackageLoader, StrictUndefined
 from markupsafe import Markup, escape
 
 from capacity.base.printable import visible
 from capacity.records.numbers import number, plural
+from capacity.report.blocks import KINDS, Part, Section, Subject, figures_in
 from capacity.report.charts import Figure, javascript, script_json
 
 _SYMBOL = re.compile(r"\b([A-Za-z])_([A-Za-z0-9])\b|\|([A-Za-z0-9\u2212\u0394\u03b8 ]+)\|_F²")
@@ -72,6 +74,36 @@ def page(
     )
 
 
+def sections_page(
+    sections: Sequence[Section[Subject]], subject: Subject, colors: int = 0, **content: Any
+) -> str:
+    """Make a page out of sections.
+
+    Args:
+        sections: Its sections in their order; one that has nothing to show is left out.
+        subject: What it is about.
+        colors: How many tasks or variants the charts colour.
+        **content: What stands around the sections: `title`, `name`, `state` (a class and a text),
+            `lines` below the name, `warnings` and `footer`.
+
+    Returns:
+        HTML.
+    """
+    shown = [(s.anchor, s.title, s.blocks(subject)) for s in sections]
+    shown = [section for section in shown if section[2]]
+    figures = [figure for *_, blocks in shown for figure in figures_in(blocks)]
+    return page("sections.html", figures, colors, sections=shown, **content)
+
+
+def _is(kind: type) -> Callable[[object], bool]:
+    return lambda block: isinstance(block, kind)
+
+
+def _filled(part: Part) -> Markup:
+    """Fill the template of a part of a section."""
+    return Markup(_environment(part.folder).get_template(part.template).render(part.content))
+
+
 def _part(name: str, **content: object) -> Markup:
     """Fill a template whose text stands in an element of its own, as it will stand there."""
     return Markup(visible(_environment().get_template(name).render(**content)))
@@ -104,6 +136,9 @@ def _environment(folder: Path | None = None) -> Environment:
     environment.filters["number"] = number
     environment.filters["slug"] = slug
     environment.globals["plural"] = plural
+    environment.globals["filled"] = _filled
+    for name, kind in KINDS.items():
+        environment.tests[name] = _is(kind)
     environment.globals["drawn"] = lambda figure, narrow: Markup(figure.svg(narrow=narrow))
     return environment
 

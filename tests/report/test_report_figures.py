@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import altair as alt
 import pytest
+from jsonschema import ValidationError
 
 from capacity.report.page import figures, read
 from report.fabricated_run import CASES, write
@@ -32,6 +34,17 @@ def test_every_field_that_is_drawn_or_told_is_in_every_row(made):
             fields = {c["field"] for c in _channels(layer) if "field" in c}
             for row in _rows(figure.spec, layer):
                 assert fields <= row.keys(), (figure.id, fields - row.keys())
+
+
+def test_every_chart_of_a_page_is_one_that_vega_lite_knows(tmp_path):
+    # Our configuration has no background, which only the library that draws knows.
+    view = read(write(tmp_path / "run"))
+    specs = [figure.spec | {"config": {}} for group in figures(view).values() for figure in group]
+    assert len(specs) > 10
+    for spec in specs:
+        alt.LayerChart.validate(spec)
+    with pytest.raises(ValidationError):
+        alt.LayerChart.validate(specs[0] | {"layer": [{"mark": "unheard"}]})
 
 
 def test_logarithmic_axes_get_positive_numbers_only(made):

@@ -2,10 +2,34 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
+from markupsafe import Markup
+
 from capacity.recipe.config import Measure, Recipe, Training
-from capacity.results.view import Record
+from capacity.report.blocks import Block, Code, Section
+from capacity.results.view import Record, RunView
+
+
+def _content(view: RunView) -> Iterator[Block | None]:
+    if runs_from_recipe(view.recipe):
+        yield (
+            "In the run directory; the same recipe on the same device and versions gives the same "
+            "numbers."
+        )
+        yield Code("capacity run recipe.yaml --out again\ncapacity report again")
+    else:
+        yield Markup(
+            "This run's tasks or model came through the Python API: the recipe holds their "
+            "fingerprint, not themselves, so <code>capacity run recipe.yaml</code> cannot repeat "
+            "it. With the same objects at hand:"
+        )
+        yield Code(python_call(view.recipe))
+    yield Markup(
+        "The numbers of this page are in <code>result.json</code> and <code>metrics.jsonl</code> "
+        "of the run directory, where tasks count from 0 and accuracies lie between 0 and 1."
+    )
 
 
 def runs_from_recipe(recipe: Record) -> bool:
@@ -57,3 +81,6 @@ def _arguments(given: Record, defaults: Record) -> str:
         key: value for key, value in given.items() if key not in defaults or defaults[key] != value
     }
     return ", ".join(f"{key}={value!r}" for key, value in changed.items())
+
+
+SECTION = Section("reproduce", "Reproduce", _content)

@@ -1,0 +1,1 @@
+"""What somebody adds to the project, each in one file and one line."""
