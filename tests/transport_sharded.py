@@ -8,12 +8,10 @@ from pathlib import Path
 import torch
 import torch.distributed as dist
 
-from capacity.jacobian.distributed import ShardedJacobian, ShardedProducts
-from capacity.jacobian.log_volume import LogVolume
+from capacity.jacobian.distributed import ShardedJacobian
 from capacity.jacobian.spectrum import spectrum
 from capacity.jacobian.training_jacobian import TrainingJacobian
 from capacity.networks.flat_model import FlatModel
-from capacity.optimizers.updates import SGD
 from capacity.recipe.config import Training
 from dense import digits_task, network, trained
 
@@ -29,25 +27,19 @@ def setting(optimizer="momentum"):
     return trained(model, digits_task(), training)
 
 
-def measure(trajectory, jacobian, products):
+def measure(jacobian):
     """Everything that is compared with a single process."""
     torch.manual_seed(1)
     rows = torch.randn(ROWS, jacobian.size)
     found = spectrum(
         jacobian, top=4, sweeps=6, method="krylov", generator=torch.Generator().manual_seed(2)
     )
-    volume = LogVolume(
-        products, SGD(), probes=3, nodes=3, generator=torch.Generator().manual_seed(3)
-    )
-    for step in setting("sgd").forwards():
-        volume.observe(step)
     return {
         "forward": jacobian.forward(rows),
         "adjoint": jacobian.adjoint(rows),
         "one row": jacobian.forward(rows[:1]),
         "spectrum": torch.tensor([singular.value for singular in found.singular_values]),
         "counts": torch.tensor([found.counts.chaotic.value, found.counts.stable.value]),
-        "log-volume": volume.steps,
         "products": torch.tensor(list(jacobian.products.values())),
     }
 
@@ -68,7 +60,7 @@ def main(rank, count, folder):
     trajectory = setting()
     alone = TrainingJacobian([trajectory])
     shared = ShardedJacobian(alone)
-    found = measure(trajectory, shared, ShardedProducts(trajectory.products))
+    found = measure(shared)
     rows = torch.ones(2, shared.size)
     lost = rows.clone()
     lost[-1] = torch.inf  # on the last process

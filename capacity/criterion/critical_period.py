@@ -7,13 +7,11 @@ ever closes: any function of theta that gives two estimates in one unit will do.
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from torch import Tensor
 
-from capacity.base.interruption import check
 from capacity.records.estimate import Estimate, Status, not_defined
 from capacity.records.intervals import Z90
 
@@ -78,31 +76,6 @@ class Closure:
             "time": self.time.to_dict(),
             "closes": self.closes,
         }
-
-
-def closure(checkpoints: Iterable[tuple[float, Tensor]], measure: RoomAndNeed) -> Closure:
-    """Follow capacity and need along a training.
-
-    Args:
-        checkpoints: Learning time and theta (P,), in the order of time.
-        measure: theta -> capacity and need.
-
-    Returns:
-        The curve with its closure time.
-
-    Raises:
-        ValueError: If there is no checkpoint, or times do not increase.
-    """
-    points = []
-    for time, theta in checkpoints:
-        check()
-        capacity, need = measure(theta)
-        points.append(ClosurePoint(time=float(time), capacity=capacity, need=need))
-    if not points:
-        raise ValueError("checkpoints is empty; a closure curve needs at least one")
-    if any(b.time <= a.time for a, b in itertools.pairwise(points)):
-        raise ValueError(f"checkpoints have times {[p.time for p in points]}; they must increase")
-    return closure_of(points)
 
 
 def closure_of(points: list[ClosurePoint]) -> Closure:

@@ -25,9 +25,6 @@ from scipy.sparse.linalg import eigsh
 from torch import Tensor
 
 from capacity.base.checks import positive_float
-from capacity.criterion.preserving import Preserving
-from capacity.jacobian.projected_maps import SquareMap
-from capacity.products.row_sets import Features
 from capacity.records.estimate import Estimate, Status, not_defined
 from capacity.records.jackknife import jackknife
 
@@ -124,23 +121,6 @@ def restrict_soft(new: Tensor, cross: Tensor, old: Tensor, strength: float) -> T
     factor = torch.linalg.cholesky(inner)
     half = torch.linalg.solve_triangular(factor, cross, upper=False)
     return new - half.T @ half
-
-
-def restrict_accessible(rows: Features, preserving: Preserving, jacobian: SquareMap) -> Tensor:
-    """Restrict a kernel to directions that are preserving and still accessible.
-
-    Args:
-        rows: Phi_B; one adjoint product with J is spent on every row.
-        preserving: P_A.
-        jacobian: J of the training so far.
-
-    Returns:
-        Phi_B P_A J J' P_A Phi_B', float64.
-    """
-    like = jacobian.like
-    unit = torch.eye(rows.count, dtype=like.dtype, device=like.device)
-    back = jacobian.adjoint(preserving.project(rows.adjoint(unit).to(like))).double()
-    return back @ back.T
 
 
 def transport_cost(

@@ -15,7 +15,6 @@ from torch import Tensor
 from capacity.base.checks import positive_float
 from capacity.base.interruption import check
 from capacity.krylov.lanczos import Operator
-from capacity.products.ggn_factor import Factor
 from capacity.records.estimate import Estimate, Status
 
 _MOST_STEPS = 200
@@ -40,12 +39,12 @@ class SoftPreserving:
     """M = (1 + s G)^-1 as an operator.
 
     Attributes:
-        curvature: The old tasks' GGN G on rows; a `Factor` makes M exact.
+        curvature: The old tasks' GGN G on rows.
         strength: s = d^2 / 2a > 0.
         tolerance: Relative residual at which conjugate gradients stop.
     """
 
-    curvature: Operator | Factor
+    curvature: Operator
     strength: float
     tolerance: float = 1e-6
 
@@ -55,19 +54,15 @@ class SoftPreserving:
 
     @torch.no_grad()
     def apply(self, vectors: Tensor) -> Shrunk:
-        """Multiply with M.
+        """Multiply with M, by conjugate gradients.
 
         Args:
             vectors: V (K, P).
 
         Returns:
-            M V with its error; exact from a factor, else by conjugate gradients.
+            M V with its error.
         """
-        if isinstance(self.curvature, Factor):
-            return Shrunk(self.curvature.shrink(vectors, self.strength), Estimate(value=0.0))
-        return self._conjugate_gradients(vectors)
-
-    def _conjugate_gradients(self, b: Tensor) -> Shrunk:
+        b = vectors
         x, r = torch.zeros_like(b), b.clone()
         p, squared = r.clone(), r.double().square().sum(-1)
         start = squared.clamp(min=1e-300)

@@ -15,7 +15,6 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from capacity.jacobian.precision import Products
 from capacity.jacobian.training_jacobian import TrainingJacobian
 from capacity.jacobian.trajectory import Trajectory
 
@@ -79,34 +78,6 @@ class ShardedJacobian:
         self.products[direction] += len(rows)
         self.products["gradients"] += len(rows) * sum(map(len, self.trajectories))
         return result
-
-
-class ShardedProducts:
-    """Hessian products with their tangents shared among processes, as for a log-volume.
-
-    Args:
-        products: `HessianProducts` of the same loss on each process.
-        group: The processes; None takes all.
-    """
-
-    def __init__(self, products: Products, group: Group | None = None) -> None:
-        self._inner, self._shards = products, _Shards(group)
-
-    def __call__(self, theta: Tensor, x: Tensor, y: Tensor, tangents: Tensor) -> Tensor:
-        """Multiply tangents with the Hessian.
-
-        Args:
-            theta: Where (P,).
-            x: Inputs of the batch.
-            y: Targets of the batch.
-            tangents: V, one per row (K, P), the same on each process.
-
-        Returns:
-            H V, one per row (K, P), the same on each process.
-        """
-        return self._shards.apply(
-            lambda rows: self._inner(theta, x, y, rows), tangents, tangents.dtype
-        )
 
 
 class _Shards:

@@ -10,12 +10,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from itertools import groupby
 
-import torch
-
 from capacity.base.checks import one_of
-from capacity.jacobian.projected_maps import Coordinates, SquareMap
-from capacity.jacobian.spectrum import spectrum
-from capacity.jacobian.spectrum_record import Spectrum
+from capacity.jacobian.projected_maps import Coordinates
 
 
 def layer_projectors(names: Sequence[str], sizes: Sequence[int]) -> dict[str, Coordinates]:
@@ -53,36 +49,3 @@ def layer_projector(layer: str, names: Sequence[str], sizes: Sequence[int]) -> C
     """
     known = layer_projectors(names, sizes)
     return known[one_of("layer", layer, known)]
-
-
-def layer_spectra(
-    jacobian: SquareMap,
-    layers: dict[str, Coordinates],
-    *,
-    top: int = 3,
-    sweeps: int = 6,
-    generator: torch.Generator,
-) -> dict[str, Spectrum]:
-    """Resolve the diagonal block J[layer, layer] of every layer.
-
-    Args:
-        jacobian: J_t.
-        layers: Projectors by name, as `layer_projectors` makes them.
-        top: Largest singular values wanted, where a layer has as many.
-        sweeps: Most forward-and-adjoint passes per layer.
-        generator: Source of the starting blocks.
-
-    Returns:
-        A spectrum per layer; `frobenius_sq` is |J[layer, layer]|_F^2.
-    """
-    return {
-        name: spectrum(
-            jacobian,
-            top=min(top, part.rank),
-            sweeps=sweeps,
-            bottom=min(3, part.rank),
-            generator=generator,
-            projector=part,
-        )
-        for name, part in layers.items()
-    }

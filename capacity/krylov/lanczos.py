@@ -6,14 +6,12 @@ every basis is fully reorthogonalised, so there are no ghost copies of converged
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
 
 from capacity.base.interruption import check
-from capacity.records.estimate import Estimate, from_error
 
 Operator = Callable[[Tensor], Tensor]
 """Rows (K, P) to rows (K, P)."""
@@ -83,40 +81,6 @@ def quadrature(operator: Operator, probes: Tensor, steps: int) -> tuple[Tensor, 
         return lost, lost
     nodes, vectors = torch.linalg.eigh(small)
     return nodes, vectors[:, 0].square()
-
-
-def spectral_sums(
-    operator: Operator,
-    like: Tensor,
-    functions: Sequence[SpectralFunction],
-    *,
-    probes: int,
-    steps: int,
-    generator: torch.Generator,
-) -> list[Estimate]:
-    """Estimate tr f(A) for several f from the same products (stochastic Lanczos quadrature).
-
-    Args:
-        operator: A, symmetric.
-        like: A vector (P,) whose size, dtype and device the probes take.
-        functions: The functions f.
-        probes: Number of Rademacher probes, at least 2.
-        steps: Lanczos steps per probe.
-        generator: Source of the probes.
-
-    Returns:
-        One estimate per function; the standard error is over probes (the quadrature's own error,
-        which falls geometrically with `steps`, is not in it). `cost` counts operator products.
-    """
-    z = random_signs(probes, like, generator)
-    nodes, weights = quadrature(operator, z, steps)
-    made = []
-    for function in functions:
-        samples = like.numel() * (weights * function(nodes)).sum(-1)
-        value = float(samples.mean())
-        stderr = float(samples.std()) / math.sqrt(probes)
-        made.append(from_error(value, stderr, n=probes, cost=float(probes * steps)))
-    return made
 
 
 def orthonormal(rows: Tensor, against: Tensor) -> Tensor:

@@ -22,7 +22,6 @@ from torch import Tensor
 
 from capacity.base.checks import finite_tensor, positive_float, positive_int
 from capacity.base.random_streams import stream
-from capacity.networks.flat_model import FlatModel
 from capacity.optimizers.updates import UpdateMap
 from capacity.thermo.action import checked_ratio
 from capacity.thermo.chunk_memory import chunk_size
@@ -307,18 +306,6 @@ class _Plan:
     @cached_property
     def stopped(self) -> frozenset[int]:
         return frozenset(self.stops)
-
-
-def initial_networks(build: Callable[[int], torch.nn.Module]) -> Callable[[int], Tensor]:
-    """Make the start of an ensemble of networks.
-
-    Args:
-        build: A seed to a network, initialised from it.
-
-    Returns:
-        A function of the replica's number that gives its theta_0 (P,).
-    """
-    return lambda replica: FlatModel(build(replica)).initial()
 
 
 def _stops(argument: str, steps: Sequence[int], total: int) -> list[int]:

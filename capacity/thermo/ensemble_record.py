@@ -99,11 +99,6 @@ class Series:
         paid = torch.diff(self.action, dim=0, prepend=self.action.new_zeros(1, len(self.action[0])))
         return (paid / spent[:, None]).mean(-1)
 
-    @property
-    def mean_loss(self) -> Tensor:
-        """E[L] at the marks (M,)."""
-        return self.loss.mean(-1)
-
     def select(self, rows: Tensor) -> Series:
         """Keep some replicas.
 

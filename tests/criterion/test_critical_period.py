@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import pytest
-import torch
 
-from capacity.criterion.critical_period import ClosurePoint, closure, closure_of
+from capacity.criterion.critical_period import ClosurePoint, closure_of
 from capacity.records.estimate import Estimate, Status, not_defined
 
 
@@ -57,22 +56,3 @@ def test_moments_without_a_value_are_left_out():
     assert closure_of([nothing]).time.status is Status.NOT_DEFINED
     shut = ClosurePoint(time=2.0, capacity=Estimate(value=0.0), need=Estimate(value=1.0))
     assert closure_of([nothing, shut]).time.value == 2.0
-
-
-def test_measures_every_checkpoint():
-    # Capacity e^-t against a need of 1/4, at checkpoints that hold t itself: closes at log 4.
-    def measure(theta):
-        return Estimate(value=float(torch.exp(-theta[0]))), Estimate(value=0.25)
-
-    made = closure(((0.1 * k, torch.tensor([0.1 * k])) for k in range(30)), measure)
-    assert made.time.value == pytest.approx(1.3863, abs=0.002)
-
-
-def test_bad_checkpoints():
-    def measure(theta):
-        return Estimate(value=1.0), Estimate(value=0.0)
-
-    with pytest.raises(ValueError, match="checkpoints is empty"):
-        closure([], measure)
-    with pytest.raises(ValueError, match="must increase"):
-        closure([(1.0, torch.zeros(1)), (1.0, torch.zeros(1))], measure)

@@ -10,7 +10,6 @@ import torch
 from torch import Tensor
 
 from capacity.criterion.function_space import (
-    restrict_accessible,
     restrict_hard,
     restrict_soft,
     room,
@@ -18,7 +17,6 @@ from capacity.criterion.function_space import (
     transport_cost,
 )
 from capacity.criterion.kernel_flow import integrate, learning_time
-from capacity.criterion.preserving import Preserving
 from capacity.networks.flat_model import FlatModel
 from capacity.products.curvature_operators import ggn
 from capacity.products.feature_rows import features
@@ -28,7 +26,7 @@ from capacity.recipe.config import Training
 from capacity.records.estimate import Status
 from capacity.records.jackknife import jackknife
 from capacity.tasks.task import Task
-from dense import MatrixMap, digits_task, network, run_map, trained
+from dense import digits_task, network, run_map, trained
 from quadratics import linear
 from regression import converge, gaussian_features_error, plane_task, regression_task
 
@@ -119,22 +117,6 @@ def test_restrictions_against_dense_matrices_on_digits(float64, kind):
     assert ratio.value == pytest.approx(costs[0] / costs[1], rel=1e-7)
     assert extra.value == pytest.approx(costs[0] - costs[1], rel=1e-7)
     assert ratio.value > 1.01
-
-
-def test_accessible_restriction_against_dense(float64):
-    new = digits_task((3, 4), 10)
-    model = FlatModel(network(64, 3, 10))
-    theta = model.initial()
-    jacobian = MatrixMap(torch.eye(model.size) - 0.2 * torch.randn(model.size, model.size) / 15)
-    basis = torch.linalg.qr(torch.randn(model.size, 20))[0].T
-    preserving = Preserving(
-        removed_basis=basis, curvatures=torch.ones(20), tolerance=1.0, displacement=1.0
-    )
-    phi = features(model, theta, new, new.train.x, every_output(10, 10, theta))
-    rows = phi.adjoint(torch.eye(phi.count))
-    p = torch.eye(model.size) - basis.T @ basis
-    factor = rows @ p @ jacobian.matrix
-    torch.testing.assert_close(restrict_accessible(phi, preserving, jacobian), factor @ factor.T)
 
 
 def test_room_by_hand(float64):

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from capacity.jacobian.distributed import ShardedJacobian, ShardedProducts
+from capacity.jacobian.distributed import ShardedJacobian
 from capacity.jacobian.training_jacobian import TrainingJacobian
 from transport_sharded import measure, setting
 
@@ -54,7 +54,7 @@ def shards(tmp_path_factory):
 
 def test_two_processes_find_what_one_finds(shards, float64):
     trajectory = setting()
-    alone = measure(trajectory, TrainingJacobian([trajectory]), trajectory.products)
+    alone = measure(TrainingJacobian([trajectory]))
     for name, expected in alone.items():
         one, other = (shard["found"][name] for shard in shards)
         assert torch.equal(one, other), f"the processes disagree about {name}"
@@ -80,8 +80,6 @@ def test_without_a_process_group(float64):
     trajectory = setting()
     with pytest.raises(ValueError, match=r"init_process_group.*torchrun"):
         ShardedJacobian(TrainingJacobian([trajectory]))
-    with pytest.raises(ValueError, match="no process group"):
-        ShardedProducts(trajectory.products)
 
 
 def test_the_example_runs_under_torchrun():

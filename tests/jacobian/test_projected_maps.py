@@ -6,7 +6,7 @@ import pytest
 import torch
 
 import capacity
-from capacity.jacobian.layer_blocks import layer_projectors, layer_spectra
+from capacity.jacobian.layer_blocks import layer_projectors
 from capacity.jacobian.projected_maps import Coordinates
 from capacity.jacobian.spectrum import spectrum
 from capacity.jacobian.training_jacobian import TrainingJacobian
@@ -97,22 +97,6 @@ def test_wrong_projectors_are_refused(made):
     with pytest.raises(ValueError, match="top = 9 exceeds the 4 parameters"):
         spectrum(operator, top=9, sweeps=1, generator=generator(), projector=Coordinates(3, 4))
     assert operator.products == {"forward": 0, "adjoint": 0}, "refused before any product"
-
-
-def test_layers_are_the_diagonal_blocks(made):
-    model, jacobian, dense = made
-    layers = layer_projectors(model.names, model.sizes)
-    assert {name: part.rank for name, part in layers.items()} == {"0": 195, "2": 40}
-    found = layer_spectra(jacobian, layers, generator=generator())
-    for name, part in layers.items():
-        here = slice(part.first, part.first + part.rank)
-        block = dense[here, here]
-        assert found[name].dimension == part.rank
-        assert found[name].frobenius_sq.value == pytest.approx(float(block.square().sum()))
-        values = torch.tensor([s.value for s in found[name].singular_values])
-        torch.testing.assert_close(values, torch.linalg.svdvals(block)[:3])
-    # Written out, a layer costs one product per parameter of its own.
-    assert found["2"].products_forward == 40
 
 
 def test_parameters_of_the_network_itself_are_layers_too():

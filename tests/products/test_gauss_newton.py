@@ -11,7 +11,6 @@ from torch.func import grad, hessian, jacrev
 from capacity.networks.flat_model import FlatModel
 from capacity.products.curvature_operators import loss_gradient
 from capacity.products.gauss_newton import GaussNewtonProducts
-from capacity.products.ggn_factor import factor_rows, ggn_factor
 from capacity.tasks.task import Split, Task
 from dense import digits_task, network
 
@@ -58,34 +57,6 @@ def test_products_and_gradient(float64, case):
     torch.testing.assert_close(rows, v @ dense, rtol=1e-9, atol=1e-12)
 
 
-@pytest.mark.parametrize("case", CASES)
-def test_factor_squares_to_the_ggn(float64, case):
-    task = CASES[case]()
-    model = FlatModel(network(64, 3, 5))
-    theta = model.initial()
-    factor = ggn_factor(model, [(task, task.train)], theta)
-    dense = written_out(model, theta, task)
-    torch.testing.assert_close(factor.rows.T @ factor.rows, dense, rtol=1e-9, atol=1e-12)
-    v = torch.randn(3, model.size)
-    torch.testing.assert_close(factor(v), v @ dense, rtol=1e-9, atol=1e-12)
-    values, vectors = factor.eigen()
-    truth = torch.linalg.eigvalsh(dense).flip(0)[: len(values)]
-    torch.testing.assert_close(values, truth, rtol=1e-8, atol=1e-12)
-    assert float(torch.linalg.eigvalsh(dense).flip(0)[len(values) :].abs().max()) < 1e-10
-    images = vectors @ dense
-    torch.testing.assert_close(images, values[:, None] * vectors, rtol=0, atol=1e-9)
-    for strength in (0.01, 30.0):
-        exact = torch.linalg.solve(torch.eye(model.size) + strength * dense, v.T).T
-        torch.testing.assert_close(factor.shrink(v, strength), exact, rtol=1e-8, atol=1e-10)
-
-
-def test_a_loss_that_is_not_convex_has_no_factor(float64):
-    task = replace(regression(), loss=lambda f, y: -(f - y).square().mean())
-    model = FlatModel(network(64, 3, 5))
-    with pytest.raises(ValueError, match="'values' has a loss that is not convex in the outputs"):
-        ggn_factor(model, [(task, task.train)], model.initial())
-
-
 def test_gradient_over_uneven_chunks(float64):
     task = digits_task((0, 1, 2), count=50)
     model = FlatModel(network(64, 2, 10))
@@ -93,15 +64,3 @@ def test_gradient_over_uneven_chunks(float64):
     whole = grad(model.loss(task))(theta, task.train.x, task.train.y)
     found = loss_gradient(model, task, theta, task.train, chunk=16)
     torch.testing.assert_close(found, whole, rtol=1e-10, atol=1e-13)
-
-
-def test_several_tasks_are_averaged(float64):
-    tasks = [digits_task((0, 1), count=30), digits_task((2, 3), count=50)]
-    model = FlatModel(network(64, 3, 10))
-    theta = model.initial()
-    pairs = [(task, task.train) for task in tasks]
-    factor = ggn_factor(model, pairs, theta)
-    assert len(factor.rows) <= factor_rows(pairs, 10) == 800
-    v = torch.randn(3, model.size)
-    dense = sum(written_out(model, theta, task) for task in tasks) / 2
-    torch.testing.assert_close(factor(v), v @ dense, rtol=1e-9, atol=1e-12)

@@ -19,6 +19,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
+from kernel_view import KernelView, compared, kernel_view, predicted_flow
 from thermo_training import digits, first_samples, one_hot_task
 from torch import Tensor, nn
 
@@ -29,7 +30,6 @@ from capacity.records.estimate import Estimate, from_samples
 from capacity.tasks import build_tasks
 from capacity.tasks.task import Split, Task
 from capacity.thermo.action import ActionMeter, checked_ratio
-from capacity.thermo.ntk import KernelView, compared, kernel_view, predicted_flow
 from capacity.thermo.path import PathObserver
 from capacity.training.data_order import DataOrder
 from capacity.training.steps import Step

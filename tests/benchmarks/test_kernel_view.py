@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from kernel_view import compared, kernel_view, predicted_flow
 from torch import nn
 
 from capacity.networks.evaluate import evaluate
@@ -11,7 +12,6 @@ from capacity.networks.flat_model import FlatModel
 from capacity.recipe.config import Training
 from capacity.records.estimate import Status
 from capacity.tasks.task import Split, Task
-from capacity.thermo.ntk import compared, kernel_view, predicted_flow
 from capacity.thermo.path import PathObserver
 from capacity.training.data_order import DataOrder
 from capacity.training.train import train
