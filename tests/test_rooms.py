@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
@@ -77,3 +78,12 @@ def test_an_arrow_up_is_seen():
     graph = {"capacity.base.checks": {"capacity.runs.run"}, "capacity.cli": {"capacity.base.text"}}
     assert arrows_up(graph) == ["capacity.base.checks imports capacity.runs.run"]
     assert arrows_up({"capacity.krylov.lanczos": {"capacity"}}) != []
+
+
+def test_the_architecture_names_what_there_is():
+    text = (ROOT / "architecture.md").read_text()
+    drawn = text[text.index("```") : text.rindex("```")]
+    assert [name for name in ROOMS if name not in drawn] == []
+    named = set(re.findall(r"`([a-z_]+/[a-z_/]*(?:\.(?:py|md))?)`", text)) - {"tests/test_rooms.py"}
+    assert len(named) > 20
+    assert [name for name in named if not (ROOT / name).exists()] == []
