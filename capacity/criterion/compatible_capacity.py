@@ -26,6 +26,7 @@ from capacity.krylov.lanczos import random_signs
 from capacity.krylov.spectral_measure import measure_of, radau
 from capacity.records.estimate import Estimate, Status
 from capacity.records.intervals import student
+from capacity.records.plain import Plain
 
 PRECISE = 0.02
 """Half-width of the interval, relative to R_A, at which the sweeps end by default."""
@@ -43,7 +44,7 @@ _NOTHING_KEPT = (
 
 
 @dataclass(frozen=True, kw_only=True)
-class CapacityAtScale:
+class CapacityAtScale(Plain):
     """R_A(t) at one scale eps.
 
     Attributes:
@@ -55,18 +56,6 @@ class CapacityAtScale:
     eps: float
     nats: Estimate
     directions: Estimate
-
-    def to_dict(self) -> dict[str, object]:
-        """Return plain JSON types.
-
-        Returns:
-            eps and both estimates.
-        """
-        return {
-            "eps": self.eps,
-            "nats": self.nats.to_dict(),
-            "directions": self.directions.to_dict(),
-        }
 
 
 def literal_capacity(

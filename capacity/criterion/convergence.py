@@ -22,10 +22,11 @@ from capacity.criterion.preserving import Preserving, curvature_threshold
 from capacity.criterion.soft_projector import SoftPreserving
 from capacity.krylov.lanczos import Operator
 from capacity.records.estimate import Estimate
+from capacity.records.plain import Plain
 
 
 @dataclass(frozen=True, kw_only=True)
-class Convergence:
+class Convergence(Plain):
     """How far the old tasks are from being learned.
 
     Attributes:
@@ -36,6 +37,8 @@ class Convergence:
         not_learned: How many are not learned to within their tolerance.
         tasks: How many old tasks there are.
     """
+
+    WRITTEN = ("gradient", "remaining", "task", "converged", "note")
 
     gradient: Estimate
     remaining: Estimate
@@ -63,20 +66,6 @@ class Convergence:
             f"{self.remaining.value:.3g}, more than the tolerance of {self.tolerance:.3g}. "
             "Capacity and dimension hold where it is 0."
         )
-
-    def to_dict(self) -> dict[str, object]:
-        """Return plain JSON types.
-
-        Returns:
-            The estimates, whose task it is, the verdict and the note.
-        """
-        return {
-            "gradient": self.gradient.to_dict(),
-            "remaining": self.remaining.to_dict(),
-            "task": self.task,
-            "converged": self.converged,
-            "note": self.note,
-        }
 
 
 def convergence(

@@ -9,6 +9,7 @@ from capacity.criterion.function_space import Room
 from capacity.criterion.output_drift import Drift
 from capacity.records.estimate import Estimate, Status
 from capacity.records.notebook import InNotebook
+from capacity.records.plain import Plain
 from capacity.tasks.scoring import said_scores
 
 _VOID = frozenset({Status.DIVERGED, Status.NOT_RESOLVED})
@@ -17,7 +18,7 @@ PREDICTED, ROOM_LEFT, UNDECIDED = "forgetting predicted", "room left", "undecide
 
 
 @dataclass(frozen=True, kw_only=True)
-class FormVerdict:
+class FormVerdict(Plain):
     """One form of the criterion on one transition.
 
     Attributes:
@@ -33,6 +34,18 @@ class FormVerdict:
         note: What the reader must know to read it.
     """
 
+    WRITTEN = (
+        "form",
+        "value",
+        "threshold",
+        "fires_above",
+        "margin",
+        "half_width",
+        "fires",
+        "verdict",
+        "note",
+    )
+
     form: str
     value: Estimate
     threshold: float
@@ -46,24 +59,6 @@ class FormVerdict:
     def fires(self) -> bool:
         """Whether forgetting is predicted beyond the uncertainty."""
         return self.verdict == PREDICTED
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return plain JSON types.
-
-        Returns:
-            One entry per attribute, and whether it fires.
-        """
-        return {
-            "form": self.form,
-            "value": self.value.to_dict(),
-            "threshold": self.threshold,
-            "fires_above": self.fires_above,
-            "margin": self.margin,
-            "half_width": self.half_width,
-            "fires": self.fires,
-            "verdict": self.verdict,
-            "note": self.note,
-        }
 
 
 def own_half_width(value: Estimate) -> float:
@@ -137,7 +132,7 @@ def judge(
 
 
 @dataclass(frozen=True, kw_only=True)
-class Verdicts(InNotebook):
+class Verdicts(Plain, InNotebook):
     """Every form of the criterion on one transition, and which one to read.
 
     Attributes:
@@ -160,6 +155,11 @@ class Verdicts(InNotebook):
             where it stands elsewhere (in the tasks of a run).
         scoring: The same in words.
     """
+
+    WRITTEN = (
+        "verdict", "decides", "why", "literal", "capacity", "transport_cost", "directional",
+        "room", "drift", "removed", "tolerance", "displacement", "time", "warnings", "source",
+    )  # fmt: skip
 
     literal: FormVerdict
     capacity: FormVerdict
@@ -194,18 +194,4 @@ class Verdicts(InNotebook):
         Returns:
             One entry per attribute, and the verdict.
         """
-        return {
-            "verdict": self.verdict,
-            "decides": self.decides,
-            "why": self.why,
-            **{form.form: form.to_dict() for form in self.forms},
-            "room": self.room.to_dict(),
-            "drift": None if self.drift is None else self.drift.to_dict(),
-            "removed": self.removed,
-            "tolerance": self.tolerance,
-            "displacement": self.displacement,
-            "time": self.time,
-            "warnings": list(self.warnings),
-            "source": self.source,
-            **said_scores(self),
-        }
+        return super().to_dict() | said_scores(self)

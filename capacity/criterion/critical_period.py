@@ -14,13 +14,14 @@ from torch import Tensor
 
 from capacity.records.estimate import Estimate, Status, not_defined
 from capacity.records.intervals import Z90
+from capacity.records.plain import Plain
 
 RoomAndNeed = Callable[[Tensor], tuple[Estimate, Estimate]]
 """theta (P,) -> capacity for the next task, and its need, in the same unit."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class ClosurePoint:
+class ClosurePoint(Plain):
     """Capacity and need at one moment of the training.
 
     Attributes:
@@ -47,7 +48,7 @@ class ClosurePoint:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Closure:
+class Closure(Plain):
     """A closure curve.
 
     Attributes:
@@ -61,21 +62,6 @@ class Closure:
     points: tuple[ClosurePoint, ...]
     time: Estimate
     closes: bool | None
-
-    def to_dict(self) -> dict[str, object]:
-        """Return plain JSON types.
-
-        Returns:
-            The points, the closure time and the verdict.
-        """
-        return {
-            "points": [
-                {"time": p.time, "capacity": p.capacity.to_dict(), "need": p.need.to_dict()}
-                for p in self.points
-            ],
-            "time": self.time.to_dict(),
-            "closes": self.closes,
-        }
 
 
 def closure_of(points: list[ClosurePoint]) -> Closure:

@@ -27,6 +27,7 @@ from torch import Tensor
 from capacity.base.checks import positive_float
 from capacity.records.estimate import Estimate, Status, not_defined
 from capacity.records.jackknife import jackknife
+from capacity.records.plain import Plain
 
 _SMALL = 64
 """Size of a kernel up to which all its eigenvalues are found when the largest is wanted."""
@@ -40,7 +41,7 @@ _OUTSIDE = 1e-6
 
 
 @dataclass(frozen=True, kw_only=True)
-class Room:
+class Room(Plain):
     """What a new task needs and what the old ones leave of it, in function space.
 
     Attributes:
@@ -61,16 +62,6 @@ class Room:
     cost: Estimate
     extra: Estimate
     alpha: float
-
-    def to_dict(self) -> dict[str, object]:
-        """Return plain JSON types.
-
-        Returns:
-            One entry per attribute.
-        """
-        names = ("needed", "participation", "log_volume", "kept", "cost", "extra")
-        made: dict[str, object] = {name: getattr(self, name).to_dict() for name in names}
-        return {**made, "alpha": self.alpha}
 
 
 def curvatures(old: Tensor) -> tuple[Tensor, Tensor]:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -27,6 +27,7 @@ from capacity.products.row_sets import Features
 from capacity.records.estimate import Estimate, Status, not_defined
 from capacity.records.intervals import Z90
 from capacity.records.jackknife import jackknife
+from capacity.records.plain import Plain
 from capacity.tasks.losses import sample_losses
 from capacity.tasks.task import Split, Task
 
@@ -50,7 +51,7 @@ LOST = (
 
 
 @dataclass(frozen=True, kw_only=True)
-class Drift:
+class Drift(Plain):
     """What B's gradient flow does to A, the average over the old tasks.
 
     Attributes:
@@ -73,15 +74,6 @@ class Drift:
     displacement: Estimate
     new_loss: Estimate
     time: float
-
-    def to_dict(self) -> dict[str, object]:
-        """Return plain JSON types.
-
-        Returns:
-            One entry per attribute.
-        """
-        made = {f.name: getattr(self, f.name) for f in fields(self)}
-        return {k: v.to_dict() if isinstance(v, Estimate) else v for k, v in made.items()}
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ All are measured on samples of the task to come, at theta before it is learned:
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -22,6 +22,7 @@ from torch.func import grad
 from capacity.base.differential import vmap
 from capacity.networks.flat_model import FlatModel
 from capacity.records.estimate import Estimate, not_defined
+from capacity.records.plain import Plain
 from capacity.tasks.losses import additive
 from capacity.tasks.task import Task
 
@@ -35,7 +36,7 @@ _SAMPLES, _GRADIENTS = 256, 64
 
 
 @dataclass(frozen=True, kw_only=True)
-class Plasticity:
+class Plasticity(Plain):
     """Measures of plasticity.
 
     Attributes:
@@ -51,14 +52,6 @@ class Plasticity:
     dormant: Estimate
     gradient_rank: Estimate
     weight_norm: Estimate
-
-    def to_dict(self) -> dict[str, object]:
-        """Return plain JSON types.
-
-        Returns:
-            One estimate per attribute.
-        """
-        return {f.name: getattr(self, f.name).to_dict() for f in fields(self)}
 
 
 def plasticity(model: FlatModel, theta: Tensor, task: Task) -> Plasticity:

@@ -17,13 +17,14 @@ from capacity.criterion.compatible_capacity import CapacityAtScale, at_scale
 from capacity.criterion.preserving import Preserving
 from capacity.jacobian.projected_maps import SquareMap
 from capacity.records.estimate import Estimate
+from capacity.records.plain import Plain, plain
 
 FACTORS = (0.1, 10.0)
 """Tolerances of the table, as multiples of the one that was chosen."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class SensitivityRow:
+class SensitivityRow(Plain):
     """R_A at one tolerance, over eps.
 
     Attributes:
@@ -40,15 +41,14 @@ class SensitivityRow:
         Returns:
             tolerance, what is removed, and the records by eps.
         """
-        soft = self.preserving.soft_removed
-        return {
+        return plain({
             "tolerance": self.preserving.tolerance,
             "curvature_threshold": self.preserving.threshold,
             "removed": self.preserving.removed,
             "removed_complete": self.preserving.converged,
-            "soft_removed": None if soft is None else soft.to_dict(),
-            "by_eps": [at_scale.to_dict() for at_scale in self.capacity],
-        }
+            "soft_removed": self.preserving.soft_removed,
+            "by_eps": self.capacity,
+        })
 
 
 def sensitivity(

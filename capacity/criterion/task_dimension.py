@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -22,6 +23,7 @@ from capacity.records.estimate import Estimate, Status, not_defined
 from capacity.records.intervals import Z90
 from capacity.records.jackknife import of_means
 from capacity.records.notebook import InNotebook
+from capacity.records.plain import Plain
 from capacity.tasks.scoring import said_scores
 
 _NOTHING = 1e-10
@@ -30,7 +32,7 @@ _NOTICEABLE = 0.01
 
 
 @dataclass(frozen=True, kw_only=True)
-class Dimension(InNotebook):
+class Dimension(Plain, InNotebook):
     """The dimension that a task needs.
 
     Attributes:
@@ -44,6 +46,8 @@ class Dimension(InNotebook):
         scoring: The same in words.
     """
 
+    WRITTEN = ("stable_rank", "intrinsic", "top_curvature", "negative_share", "no_demand")
+
     stable_rank: Estimate
     intrinsic: Estimate
     top_curvature: Estimate
@@ -52,20 +56,13 @@ class Dimension(InNotebook):
     scored_on: str = ""
     scoring: str = ""
 
-    def to_dict(self) -> dict[str, object]:
+    def to_dict(self) -> dict[str, Any]:
         """Return plain JSON types.
 
         Returns:
             The estimates and the flag.
         """
-        return {
-            "stable_rank": self.stable_rank.to_dict(),
-            "intrinsic": self.intrinsic.to_dict(),
-            "top_curvature": self.top_curvature.to_dict(),
-            "negative_share": self.negative_share.to_dict(),
-            "no_demand": self.no_demand,
-            **said_scores(self),
-        }
+        return super().to_dict() | said_scores(self)
 
 
 def literal_dimension(

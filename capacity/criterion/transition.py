@@ -28,6 +28,7 @@ from capacity.recipe.config import Measure
 from capacity.records.estimate import with_note
 from capacity.records.intervals import Z90
 from capacity.records.notebook import InNotebook
+from capacity.records.plain import Plain, plain
 from capacity.tasks.scoring import said_scores
 from capacity.tasks.task import Task
 
@@ -44,7 +45,7 @@ _LITERAL_NOTE = (
 
 
 @dataclass(frozen=True, kw_only=True)
-class Verdict:
+class Verdict(Plain):
     """The literal criterion m_B > R_A.
 
     Attributes:
@@ -61,23 +62,9 @@ class Verdict:
     verdict: str
     note: str = _LITERAL_NOTE
 
-    def to_dict(self) -> dict[str, Any]:
-        """Return plain JSON types.
-
-        Returns:
-            One entry per attribute.
-        """
-        return {
-            "fires": self.fires,
-            "margin": self.margin,
-            "stderr": self.stderr,
-            "verdict": self.verdict,
-            "note": self.note,
-        }
-
 
 @dataclass(frozen=True, kw_only=True)
-class CapacityRecord(InNotebook):
+class CapacityRecord(Plain, InNotebook):
     """Capacity against dimension for one transition (replica 0).
 
     Attributes:
@@ -116,33 +103,31 @@ class CapacityRecord(InNotebook):
             The entries capacity, dimension, literal, verdicts, closures and plasticity of a
             transition; and what scores are scores on, where that is said.
         """
-        headline = self.capacity[0].to_dict()
-        preserving = self.preserving
-        soft, between = preserving.soft_removed, preserving.removed_range
-        return {
+        headline, preserving = self.capacity[0], self.preserving
+        return plain({
             "capacity": {
-                "nats": headline["nats"],
-                "directions": headline["directions"],
-                "by_eps": [at_scale.to_dict() for at_scale in self.capacity],
+                "nats": headline.nats,
+                "directions": headline.directions,
+                "by_eps": self.capacity,
                 "parameters": self.parameters,
                 "removed": preserving.removed,
                 "removed_complete": preserving.converged,
-                "removed_range": None if between is None else list(between),
-                "soft_removed": None if soft is None else soft.to_dict(),
-                "subspace_error": preserving.subspace_error.to_dict(),
+                "removed_range": preserving.removed_range,
+                "soft_removed": preserving.soft_removed,
+                "subspace_error": preserving.subspace_error,
                 "tolerance": preserving.tolerance,
                 "displacement": preserving.displacement,
                 "curvature_threshold": preserving.threshold,
-                "convergence": self.convergence.to_dict(),
-                "sensitivity": [row.to_dict() for row in self.sensitivity],
+                "convergence": self.convergence,
+                "sensitivity": self.sensitivity,
             },
-            "dimension": None if self.dimension is None else self.dimension.to_dict(),
-            "literal": None if self.literal is None else self.literal.to_dict(),
-            "verdicts": dict(self.verdicts) or None,
-            "closures": dict(self.closures) or None,
-            "plasticity": self.plasticity.to_dict(),
+            "dimension": self.dimension,
+            "literal": self.literal,
+            "verdicts": self.verdicts or None,
+            "closures": self.closures or None,
+            "plasticity": self.plasticity,
             **said_scores(self),
-        }
+        })
 
 
 def literal_verdict(

@@ -9,12 +9,13 @@ from dataclasses import dataclass, field, replace
 from capacity.networks.evaluate import Score
 from capacity.records.estimate import Estimate, Status, from_samples, not_defined, with_note
 from capacity.records.notebook import InNotebook
+from capacity.records.plain import Plain
 from capacity.tasks.scoring import words_of, words_of_all
 from capacity.tasks.task import Task
 
 
 @dataclass(frozen=True, kw_only=True)
-class Forgetting(InNotebook):
+class Forgetting(Plain, InNotebook):
     """Forgetting of one old task: forecast, or measured; positive means forgotten.
 
     Attributes:
@@ -24,17 +25,6 @@ class Forgetting(InNotebook):
 
     accuracy_drop: Estimate
     loss_increase: Estimate
-
-    def to_dict(self) -> dict[str, object]:
-        """Return plain JSON types.
-
-        Returns:
-            The two estimates.
-        """
-        return {
-            "accuracy_drop": self.accuracy_drop.to_dict(),
-            "loss_increase": self.loss_increase.to_dict(),
-        }
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -10,7 +10,6 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -22,6 +21,7 @@ from capacity.jacobian.trajectory import Trajectory
 from capacity.records.estimate import Estimate, Status
 from capacity.records.intervals import interval
 from capacity.records.notebook import InNotebook
+from capacity.records.plain import Plain
 
 _BLOCKS = 10
 """Parts of the path behind a standard error: long enough to be nearly independent."""
@@ -30,7 +30,7 @@ _FEWEST_BLOCKS = 4
 
 
 @dataclass(frozen=True, kw_only=True)
-class LyapunovSpectrum(InNotebook):
+class LyapunovSpectrum(Plain, InNotebook):
     """The leading finite-time exponents.
 
     Attributes:
@@ -53,22 +53,6 @@ class LyapunovSpectrum(InNotebook):
     settling: int
     every: int
     time_per_step: float
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return plain JSON types.
-
-        Returns:
-            One entry per attribute.
-        """
-        return {
-            "exponents": [exponent.to_dict() for exponent in self.exponents],
-            "drift": list(self.drift),
-            "sum": self.sum.to_dict(),
-            "steps": self.steps,
-            "settling": self.settling,
-            "every": self.every,
-            "time_per_step": self.time_per_step,
-        }
 
 
 @torch.no_grad()

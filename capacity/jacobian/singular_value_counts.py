@@ -20,6 +20,7 @@ from capacity.krylov.block_krylov import SingularSpace
 from capacity.krylov.spectral_measure import SpectralMeasure
 from capacity.records.estimate import Estimate, Status, not_defined
 from capacity.records.jackknife import of_means
+from capacity.records.plain import Plain, plain
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,7 +65,7 @@ class Thresholds:
 
 
 @dataclass(frozen=True, kw_only=True)
-class SpectralCounts:
+class SpectralCounts(Plain):
     """Counts of singular values.
 
     Attributes:
@@ -93,26 +94,26 @@ class SpectralCounts:
         """
         at, classes = self.thresholds, self.density
         sides = (("below", at.below, self.below), ("above", at.above, self.above))
-        return {
+        return plain({
             "parts": {
-                "chaotic": self.chaotic.to_dict(),
-                "bulk": self.bulk.to_dict(),
-                "stable": self.stable.to_dict(),
+                "chaotic": self.chaotic,
+                "bulk": self.bulk,
+                "stable": self.stable,
                 "chaotic_above": at.chaotic_above,
                 "stable_below": at.stable_below,
             },
             "counts": [
-                {"side": side, "threshold": threshold, "count": found.to_dict()}
+                {"side": side, "threshold": threshold, "count": found}
                 for side, edges, estimates in sides
                 for threshold, found in zip(edges, estimates, strict=True)
             ],
             "density": {
-                "edges": list(at.edges),
+                "edges": at.edges,
                 "counts": [found.value for found in classes],
                 "stderr": [found.stderr for found in classes],
                 "resolved": [found.resolved for found in classes],
             },
-        }
+        })
 
 
 def spectral_counts(measure: SpectralMeasure, thresholds: Thresholds) -> SpectralCounts:

@@ -10,6 +10,7 @@ from torch import Tensor
 from capacity.jacobian.singular_value_counts import SpectralCounts, Thresholds, lost_counts
 from capacity.records.estimate import Estimate, Status
 from capacity.records.notebook import InNotebook
+from capacity.records.plain import Plain, plain
 
 METHODS = {
     "krylov": "block Krylov on J'J with full reorthogonalisation, exact forward and adjoint "
@@ -19,7 +20,7 @@ METHODS = {
 
 
 @dataclass(frozen=True)
-class SingularValue:
+class SingularValue(Plain):
     """One singular value of J_t.
 
     Attributes:
@@ -32,14 +33,6 @@ class SingularValue:
     value: float
     residual: float
     resolved: bool
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return plain JSON types.
-
-        Returns:
-            One entry per attribute.
-        """
-        return {"value": self.value, "residual": self.residual, "resolved": self.resolved}
 
 
 @dataclass(frozen=True)
@@ -56,7 +49,7 @@ class SingularVectors:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Spectrum(InNotebook):
+class Spectrum(Plain, InNotebook):
     """What is known of the spectrum of J_t.
 
     Attributes:
@@ -107,26 +100,26 @@ class Spectrum(InNotebook):
         Returns:
             One entry per attribute but the vectors.
         """
-        return {
-            "frobenius_sq": self.frobenius_sq.to_dict(),
-            "deviation_sq": self.deviation_sq.to_dict(),
-            "singular_values": [s.to_dict() for s in self.singular_values],
+        return plain({
+            "frobenius_sq": self.frobenius_sq,
+            "deviation_sq": self.deviation_sq,
+            "singular_values": self.singular_values,
             "top_resolved": self.top_resolved,
-            "smallest": [s.to_dict() for s in self.smallest],
+            "smallest": self.smallest,
             **self.counts.to_dict(),
-            "moved": self.moved.to_dict(),
+            "moved": self.moved,
             "moved_above": self.counts.thresholds.moved_above,
-            "alignment": self.alignment.to_dict(),
-            "effective_rank": self.effective_rank.to_dict(),
-            "stable_rank": self.stable_rank.to_dict(),
+            "alignment": self.alignment,
+            "effective_rank": self.effective_rank,
+            "stable_rank": self.stable_rank,
             "dimension": self.dimension,
             "sweeps": self.sweeps,
-            "sweeps_missing": self.sweeps_missing.to_dict(),
+            "sweeps_missing": self.sweeps_missing,
             "products_forward": self.products_forward,
             "products_adjoint": self.products_adjoint,
             "exact": self.method == "dense",
             "method": METHODS.get(self.method, self.method),
-        }
+        })
 
 
 def lost_spectrum(reason: str) -> Spectrum:

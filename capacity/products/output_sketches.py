@@ -14,6 +14,7 @@ from torch import Tensor
 
 from capacity.base.checks import positive_int
 from capacity.records.estimate import Estimate
+from capacity.records.plain import Plain
 
 
 def every_output(samples: int, outputs: int, like: Tensor) -> Tensor:
@@ -82,7 +83,7 @@ def summed_outputs(samples: int, outputs: int, like: Tensor) -> Tensor:
 
 
 @dataclass(frozen=True, kw_only=True)
-class SketchError:
+class SketchError(Plain):
     """How far a sketched kernel is from the exact one, on the samples that both were made of.
 
     Attributes:
@@ -98,20 +99,6 @@ class SketchError:
     trace: Estimate
     alignment: Estimate
     samples: int
-
-    def to_dict(self) -> dict[str, object]:
-        """Return plain JSON types.
-
-        Returns:
-            One entry per attribute.
-        """
-        return {
-            "frobenius": self.frobenius.to_dict(),
-            "top": self.top.to_dict(),
-            "trace": self.trace.to_dict(),
-            "alignment": self.alignment.to_dict(),
-            "samples": self.samples,
-        }
 
 
 def lift(kernel: Tensor, directions: Tensor) -> Tensor:

@@ -11,6 +11,7 @@ from typing import Any
 from capacity.records.html_table import table
 from capacity.records.intervals import LEVEL, interval
 from capacity.records.numbers import MISSING, number, with_error
+from capacity.records.plain import Plain
 
 
 class Status(StrEnum):
@@ -47,7 +48,7 @@ class Status(StrEnum):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Estimate:
+class Estimate(Plain):
     """A number that knows how sure it is.
 
     Attributes:
@@ -84,18 +85,6 @@ class Estimate:
     def resolved(self) -> bool:
         """Whether the value may be read as the quantity itself."""
         return self.value is not None and self.status in {Status.OK, Status.UNCALIBRATED}
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return plain JSON types; `from_dict` is the inverse.
-
-        Returns:
-            A dictionary with one entry per attribute.
-        """
-        # Not asdict, which copies every field deeply: a long run has a hundred thousand estimates.
-        record = {name: getattr(self, name) for name in self.__dataclass_fields__}
-        record["status"] = str(self.status)
-        record["interval"] = None if self.interval is None else list(self.interval)
-        return record
 
     @classmethod
     def from_dict(cls, record: dict[str, Any]) -> Estimate:

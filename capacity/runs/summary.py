@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from capacity.forecasting.scores import mean_error, r2, spearman
 from capacity.records.estimate import Estimate, from_samples, not_defined
+from capacity.records.plain import plain
 
 Matrix = NDArray[np.float64]
 """Scores (learned tasks, tasks, replicas): [i, j] on task j after training task i."""
@@ -112,7 +113,7 @@ def final(accuracy: Matrix, loss: Matrix) -> dict[str, Any] | None:
             if learned > 1
             else not_defined("There is no earlier task to forget.")
         )
-    return {name: estimate.to_dict() for name, estimate in record.items()}
+    return {name: plain(estimate) for name, estimate in record.items()}
 
 
 def scores(transitions: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
@@ -135,11 +136,11 @@ def scores(transitions: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         pairs = [(p, m) for p, m in pairs if p is not None and m is not None]
         predicted, measured = [p for p, _ in pairs], [m for _, m in pairs]
         record["pairs"] = max(record["pairs"], len(pairs))
-        record[target] = {
-            "spearman": spearman(predicted, measured).to_dict(),
-            "r2": r2(predicted, measured).to_dict(),
-            "mean_error": mean_error(predicted, measured).to_dict(),
-        }
+        record[target] = plain({
+            "spearman": spearman(predicted, measured),
+            "r2": r2(predicted, measured),
+            "mean_error": mean_error(predicted, measured),
+        })
         for name in _CONTROLS:
             cells = [
                 (_control(name, transition, cell, target), cell["measured"][target]["value"])

@@ -7,14 +7,14 @@ good for all dynamics; where one is not defined, its estimate says so and names 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, fields
-from typing import Any
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from capacity.records.estimate import Estimate, Status, not_defined
 from capacity.records.jackknife import Statistic
+from capacity.records.plain import Plain
 from capacity.thermo.ensemble_record import Dynamics, EnsembleRecord, GaussianBound
 from capacity.thermo.regime import marked
 
@@ -34,7 +34,7 @@ FOLDED = (
 
 
 @dataclass(frozen=True, kw_only=True)
-class Dissipation:
+class Dissipation(Plain):
     """Sigma by route, each with interval and status.
 
     Attributes:
@@ -54,15 +54,6 @@ class Dissipation:
     free_energy: Estimate
     noise: Estimate | None
     checkpoints: Estimate
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return plain JSON types.
-
-        Returns:
-            One entry per route.
-        """
-        routes = {f.name: getattr(self, f.name) for f in fields(self)}
-        return {name: None if e is None else e.to_dict() for name, e in routes.items()}
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -23,6 +23,7 @@ from capacity.recipe.config import Training
 from capacity.records.estimate import with_note
 from capacity.records.intervals import BOUND_LEVEL
 from capacity.records.notebook import InNotebook
+from capacity.records.plain import Plain
 from capacity.tasks.loaders import with_loader_batches
 from capacity.tasks.task import LossFunction, Task
 from capacity.tasks.tensors import as_task
@@ -37,7 +38,7 @@ from capacity.thermo.task_sequence import OldTask, judge_sequence, old_task
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class EpistemicSpeedLimit(InNotebook):
+class EpistemicSpeedLimit(Plain, InNotebook):
     """What an ensemble of networks paid for learning, and what it had to pay at least.
 
     Attributes:
@@ -49,24 +50,13 @@ class EpistemicSpeedLimit(InNotebook):
         records: The measurements behind; not part of `to_dict`.
     """
 
+    WRITTEN = ("names", "tasks", "total", "old")
+
     tasks: tuple[SpeedLimit, ...]
     total: SpeedLimit
     old: tuple[OldTask, ...]
     names: tuple[str, ...]
     records: tuple[EnsembleRecord, ...]
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return plain JSON types.
-
-        Returns:
-            Tasks, total and old tasks.
-        """
-        return {
-            "names": list(self.names),
-            "tasks": [task.to_dict() for task in self.tasks],
-            "total": self.total.to_dict(),
-            "old": [bill.to_dict() for bill in self.old],
-        }
 
 
 def _with_note(made: EpistemicSpeedLimit, said: str) -> EpistemicSpeedLimit:

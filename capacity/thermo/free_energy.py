@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any
 
 from capacity.records.estimate import Estimate, Status, not_defined
 from capacity.records.jackknife import Statistic
+from capacity.records.plain import Plain
 from capacity.thermo.ensemble_record import Dynamics, EnsembleRecord, GaussianBound
 
 
 @dataclass(frozen=True, kw_only=True)
-class FreeEnergy:
+class FreeEnergy(Plain):
     """Energy, entropy and free energy at both ends.
 
     Attributes:
@@ -33,14 +33,6 @@ class FreeEnergy:
     entropy_change: Estimate
     free_energy_start: Estimate
     free_energy_end: Estimate
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return plain JSON types.
-
-        Returns:
-            One entry per attribute.
-        """
-        return {name: value.to_dict() for name, value in vars(self).items()}
 
 
 def free_energy(record: EnsembleRecord, *, level: float) -> FreeEnergy:

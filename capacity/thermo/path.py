@@ -8,12 +8,14 @@ with Sigma = sum |d theta_k|^2 / dt_k, by Cauchy-Schwarz; `PathObserver` asserts
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from capacity.records.estimate import Estimate, from_samples, not_defined
 from capacity.records.notebook import InNotebook
+from capacity.records.plain import Plain
 from capacity.thermo.action import STILL, ActionMeter, at_least_one, checked_ratio
 from capacity.thermo.regime import marked
 from capacity.training.steps import Step
@@ -29,7 +31,7 @@ _LANGEVIN_DROP = (
 
 
 @dataclass(frozen=True, kw_only=True)
-class PathCost(InNotebook):
+class PathCost(Plain, InNotebook):
     """The cost of learning one task, with its spread over replicas.
 
     Attributes:
@@ -45,6 +47,16 @@ class PathCost(InNotebook):
         smallest_ratio: The smallest `inefficiency_path` of a replica: the path invariant says >= 1.
     """
 
+    WRITTEN = (
+        "learning_time",
+        "inefficiency_path",
+        "loss_drop_ratio",
+        "action",
+        "loss_drop",
+        "displacement_sq",
+        "length_ratio",
+    )
+
     learning_time: float
     inefficiency_path: Estimate
     loss_drop_ratio: Estimate
@@ -54,18 +66,14 @@ class PathCost(InNotebook):
     length_ratio: Estimate
     smallest_ratio: float | None
 
-    def to_dict(self) -> dict[str, object]:
+    def to_dict(self) -> dict[str, Any]:
         """Return plain JSON types, as the result schema has them.
 
         Returns:
             The `.thermo` entry of a phase.
         """
-        names = ("inefficiency_path", "loss_drop_ratio", "action", "loss_drop", "displacement_sq")
-        record: dict[str, object] = {"learning_time": self.learning_time}
-        for name in (*names, "length_ratio"):
-            record[name] = getattr(self, name).to_dict()
-        record["path_invariant"] = {"holds": True, "smallest_ratio": self.smallest_ratio}
-        return record
+        invariant = {"holds": True, "smallest_ratio": self.smallest_ratio}
+        return super().to_dict() | {"path_invariant": invariant}
 
 
 class PathObserver:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
 
 from capacity.records.estimate import Estimate
 from capacity.records.jackknife import widened
+from capacity.records.plain import Plain
 from capacity.thermo.wasserstein import Bracket
 
 GAP = 10.0
@@ -15,7 +15,7 @@ GAP = 10.0
 
 
 @dataclass(frozen=True, kw_only=True)
-class Signature:
+class Signature(Plain):
     """One failure signature.
 
     Attributes:
@@ -27,14 +27,6 @@ class Signature:
     name: str
     present: bool | None
     explanation: str
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return plain JSON types.
-
-        Returns:
-            The fields.
-        """
-        return asdict(self)
 
 
 def signatures(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import warnings
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -14,6 +13,7 @@ from capacity.records.estimate import Estimate, Status, not_defined
 from capacity.records.intervals import BOUND_LEVEL
 from capacity.records.jackknife import Statistic
 from capacity.records.notebook import InNotebook
+from capacity.records.plain import Plain
 from capacity.thermo.action import STILL, at_least_one, path_ratio
 from capacity.thermo.dissipation import FOLDED, Cost, Dissipation, cost_of, heat_of
 from capacity.thermo.ensemble_record import EnsembleRecord, Start
@@ -35,7 +35,7 @@ COARSE = 0.1
 
 
 @dataclass(frozen=True, kw_only=True)
-class SpeedLimit(InNotebook):
+class SpeedLimit(Plain, InNotebook):
     """What it cost to move an ensemble, and what it would have cost at least.
 
     Attributes:
@@ -94,21 +94,6 @@ class SpeedLimit(InNotebook):
     headline: str
     signatures: tuple[Signature, ...]
     note: str = ""
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return plain JSON types.
-
-        Returns:
-            One entry per attribute.
-        """
-        made: dict[str, Any] = {}
-        for name, value in vars(self).items():
-            if name == "signatures":
-                made[name] = [s.to_dict() for s in value]
-            else:
-                made[name] = value.to_dict() if hasattr(value, "to_dict") else value
-        named = {"verdict": str(self.verdict), "loss_drop_verdict": str(self.loss_drop_verdict)}
-        return {**made, **named}
 
 
 def judge(

@@ -17,6 +17,7 @@ from torch import Tensor
 from capacity.records.estimate import Estimate, not_defined
 from capacity.records.intervals import BOUND_LEVEL
 from capacity.records.jackknife import Statistic
+from capacity.records.plain import Plain, plain
 from capacity.thermo.dissipation import Cost, cost_of, heat_of
 from capacity.thermo.ensemble_record import Dynamics, EnsembleRecord, Series
 from capacity.thermo.gram_matrices import layer_grams
@@ -26,7 +27,7 @@ from capacity.thermo.wasserstein import distance
 
 
 @dataclass(frozen=True, kw_only=True)
-class OldTask:
+class OldTask(Plain):
     """What learning a new task did to an old one, as a bill.
 
     Attributes:
@@ -40,6 +41,8 @@ class OldTask:
             (theory.md#transport-cost); None if it was not asked for.
     """
 
+    WRITTEN = ("old", "new", "forgetting", "lost_share")
+
     old: str
     new: str
     forgetting: Estimate
@@ -52,20 +55,15 @@ class OldTask:
         Returns:
             The numbers; of `keeping` the transport cost, the extra dissipation and the verdicts.
         """
-        made: dict[str, Any] = {
-            "old": self.old,
-            "new": self.new,
-            "forgetting": self.forgetting.to_dict(),
-            "lost_share": self.lost_share.to_dict(),
-        }
+        record = super().to_dict()
         if self.keeping is not None:
-            made |= {
-                "transport_cost": self.keeping.transport_cost.to_dict(),
-                "extra_dissipation": self.keeping.extra_dissipation.to_dict(),
-                "free_inside": str(self.keeping.free.verdict),
-                "preserving_inside": str(self.keeping.preserving.verdict),
-            }
-        return made
+            record |= plain({
+                "transport_cost": self.keeping.transport_cost,
+                "extra_dissipation": self.keeping.extra_dissipation,
+                "free_inside": self.keeping.free.verdict,
+                "preserving_inside": self.keeping.preserving.verdict,
+            })
+        return record
 
 
 def judge_sequence(records: Sequence[EnsembleRecord], *, level: float = BOUND_LEVEL) -> SpeedLimit:

@@ -10,7 +10,6 @@ neither side.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor
@@ -18,6 +17,7 @@ from torch import Tensor
 from capacity.records.estimate import Estimate, Status
 from capacity.records.intervals import BOUND_LEVEL
 from capacity.records.jackknife import Statistic
+from capacity.records.plain import Plain
 from capacity.thermo.ensemble_record import Start
 from capacity.thermo.gram_matrices import LayerGrams
 
@@ -26,7 +26,7 @@ FEWEST = 4
 
 
 @dataclass(frozen=True, kw_only=True)
-class Bracket:
+class Bracket(Plain):
     """A number that is known from both sides.
 
     Attributes:
@@ -42,14 +42,6 @@ class Bracket:
         """Lower end of `lower` to upper end of `upper`; None where a side has none."""
         ends = [_end(self.lower, 0), _end(self.upper, 1)]
         return None if None in ends else (ends[0], ends[1])  # type: ignore[return-value]
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return plain JSON types.
-
-        Returns:
-            Both sides.
-        """
-        return {"lower": self.lower.to_dict(), "upper": self.upper.to_dict()}
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
