@@ -22,7 +22,7 @@ from capacity.jacobian.spectrum import spectrum
 from capacity.jacobian.training_jacobian import TrainingJacobian
 from capacity.jacobian.trajectory import Trajectory
 from capacity.networks.flat_model import FlatModel
-from capacity.optimizers.updates import from_training
+from capacity.optimizers.from_recipe import from_training
 from capacity.recipe.config import Training
 from capacity.records.estimate import Estimate
 from capacity.tasks.task import Split, Task

@@ -12,7 +12,8 @@ from torch.func import grad, hessian, jacfwd
 
 from capacity.jacobian.trajectory import Trajectory
 from capacity.networks.flat_model import FlatModel
-from capacity.optimizers.updates import UpdateMap, from_training
+from capacity.optimizers.from_recipe import from_training
+from capacity.optimizers.update_map import UpdateMap
 from capacity.recipe.config import Training
 from capacity.tasks.task import Split, Task
 from capacity.training.data_order import DataOrder
@@ -51,7 +52,8 @@ class Record:
 
     def observe(self, step: Step) -> None:
         state = tuple(part[0] for part in step.before)
-        self.trajectory.record(state, step.x[0], step.y[0], step.lr, index=step.index[0])
+        batch = step.batch
+        self.trajectory.record(state, batch.x[0], batch.y[0], step.lr, index=batch.index[0])
 
 
 def trained(

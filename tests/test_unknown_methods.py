@@ -15,11 +15,15 @@ from capacity.forecasting.corpus import Conditions, shipped
 from capacity.forecasting.engine import forecast_cheaply
 from capacity.networks.flat_model import FlatModel
 from capacity.networks.models import build_model
-from capacity.optimizers.updates import Adam, Clipped, Momentum, from_training
+from capacity.optimizers.adam import Adam
+from capacity.optimizers.clipped import Clipped
+from capacity.optimizers.from_recipe import from_training
+from capacity.optimizers.momentum import Momentum
+from capacity.optimizers.optimizer import stated
 from capacity.recipe.config import Model, Strategy, Training
 from capacity.strategies.registry import from_options
 from capacity.tasks.task import LOSSES, Split, Task
-from capacity.thermo.update_kinds import dynamics_of, kinetic_energy, time_scale_of
+from capacity.thermo.update_kinds import time_scale_of
 from dense import digits_task, network
 
 
@@ -92,17 +96,17 @@ def test_the_doors_refuse_an_unknown_optimiser():
 
 @pytest.mark.parametrize("update", [Lion(), Clipped(Lion(), 1.0)])
 def test_a_foreign_update_map_has_no_known_dynamics(update):
-    state = (torch.zeros(3),)
+    state, update = (torch.zeros(3),), stated(update)
     for ask in (
-        lambda: dynamics_of(update, full=True),
+        lambda: update.dynamics(full=True),
         lambda: time_scale_of(update),
-        lambda: kinetic_energy(update, state, state, 0.1),
+        lambda: update.kinetic_energy(state, state, 0.1),
     ):
         with pytest.raises(ValueError, match=r"'lion' is a Lion, whose dynamics is not known"):
             ask()
     own = capacity.GradientStep(lambda state, gradient, lr, count: (state[0] - lr * gradient,))
     for known in (own, Adam(), Clipped(Momentum(), 1.0)):
-        assert dynamics_of(known, full=True).value == "other"
+        assert known.dynamics(full=True).value == "other"
         assert time_scale_of(known) == 1.0
 
 

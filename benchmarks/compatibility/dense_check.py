@@ -28,7 +28,7 @@ from capacity.criterion.transition import CapacityRecord, assess
 from capacity.jacobian.training_jacobian import TrainingJacobian
 from capacity.jacobian.trajectory import Trajectory
 from capacity.networks.flat_model import FlatModel
-from capacity.optimizers.updates import from_training
+from capacity.optimizers.from_recipe import from_training
 from capacity.products.curvature_operators import ggn
 from capacity.products.curvature_operators import hessian as hessian_products
 from capacity.recipe.config import Measure, Training

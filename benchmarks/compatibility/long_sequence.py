@@ -30,7 +30,7 @@ from capacity.jacobian.trajectory import Trajectory
 from capacity.networks.evaluate import evaluate
 from capacity.networks.flat_model import FlatModel
 from capacity.networks.models import build_model
-from capacity.optimizers.updates import from_training
+from capacity.optimizers.from_recipe import from_training
 from capacity.recipe.config import Measure, Model, TaskStream, Training
 from capacity.records.estimate import Estimate
 from capacity.tasks.build import build_tasks

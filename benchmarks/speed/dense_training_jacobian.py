@@ -44,7 +44,7 @@ from torch import Tensor, nn
 from capacity.jacobian.training_jacobian import TrainingJacobian
 from capacity.jacobian.trajectory import Trajectory
 from capacity.networks.flat_model import FlatModel
-from capacity.optimizers.updates import from_training
+from capacity.optimizers.from_recipe import from_training
 from capacity.recipe.config import Training
 from capacity.training.data_order import DataOrder
 

@@ -39,7 +39,7 @@ from capacity.jacobian.tracker import TransportTracker
 from capacity.jacobian.training_jacobian import TrainingJacobian
 from capacity.jacobian.trajectory import Trajectory
 from capacity.networks.flat_model import FlatModel
-from capacity.optimizers.updates import from_training
+from capacity.optimizers.from_recipe import from_training
 from capacity.recipe.config import Training
 
 RESULTS = Path(__file__).parent / "results"

@@ -17,7 +17,7 @@ from digits_ensemble import BATCH, LR, alternating, conditions, network, prepare
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
-from capacity.optimizers.updates import SGD
+from capacity.optimizers.sgd import SGD
 from capacity.tasks.task import Task
 from capacity.thermo.ensemble import Ensemble
 from capacity.thermo.ensemble_record import EnsembleRecord

@@ -18,7 +18,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from capacity.optimizers.updates import SGD
+from capacity.optimizers.sgd import SGD
 from capacity.thermo.ensemble import Ensemble
 from capacity.thermo.landscape import Potential
 from capacity.thermo.speed_limit import judge

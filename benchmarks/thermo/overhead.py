@@ -16,7 +16,7 @@ import torch
 from digits_ensemble import BATCH, LR, alternating, conditions, prepared
 from torch import Tensor
 
-from capacity.optimizers.updates import SGD
+from capacity.optimizers.sgd import SGD
 from capacity.thermo.ensemble import Ensemble
 from capacity.thermo.landscape import TaskLandscape
 

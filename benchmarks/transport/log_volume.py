@@ -24,7 +24,7 @@ from capacity.jacobian.log_volume import LogVolume
 from capacity.jacobian.training_jacobian import TrainingJacobian
 from capacity.jacobian.trajectory import Trajectory
 from capacity.networks.flat_model import FlatModel
-from capacity.optimizers.updates import from_training, symmetric_decay
+from capacity.optimizers.from_recipe import from_training
 from capacity.recipe.config import Training
 from capacity.tasks.task import Split, Task
 from capacity.training.data_order import DataOrder
@@ -144,7 +144,7 @@ def main() -> None:
         training = Training(epochs=asked.epochs, batch_size=64, **TRAININGS[name])
         trajectory = trained(task, asked.hidden, training, asked.seed)
         print(f"{name}: P = {trajectory.size}, {len(trajectory)} steps", flush=True)
-        if symmetric_decay(trajectory.update) is None:
+        if trajectory.update.symmetric_decay is None:
             compare_framed(trajectory)
         else:
             compare_symmetric(trajectory)

@@ -22,8 +22,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from capacity.base.checks import one_of
 from capacity.base.interruption import check
+from capacity.optimizers.from_recipe import from_training
 from capacity.products.output_space import metric, residual
 from capacity.recipe.config import Training
 from capacity.tasks.task import Task
@@ -34,10 +34,6 @@ MOST_PRODUCTS = 20_000
 _MAX_STAGES = 200
 _POWER_STEPS = 20
 _DAMPING = 2 / 13
-_FLOWS = ("sgd", "momentum", "sgld")
-"""Optimisers whose steps follow the gradient, and those"""
-_SCALED = ("adam", "adamw", "rmsprop")
-"""that scale it by its history."""
 _METRIC_BOUND = {"cross_entropy": 0.5, "mse": 1.0}
 """Largest eigenvalue that H_out of a loss can have."""
 
@@ -113,11 +109,7 @@ def learning_time(training: Training, samples: int) -> float | None:
         S; for heavy ball in its continuous limit S/(1 - mu). None for steps that are scaled by
         gradient history or clipped, where gradient flow is no model of the training.
     """
-    one_of("training.optimizer", training.optimizer, (*_FLOWS, *_SCALED))
-    if training.clip_norm is not None or training.optimizer in _SCALED:
-        return None
-    total = math.fsum(training.learning_rates(samples))
-    return total / (1 - training.momentum) if training.optimizer == "momentum" else total
+    return from_training(training).learning_time(math.fsum(training.learning_rates(samples)))
 
 
 def integrate(

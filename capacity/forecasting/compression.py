@@ -22,8 +22,12 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from capacity.base.checks import one_of
-from capacity.optimizers.updates import Adam, Clipped, Momentum, RMSprop, UpdateMap
+from capacity.optimizers import REGISTRY
+from capacity.optimizers.clipped import Clipped
+from capacity.optimizers.from_recipe import from_training
+from capacity.optimizers.momentum import Momentum
+from capacity.optimizers.optimizer import FollowsGradient, NormalisedSteps
+from capacity.optimizers.update_map import UpdateMap
 from capacity.recipe.config import Training
 
 FEWEST_STEPS = 8
@@ -31,8 +35,6 @@ FEWEST_STEPS = 8
 
 SMALLEST_BATCH = 8
 
-_FOLLOWING, _NORMALISED = frozenset({"sgd", "momentum"}), frozenset({"adam", "adamw", "rmsprop"})
-"""Optimisers whose steps follow the gradient, and those whose steps have the size of the rate."""
 _HORIZON = 12.0
 """Momentum remembers 1 / this of all steps."""
 _STABLE = 1.33
@@ -128,9 +130,10 @@ def unknown_to_compression(training: Training) -> str | None:
     Returns:
         The setting, for people; None where everything can.
     """
-    # The noise of a step at a temperature is not that of several steps in one.
-    known = training.optimizer in _FOLLOWING | _NORMALISED
-    return None if known else f"optimizer {training.optimizer!r}"
+    known = training.optimizer in REGISTRY.names()
+    if known and from_training(training).compression() is not None:
+        return None
+    return f"optimizer {training.optimizer!r}"
 
 
 def steps_wanted(training: Training, samples: int) -> float:
@@ -143,10 +146,9 @@ def steps_wanted(training: Training, samples: int) -> float:
     Returns:
         The steps; fewer batches of more samples are then better than more steps.
     """
-    _known(training)
-    steps = training.steps(samples)
-    if training.optimizer in _FOLLOWING:
-        mu = _momentum(training)
+    kind, steps = _compression(training), training.steps(samples)
+    if isinstance(kind, FollowsGradient):
+        mu = kind.momentum
         return math.sqrt(_STABLE * _HORIZON * steps * (1 + mu) / (1 - mu))
     return _ADAPTIVE * math.sqrt(steps)
 
@@ -165,35 +167,24 @@ def compress(training: Training, samples: int, *, steps: int, batch: int) -> Com
     Returns:
         The steps.
     """
-    _known(training)
+    kind = _compression(training)
     planned = training.learning_rates(samples)
     share = min(1.0, steps * batch / (training.epochs * samples))
     stretch = max(1.0, len(planned) / steps)
-    decay = training.weight_decay
     # The planned schedule, read at the middle of every step: it keeps its shape.
     shape = [planned[int((k + 0.5) * len(planned) / steps)] for k in range(steps)]
     total = math.fsum(planned)
     clip, longer = _CLIP_ADAPTIVE, None
-    if training.optimizer in _FOLLOWING:
-        own = 1 - _momentum(training)
+    if isinstance(kind, FollowsGradient):
+        own = 1 - kind.momentum
         # From the horizon for small shares to the training's own momentum for all of it.
         held = min(1.0, _HORIZON / steps) ** (1 - share) * own**share
         total *= (1 - _WANDER * (1 - share)) * held / own
-        nesterov = training.nesterov if share == 1 else True
-        update: UpdateMap = Momentum(1 - held, nesterov, decay)
+        nesterov = kind.nesterov if share == 1 else True
+        update: UpdateMap = Momentum(1 - held, nesterov, training.weight_decay)
         clip, longer = _CLIP, max(1.0, total / math.fsum(shape) * own / held)
-    elif training.optimizer == "rmsprop":
-        update = RMSprop(training.alpha**stretch, training.eps, decay)
-    else:  # adam, adamw
-        first, second = training.betas
-        update = Adam(
-            first ** math.sqrt(stretch),
-            second**stretch,
-            training.eps,
-            decay,
-            decoupled=training.optimizer == "adamw",
-            name=training.optimizer,
-        )
+    else:
+        update = kind.stretched(stretch)
     if training.clip_norm is not None:
         update = Clipped(update, training.clip_norm)
     scale = total / math.fsum(shape)
@@ -206,9 +197,11 @@ def compress(training: Training, samples: int, *, steps: int, batch: int) -> Com
     )
 
 
-def _known(training: Training) -> None:
-    one_of("training.optimizer", training.optimizer, sorted(_FOLLOWING | _NORMALISED))
-
-
-def _momentum(training: Training) -> float:
-    return training.momentum if training.optimizer == "momentum" else 0.0
+def _compression(training: Training) -> FollowsGradient | NormalisedSteps:
+    kind = from_training(training).compression()
+    if kind is None:
+        raise ValueError(
+            f"training.optimizer = {training.optimizer!r} states no compression; give its class "
+            "the method, or simulate with budget=None"
+        )
+    return kind

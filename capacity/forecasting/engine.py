@@ -37,7 +37,8 @@ from capacity.forecasting.task_reading import (
     read_old,
 )
 from capacity.networks.flat_model import FlatModel
-from capacity.optimizers.updates import UpdateMap, from_training
+from capacity.optimizers.from_recipe import from_training
+from capacity.optimizers.update_map import UpdateMap
 from capacity.recipe.config import Strategy, Training
 from capacity.records.estimate import Estimate
 from capacity.strategies.contribution import Contribution

@@ -21,7 +21,8 @@ from torch.utils.flop_counter import FlopCounterMode
 from capacity.base.differential import pushforward, vmap
 from capacity.networks.evaluate import Score, score_outputs
 from capacity.networks.flat_model import FlatModel
-from capacity.optimizers.updates import UpdateMap, from_training
+from capacity.optimizers.from_recipe import from_training
+from capacity.optimizers.update_map import UpdateMap
 from capacity.recipe.config import Training
 from capacity.strategies.contribution import Contribution, Penalty
 from capacity.strategies.step import StrategyStep

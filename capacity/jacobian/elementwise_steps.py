@@ -6,14 +6,14 @@ all of a large network, and combined with the tangents for as many as stay in th
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
 from capacity.jacobian.trajectory import TrainingStep
-from capacity.optimizers.groups import Grouped
-from capacity.optimizers.updates import UpdateMap
+from capacity.optimizers.optimizer import Optimizer
+from capacity.optimizers.update_map import UpdateMap
 
 DIFFERENTIATED = 1 << 20
 """Parameters whose diagonals are held at once."""
@@ -26,7 +26,7 @@ _NARROW = 1 << 10
 
 
 def carry(
-    update: UpdateMap,
+    update: Optimizer,
     step: TrainingStep,
     gradient: Tensor,
     rows: Sequence[Tensor],
@@ -45,7 +45,7 @@ def carry(
         into: Where their images go; they may be the rows themselves.
         transposed: Carry cotangents back.
     """
-    for inner, rate, block in _blocks(update, step.lr, len(gradient)):
+    for inner, rate, block in update.blocks(step.lr, len(gradient), DIFFERENTIATED):
         parts = [part[block] for part in (*step.state, gradient)]
         table = _diagonals(inner, parts, rate, step.count)
         if transposed:
@@ -55,19 +55,6 @@ def carry(
         if isinstance(block, Tensor):  # what it takes out is a copy
             for target, image in zip(into, images, strict=True):
                 target[:, block] = image
-
-
-def _blocks(
-    update: UpdateMap, lr: float, size: int
-) -> Iterator[tuple[UpdateMap, float, slice | Tensor]]:
-    """Cut theta into parts that are differentiated at once, each of one group."""
-    if isinstance(update, Grouped):
-        for inner, rate, index in update.parts(lr):
-            for part in index.split(DIFFERENTIATED):
-                yield inner, rate, part
-    else:
-        for start in range(0, size, DIFFERENTIATED):
-            yield update, lr, slice(start, start + DIFFERENTIATED)
 
 
 def _diagonals(

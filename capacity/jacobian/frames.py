@@ -11,7 +11,7 @@ from torch import Tensor
 
 from capacity.jacobian.training_jacobian import push
 from capacity.jacobian.trajectory import TrainingStep, Trajectory
-from capacity.optimizers.updates import State
+from capacity.optimizers.update_map import State
 
 
 class Frame:

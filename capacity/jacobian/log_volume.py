@@ -16,8 +16,8 @@ from torch import Tensor
 from capacity.jacobian.precision import Products
 from capacity.jacobian.trajectory import TrainingStep
 from capacity.krylov.lanczos import quadrature, random_signs
-from capacity.optimizers.own_steps import AnyStep
-from capacity.optimizers.updates import symmetric_decay
+from capacity.optimizers.optimizer import stated
+from capacity.optimizers.update_map import UpdateMap
 from capacity.records.estimate import Estimate, from_error, not_defined
 
 _TINY = 1e-12
@@ -35,7 +35,7 @@ class LogVolume:
     def __init__(
         self,
         products: Products,
-        update: AnyStep,
+        update: UpdateMap,
         *,
         probes: int,
         nodes: int,
@@ -54,7 +54,7 @@ class LogVolume:
         Args:
             step: The step.
         """
-        decay = symmetric_decay(step.update)
+        decay = stated(step.update).symmetric_decay
         if decay is None:
             return
         theta, lr = step.state[0], step.lr
@@ -121,7 +121,7 @@ class LogVolume:
             log|det J_t| in nats with its standard error over probes; `not_defined` for steps that
             are not symmetric.
         """
-        if symmetric_decay(self._update) is None:
+        if stated(self._update).symmetric_decay is None:
             return not_defined(f"A {self._update.name} step is not symmetric.")
         if not self._values:
             return not_defined("No step was taken.")

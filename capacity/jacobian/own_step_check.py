@@ -8,21 +8,23 @@ differences before anything is recorded.
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import torch
 from torch import Tensor
 
 from capacity.base.differential import pullback, pushforward
-from capacity.jacobian.trajectory import TrainingStep
-from capacity.optimizers.groups import Grouped
-from capacity.optimizers.own_steps import AnyStep, BatchStep, advance
-from capacity.optimizers.updates import SGD, Adam, Langevin, Momentum, RMSprop, State, unclipped
+from capacity.jacobian.training_jacobian import pull, push
+from capacity.jacobian.trajectory import TrainingStep, Trajectory
+from capacity.optimizers import REGISTRY
+from capacity.optimizers.grouped import Grouped
+from capacity.optimizers.optimizer import stated
+from capacity.optimizers.own_steps import GradientStep
+from capacity.optimizers.update_map import State, UpdateMap
 from capacity.products.hessian_products import Loss
 
 CHECKED_STEPS = 2
 """At the first step the moments are 0, and what is multiplied with them is not seen."""
-
-_KNOWN = (SGD, Momentum, Adam, RMSprop, Langevin, Grouped)
 
 _SHIFT = 1e-7
 """Length of the finite differences, relative to what is moved; in float64."""
@@ -37,7 +39,7 @@ _TRIES = 3
 """A difference may straddle a kink of the network by chance; a wrong derivative is always wrong."""
 
 
-def accepted(update: object) -> AnyStep:
+def accepted(update: object) -> UpdateMap:
     """Check that something is an update map.
 
     Args:
@@ -50,7 +52,7 @@ def accepted(update: object) -> AnyStep:
         ValueError: If it has neither the methods of an update map nor is a `BatchStep`.
     """
     methods = (getattr(update, name, None) for name in ("init", "step"))
-    if isinstance(update, BatchStep) or (all(map(callable, methods)) and hasattr(update, "name")):
+    if all(map(callable, methods)) and hasattr(update, "name"):
         return update  # type: ignore[return-value]
     raise ValueError(
         f"update is a {type(update).__name__}; wrap a function (state, gradient, lr, count) -> "
@@ -70,17 +72,18 @@ def check_step(loss: Loss, step: TrainingStep) -> None:
         loss: The tracked loss.
         step: The step about to be taken.
     """
-    if isinstance(unclipped(step.update), _KNOWN):
+    update = stated(step.update)
+    if _of_package(update.unclipped):
         return
-    name = getattr(step.update, "name", "own step")
+    name = update.name
     _check_pure(name, loss, step)
     double = tuple(part.double() for part in step.state)
     x = step.x.double() if step.x.is_floating_point() else step.x
 
-    if isinstance(step.update, BatchStep):
+    if not update.from_gradient:
 
         def whole(state: State) -> State:
-            return advance(step.update, loss, state, x, step.y, step.lr, step.count)
+            return update.advance(loss, state, x, step.y, step.lr, step.count)
 
         try:
             whole(double)
@@ -91,7 +94,6 @@ def check_step(loss: Loss, step: TrainingStep) -> None:
         _check_derivative(name, whole, double, moved=range(len(double)))
         return
     gradient = torch.func.grad(loss)(*(part for part in (step.state[0], step.x, step.y)))
-    update = step.update
 
     def algebra(arguments: State) -> State:
         return update.step(arguments[:-1], arguments[-1], step.lr, step.count)
@@ -100,10 +102,34 @@ def check_step(loss: Loss, step: TrainingStep) -> None:
     # little it matters beside the others.
     arguments = (*double, gradient.double())
     _check_derivative(name, algebra, arguments, moved=range(len(arguments)))
+    if update.symmetric_decay is not None or update.linear or update.elementwise:
+        _check_quick(name, loss, step)
+
+
+def _of_package(update: object) -> bool:
+    """Whether it is exactly one of the package's classes; a subclass may step otherwise."""
+    kind = type(update.maps[0] if isinstance(update, Grouped) else update)
+    return f"{kind.__module__}:{kind.__qualname__}" in REGISTRY.built_in.values()
+
+
+def _check_quick(name: str, loss: Loss, step: TrainingStep) -> None:
+    """Compare the quick products that a class states (see `Optimizer`) with the general ones."""
+    general = replace(step, update=GradientStep(step.update.step, moments=len(step.state) - 1))
+    path = Trajectory(loss, step.update)
+    generator = torch.Generator().manual_seed(0)
+    rows = tuple(torch.randn((1, *part.shape), generator=generator).to(part) for part in step.state)
+    for go in (push, pull):
+        for stated_part, true in zip(go(path, step, rows), go(path, general, rows), strict=True):
+            if bool((stated_part - true).norm() > _TOLERANCE * true.norm()):
+                raise ValueError(
+                    f"update {name!r} states symmetric_decay, linear or elementwise, and its "
+                    "Jacobian is another; leave these out, and the general products are taken"
+                )
 
 
 def _as_given(loss: Loss, step: TrainingStep) -> Callable[[State], State]:
-    return lambda state: advance(step.update, loss, state, step.x, step.y, step.lr, step.count)
+    update = stated(step.update)
+    return lambda state: update.advance(loss, state, step.x, step.y, step.lr, step.count)
 
 
 def _check_pure(name: str, loss: Loss, step: TrainingStep) -> None:

@@ -8,11 +8,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from capacity.jacobian.implied_gradient import implied_gradient
 from capacity.jacobian.trajectory import TrainingStep
 from capacity.jacobian.unexplained_share import Evidence, Unexplained
-from capacity.optimizers.own_steps import BatchStep, advance
-from capacity.optimizers.updates import Clipped, State, unclipped
+from capacity.optimizers.optimizer import stated
+from capacity.optimizers.update_map import State
 from capacity.products.hessian_products import Loss
 
 _TOLERANCE = 0.2
@@ -76,11 +75,11 @@ class PathCheck:
         Returns:
             The state that it leads to.
         """
-        theta, update = step.state[0], step.update
+        theta, update = step.state[0], stated(step.update)
         if self._start is None:
             self._start = theta
-        if isinstance(update, BatchStep):
-            ahead = advance(update, self._loss, step.state, step.x, step.y, step.lr, step.count)
+        if not update.from_gradient:
+            ahead = update.advance(self._loss, step.state, step.x, step.y, step.lr, step.count)
             self._expected = _Expected(step, ahead, step.state, None, 0.0)
             return ahead
         if gradient is None:
@@ -89,10 +88,7 @@ class PathCheck:
             self._noise = max(self._noise, self._rounding(step, gradient))
         ahead = update.step(step.state, gradient, step.lr, step.count)
         still = update.step(step.state, torch.zeros_like(theta), step.lr, step.count)
-        fed = gradient
-        if isinstance(update, Clipped):
-            fed = gradient * (update.max_norm / (gradient.norm() + 1e-6)).clamp(max=1.0)
-        self._expected = _Expected(step, ahead, still, fed, self._noise)
+        self._expected = _Expected(step, ahead, still, update.fed(gradient), self._noise)
         return ahead
 
     def compare(self, state: State) -> None:
@@ -150,9 +146,9 @@ class PathCheck:
         moved = state[0] - theta
         eps = torch.finfo(theta.dtype).eps
         read = None
-        inner = unclipped(step.update)
+        inner = stated(step.update).unclipped
         if expected.gradient is not None and (self._moments_read or len(state) == 1):
-            read = implied_gradient(inner, step.state, state, step.lr)
+            read = inner.implied_gradient(step.state, state, step.lr)
         if read is None or expected.gradient is None:
             residual, added = state[0] - expected.ahead[0], expected.ahead[0] - expected.still[0]
             floor = 4 * eps * float(theta.norm() + moved.norm()) + _KERNELS * eps * float(
@@ -164,14 +160,14 @@ class PathCheck:
             return self._judge(self._rest, residual, added, floor, theta, rate=1.0)
         gradient, rounding = read
         # Read back from our own step in the same way: what rounding does to both is no difference.
-        ours = implied_gradient(inner, step.state, expected.ahead, step.lr)
+        ours = inner.implied_gradient(step.state, expected.ahead, step.lr)
         assert ours is not None
         floor = float(rounding.norm()) + expected.noise
         rate = float(moved.norm()) / max(float(gradient.norm()), 1e-300)
         good = self._judge(
             self._gradients, gradient - ours[0], expected.gradient, floor, theta, rate=rate
         )
-        led = inner.step(step.state, gradient, step.lr, step.count)[0]  # type: ignore[attr-defined]
+        led = inner.step(step.state, gradient, step.lr, step.count)[0]
         added = led - expected.still[0]
         floor = 4 * eps * float(theta.norm()) + 64 * eps * float(added.norm())
         return good and self._judge(self._rest, state[0] - led, added, floor, theta, rate=1.0)

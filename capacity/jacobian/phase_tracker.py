@@ -17,8 +17,8 @@ from capacity.jacobian.spectrum_record import Spectrum
 from capacity.jacobian.training_jacobian import TrainingJacobian, footprint_of, push_rows
 from capacity.jacobian.trajectory import DEFAULT_BUDGET, Layout, TrainingStep, Trajectory
 from capacity.krylov.lanczos import random_signs
-from capacity.optimizers.own_steps import AnyStep
-from capacity.optimizers.updates import State, symmetric_decay
+from capacity.optimizers.optimizer import stated
+from capacity.optimizers.update_map import State, UpdateMap
 from capacity.products.hessian_products import Loss
 from capacity.records.estimate import Estimate, with_note
 
@@ -34,7 +34,7 @@ class PhaseTracker:
     def __init__(
         self,
         loss: Loss,
-        update: AnyStep,
+        update: UpdateMap,
         *,
         tangents: int,
         log_volume_probes: int,
@@ -68,7 +68,7 @@ class PhaseTracker:
         x: Tensor,
         y: Tensor,
         lr: float,
-        update: AnyStep | None = None,
+        update: UpdateMap | None = None,
         *,
         index: Tensor | None = None,
     ) -> TrainingStep:
@@ -176,7 +176,7 @@ class PhaseTracker:
 
     def _of_volume(self) -> Estimate:
         steps = len(self.trajectory)
-        if symmetric_decay(self.trajectory.update) is not None or not steps:
+        if stated(self.trajectory.update).symmetric_decay is not None or not steps:
             return self._log_volume.estimate()
         if self._framed is None or self._framed[0] != steps:
             self._framed = steps, framed_log_volume(self.trajectory, most=self._columns)

@@ -16,7 +16,8 @@ import torch
 from torch import Tensor
 
 from capacity.jacobian.trajectory import TrainingStep, Trajectory
-from capacity.optimizers.own_steps import AnyStep, BatchStep
+from capacity.optimizers.optimizer import stated
+from capacity.optimizers.update_map import UpdateMap
 from capacity.products.hessian_products import Loss
 
 PRECISIONS = (torch.bfloat16, torch.float32, torch.float64)
@@ -54,7 +55,7 @@ class Path(Protocol):
         """The loss of the phase."""
 
     @property
-    def update(self) -> AnyStep:
+    def update(self) -> UpdateMap:
         """Its update map."""
 
     @property
@@ -217,7 +218,7 @@ def in_precision(trajectory: Trajectory, precision: torch.dtype | None) -> Path:
             f"precision = {precision!r}; accepted: {', '.join(map(str, PRECISIONS))}"
             + (" (float16 overflows at 65504)" if precision == torch.float16 else "")
         )
-    if precision == torch.bfloat16 and isinstance(trajectory.update, BatchStep):
+    if precision == torch.bfloat16 and not stated(trajectory.update).from_gradient:
         raise ValueError(
             "precision = torch.bfloat16 is that of Hessian products, of which a BatchStep has "
             "none; use float32 or float64"

@@ -23,9 +23,9 @@ from capacity.jacobian.trajectory import DEFAULT_BUDGET, TrainingStep
 from capacity.jacobian.unexplained_share import Unexplained, qualified
 from capacity.networks.door import fit_batch
 from capacity.networks.flat_model import FlatModel, flatten, unwrapped
-from capacity.optimizers.own_steps import AnyStep
+from capacity.optimizers.sgd import SGD
 from capacity.optimizers.torch_optimizers import clipped, first_update, moments, rate_of, update_now
-from capacity.optimizers.updates import SGD, State
+from capacity.optimizers.update_map import State, UpdateMap
 from capacity.records.estimate import Estimate
 from capacity.tasks.task import LOSSES, LossFunction
 
@@ -75,7 +75,7 @@ class TransportTracker:
         loss: str | LossFunction,
         optimizer: torch.optim.Optimizer | None = None,
         *,
-        update: AnyStep | None = None,
+        update: UpdateMap | None = None,
         clip_norm: float | None = None,
         tangents: int | None = None,
         budget: int = DEFAULT_BUDGET,

@@ -22,15 +22,13 @@ from torch import Tensor
 from capacity.base.checks import positive_int
 from capacity.base.differential import pullback, pushforward, vmap
 from capacity.jacobian.elementwise_steps import DIFFERENTIATED, carry
-from capacity.jacobian.heavy_ball import pull_momentum, push_momentum
 from capacity.jacobian.memory_budget import Footprint, activation_bytes, footprint
-from capacity.jacobian.precision import CastProducts, Path, in_precision
+from capacity.jacobian.precision import CastProducts, Path, Products, in_precision
 from capacity.jacobian.trajectory import Layout, TrainingStep, Trajectory
 from capacity.jacobian.unexplained_share import Unexplained
 from capacity.krylov.lanczos import random_signs
-from capacity.optimizers.groups import Grouped
-from capacity.optimizers.own_steps import AnyStep, BatchStep, advance
-from capacity.optimizers.updates import Adam, Momentum, RMSprop, State, symmetric_decay
+from capacity.optimizers.optimizer import AddHessian, stated
+from capacity.optimizers.update_map import State, UpdateMap
 from capacity.records.estimate import Estimate, from_samples, not_defined
 
 
@@ -221,9 +219,9 @@ def push(trajectory: Path, step: TrainingStep, tangents: State, *, in_place: boo
     Returns:
         Their images, in the same form.
     """
-    update, products = step.update, trajectory.products
+    update, products = stated(step.update), trajectory.products
     theta, v = step.state[0], tangents[0]
-    decay = symmetric_decay(update)
+    decay = update.symmetric_decay
     if decay is not None:
         kept = 1 - step.lr * decay
         if not kept:
@@ -232,13 +230,13 @@ def push(trajectory: Path, step: TrainingStep, tangents: State, *, in_place: boo
         v = v if in_place else v.clone()
         products.add_to(v, theta, step.x, step.y, scale=-step.lr / kept)
         return (v.mul_(kept) if decay else v,)
-    if isinstance(update, BatchStep):
+    if not update.from_gradient:
         whole = _whole(trajectory, step)
         return vmap(lambda *tangent: pushforward(whole, step.state, tangent)[1])(*tangents)
-    if isinstance(update, Momentum):
-        return push_momentum(update, products, step, _owned(tangents, in_place))
+    if update.linear:
+        return update.push(_owned(tangents, in_place), step.lr, _adding(products, step))
     gradient, moved = products.with_gradient(theta, step.x, step.y, v)
-    if isinstance(update, _ELEMENTWISE):
+    if update.elementwise:
         images = tangents if in_place else tuple(map(torch.empty_like, tangents))
         carry(update, step, gradient, (*tangents, moved), images)
         return images
@@ -281,17 +279,17 @@ def pull(
     Returns:
         Their images, in the same form.
     """
-    update, products = step.update, trajectory.products
+    update, products = stated(step.update), trajectory.products
     theta = step.state[0]
-    if symmetric_decay(update) is not None:
+    if update.symmetric_decay is not None:
         return push(trajectory, step, cotangents, in_place=in_place)  # 1 - lr H is symmetric
-    if isinstance(update, BatchStep):
+    if not update.from_gradient:
         _, transpose = pullback(_whole(trajectory, step), *step.state)
         return vmap(transpose)(cotangents)
-    if isinstance(update, Momentum):
-        return pull_momentum(update, products, step, _owned(cotangents, in_place))
+    if update.linear:
+        return update.pull(_owned(cotangents, in_place), step.lr, _adding(products, step))
     gradient = torch.func.grad(trajectory.loss)(theta, step.x, step.y)
-    if isinstance(update, _ELEMENTWISE):
+    if update.elementwise:
         state = list(cotangents) if in_place else list(map(torch.empty_like, cotangents))
         through = torch.empty_like(cotangents[0])
         carry(update, step, gradient, cotangents, (*state, through), transposed=True)
@@ -307,16 +305,17 @@ def _owned(rows: State, in_place: bool) -> State:
     return rows if in_place else tuple(part.clone() for part in rows)
 
 
-_ELEMENTWISE = (Adam, RMSprop, Grouped)
-"""Update maps that treat every parameter on its own: their derivative is a few diagonals, which are
-several times cheaper than a vmapped JVP. Clipping is none: its norm couples the parameters."""
+def _adding(products: Products, step: TrainingStep) -> AddHessian:
+    theta = step.state[0]
+    return lambda v, into: products.add_to(v, theta, step.x, step.y, scale=1.0, into=into)
 
 
 def _whole(trajectory: Path, step: TrainingStep) -> Callable[..., State]:
     """See a step as a function of the state alone."""
+    update = stated(step.update)
 
     def whole(*state: Tensor) -> State:
-        return advance(step.update, trajectory.loss, state, step.x, step.y, step.lr, step.count)
+        return update.advance(trajectory.loss, state, step.x, step.y, step.lr, step.count)
 
     return whole
 
@@ -324,7 +323,6 @@ def _whole(trajectory: Path, step: TrainingStep) -> Callable[..., State]:
 def _algebra(step: TrainingStep) -> Callable[..., State]:
     """See a step as a function of the state and the gradient."""
     update = step.update
-    assert not isinstance(update, BatchStep)
 
     def algebra(*arguments: Tensor) -> State:
         return update.step(arguments[:-1], arguments[-1], step.lr, step.count)
@@ -337,7 +335,7 @@ def _seed(path: Path, rows: Tensor) -> State:
     return (rows, *(torch.zeros_like(rows) for _ in range(_parts(path.update) - 1)))
 
 
-def _parts(update: AnyStep) -> int:
+def _parts(update: UpdateMap) -> int:
     return len(update.init(torch.zeros(1)))
 
 
@@ -354,11 +352,12 @@ def footprint_of(path: Path, step: TrainingStep, like: Tensor) -> Footprint:
     """
     parts = _parts(path.update)
     copies, vectors = 4.0 * (parts + 1), 4.0 * (parts + 1)  # inputs, outputs, what lies between
-    if symmetric_decay(path.update) is not None:
+    update = stated(path.update)
+    if update.symmetric_decay is not None:
         copies, vectors = 0, 4  # in place; theta, its gradient, H v of a tangent
-    elif isinstance(path.update, Momentum):
+    elif update.linear:
         copies, vectors = parts, 5  # moments; backwards or with Nesterov what reaches the gradient
-    elif isinstance(path.update, _ELEMENTWISE):
+    elif update.elementwise:
         copies = parts + 1  # moments, H v; backwards what reaches the gradient, too
         # The state, the gradient, H v of a tangent; diagonals and the graph that they come from.
         vectors = parts + 3 + 3 * (parts + 1) ** 2 * min(1, DIFFERENTIATED / len(like))

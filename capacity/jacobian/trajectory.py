@@ -13,8 +13,8 @@ from torch import Tensor
 
 from capacity.base.checks import positive_int
 from capacity.jacobian.batch_store import BatchStore, Data
-from capacity.optimizers.own_steps import AnyStep, advance
-from capacity.optimizers.updates import State
+from capacity.optimizers.optimizer import stated
+from capacity.optimizers.update_map import State, UpdateMap
 from capacity.products.hessian_products import HessianProducts, Loss
 
 Layout = Sequence[tuple[str, int]]
@@ -46,7 +46,7 @@ class TrainingStep:
     y: Tensor
     lr: float
     count: int
-    update: AnyStep
+    update: UpdateMap
 
 
 class Trajectory:
@@ -73,7 +73,7 @@ class Trajectory:
     def __init__(
         self,
         loss: Loss,
-        update: AnyStep,
+        update: UpdateMap,
         *,
         budget: int = DEFAULT_BUDGET,
         data: Data | None = None,
@@ -84,7 +84,7 @@ class Trajectory:
         self.products = HessianProducts(loss)
         self.stride = 1
         self._states: dict[int, State] = {}
-        self._steps: list[tuple[float, AnyStep]] = []
+        self._steps: list[tuple[float, UpdateMap]] = []
         self._count = 0
         self._batches = BatchStore(data)
         self._size = 0
@@ -123,7 +123,7 @@ class Trajectory:
         x: Tensor,
         y: Tensor,
         lr: float,
-        update: AnyStep | None = None,
+        update: UpdateMap | None = None,
         *,
         index: Tensor | None = None,
     ) -> TrainingStep:
@@ -242,4 +242,6 @@ class Trajectory:
 
     @torch.no_grad()
     def _after(self, step: TrainingStep) -> State:
-        return advance(step.update, self.loss, step.state, step.x, step.y, step.lr, step.count)
+        return stated(step.update).advance(
+            self.loss, step.state, step.x, step.y, step.lr, step.count
+        )

@@ -1,6 +1,6 @@
 """Langevin dynamics beyond the first-order step: with inertia, and exact in a quadratic potential.
 
-Both are update maps as in `capacity.optimizers.updates`; their noise is `Langevin`'s, a pure
+Both are update maps as in `capacity.optimizers.update_map`; their noise is `Langevin`'s, a pure
 function of (seed, path, replica, count).
 """
 
@@ -13,14 +13,17 @@ import torch
 from torch import Tensor
 
 from capacity.base.checks import positive_float
-from capacity.optimizers.updates import Langevin, State
+from capacity.optimizers.dynamics import Dynamics
+from capacity.optimizers.optimizer import Optimizer
+from capacity.optimizers.sgld import Langevin
+from capacity.optimizers.update_map import State, decayed
 
 _THERMAL = 0
 """Step number of the noise that draws the first momenta; steps count from 1."""
 
 
 @dataclass(frozen=True)
-class UnderdampedLangevin:
+class UnderdampedLangevin(Optimizer):
     """Langevin dynamics with inertia, in time steps dt = lr.
 
     d theta = p dt,  d p = -(grad L + decay theta) dt - friction p dt + sqrt(2 friction tau) dW.
@@ -45,7 +48,6 @@ class UnderdampedLangevin:
     seed: int = 0
     path: tuple[str | int, ...] = ()
     name: str = "underdamped Langevin"
-    plain: bool = False
     first: int = 0
 
     def __post_init__(self) -> None:
@@ -58,17 +60,29 @@ class UnderdampedLangevin:
     def step(self, state: State, gradient: Tensor, lr: float, count: int) -> State:
         """Take one step."""
         theta, p = state
-        if self.weight_decay:
-            gradient = gradient + self.weight_decay * theta
-        p = p - lr * gradient
+        p = p - lr * decayed(gradient, theta, self.weight_decay)
         theta = theta + 0.5 * lr * p
         kept = math.exp(-self.friction * lr)
         p = kept * p + math.sqrt(self.temperature * (1 - kept**2)) * _noise(self, theta, count)
         return (theta + 0.5 * lr * p, p)
 
+    def learning_time(self, rates: float) -> float:
+        """The overdamped limit."""
+        return rates / self.friction
+
+    def dynamics(self, *, full: bool) -> Dynamics:
+        """Langevin dynamics with inertia."""
+        del full
+        return Dynamics.UNDERDAMPED
+
+    def kinetic_energy(self, state: State, before: State | None, lr: float) -> Tensor:
+        """p^2/2."""
+        del before, lr
+        return 0.5 * state[1].double().square().sum(-1).cpu()
+
 
 @dataclass(frozen=True, eq=False)
-class ExactLangevin:
+class ExactLangevin(Optimizer):
     """The exact transition of overdamped Langevin dynamics in 1/2 rate (theta - target)^2.
 
     theta <- target + e^{-rate lr} (theta - target) + sqrt(tau (1 - e^{-2 rate lr})/rate) xi, per
@@ -90,7 +104,6 @@ class ExactLangevin:
     seed: int = 0
     path: tuple[str | int, ...] = ()
     name: str = "exact Langevin"
-    plain: bool = False
     first: int = 0
 
     def init(self, theta: Tensor) -> State:
@@ -109,6 +122,15 @@ class ExactLangevin:
         kept = torch.exp(-rate * lr).to(theta.dtype)
         spread = (self.temperature * grown).sqrt().to(theta.dtype)
         return (target + kept * (theta - target) + spread * _noise(self, theta, count),)
+
+    def learning_time(self, rates: float) -> float:
+        """The rates' sum."""
+        return rates
+
+    def dynamics(self, *, full: bool) -> Dynamics:
+        """Overdamped Langevin dynamics."""
+        del full
+        return Dynamics.LANGEVIN
 
 
 def _noise(update: UnderdampedLangevin | ExactLangevin, theta: Tensor, count: int) -> Tensor:

@@ -9,19 +9,19 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Never
 
 import torch
 from torch import Tensor
-from torch.func import grad
 
-from capacity.optimizers.updates import State, UpdateMap
-
-Loss = Callable[[Tensor, Tensor, Tensor], Tensor]
-"""(theta (P,), x, y) -> mean loss, a scalar."""
+from capacity.optimizers.dynamics import Dynamics
+from capacity.optimizers.optimizer import Optimizer
+from capacity.optimizers.update_map import Loss, State
+from capacity.recipe.config import Training
 
 
 @dataclass(frozen=True)
-class GradientStep:
+class GradientStep(Optimizer):
     """A step of your own that is a function of the batch's gradient.
 
     Attributes:
@@ -42,7 +42,6 @@ class GradientStep:
     function: Callable[[State, Tensor, float, int], State]
     moments: int = 0
     name: str = "own step"
-    plain: bool = False
 
     def init(self, theta: Tensor) -> State:
         """Start with empty moments: (theta, 0, ...)."""
@@ -52,9 +51,22 @@ class GradientStep:
         """Take one step."""
         return self.function(state, gradient, lr, count)
 
+    def from_training(  # type: ignore[override]
+        self, training: Training, *, seed: int = 0, path: tuple[str | int, ...] = ()
+    ) -> GradientStep:
+        """Give itself: whoever registers a step has set its options."""
+        del seed, path
+        _check_bare(self.name, training)
+        return self
+
+    def dynamics(self, *, full: bool) -> Dynamics:
+        """No free energy is known to be dissipated."""
+        del full
+        return Dynamics.OTHER
+
 
 @dataclass(frozen=True)
-class BatchStep:
+class BatchStep(Optimizer):
     """A step of your own that looks at the batch by itself, not through one gradient.
 
     Attributes:
@@ -76,34 +88,43 @@ class BatchStep:
     function: Callable[[Loss, State, Tensor, Tensor, float, int], State]
     moments: int = 0
     name: str = "own step"
-    plain: bool = False
+    from_gradient = False
 
     def init(self, theta: Tensor) -> State:
         """Start with empty moments: (theta, 0, ...)."""
         return (theta, *(torch.zeros_like(theta) for _ in range(self.moments)))
 
+    def from_training(  # type: ignore[override]
+        self, training: Training, *, seed: int = 0, path: tuple[str | int, ...] = ()
+    ) -> Never:
+        """Refuse: a run feeds its optimiser with one gradient."""
+        del training, seed, path
+        raise _no_gradient(self.name)
 
-AnyStep = UpdateMap | BatchStep
-"""What a trajectory can be made of."""
+    def step(self, state: State, gradient: Tensor, lr: float, count: int) -> Never:
+        """Refuse: there is no one gradient."""
+        del state, gradient, lr, count
+        raise _no_gradient(self.name)
+
+    def advance(
+        self, loss: Loss, state: State, x: Tensor, y: Tensor, lr: float, count: int
+    ) -> State:
+        """Take one step on a batch."""
+        return self.function(loss, state, x, y, lr, count)
 
 
-def advance(
-    update: AnyStep, loss: Loss, state: State, x: Tensor, y: Tensor, lr: float, count: int
-) -> State:
-    """Take one step on a batch, whatever kind of step it is.
+def _check_bare(name: str, training: Training) -> None:
+    """Refuse options that the step would not see."""
+    for option in ("weight_decay", "options"):
+        if getattr(training, option):
+            raise ValueError(
+                f"{option} = {getattr(training, option)!r} does not reach the step {name!r}, whose "
+                "options are in its function"
+            )
 
-    Args:
-        update: The step's map.
-        loss: Loss as a function of (theta, x, y).
-        state: Optimiser state before the step; tensors (P,), theta first.
-        x: Inputs of the batch.
-        y: Targets of the batch.
-        lr: Learning rate.
-        count: Steps taken in this phase, this one included.
 
-    Returns:
-        The next state.
-    """
-    if isinstance(update, BatchStep):
-        return update.function(loss, state, x, y, lr, count)
-    return update.step(state, grad(loss)(state[0], x, y), lr, count)
+def _no_gradient(name: str) -> ValueError:
+    return ValueError(
+        f"the batch step {name!r} works out its gradients itself, and is fed with none here; it "
+        "goes with capacity.TransportTracker(update=...) only, or write a capacity.GradientStep"
+    )

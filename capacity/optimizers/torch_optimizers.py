@@ -2,34 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from capacity.base.checks import positive_float
-from capacity.optimizers.groups import Grouped, Layout
-from capacity.optimizers.own_steps import AnyStep, BatchStep
-from capacity.optimizers.updates import SGD, Adam, Clipped, Momentum, RMSprop, UpdateMap, unclipped
-
-_REFUSED: dict[type[torch.optim.Optimizer], tuple[str, ...]] = {
-    torch.optim.SGD: ("dampening", "maximize"),
-    torch.optim.Adam: ("amsgrad", "maximize"),
-    torch.optim.AdamW: ("amsgrad", "maximize"),
-    torch.optim.RMSprop: ("momentum", "centered", "maximize"),
-}
-
-_MOMENTS: dict[type, tuple[str, ...]] = {
-    SGD: (),
-    Momentum: ("momentum_buffer",),
-    Adam: ("exp_avg", "exp_avg_sq"),
-    RMSprop: ("square_avg",),
-}
+from capacity.optimizers import REGISTRY
+from capacity.optimizers.clipped import Clipped
+from capacity.optimizers.from_recipe import optimizer_named
+from capacity.optimizers.grouped import Grouped, Layout
+from capacity.optimizers.optimizer import Optimizer, stated
+from capacity.optimizers.update_map import UpdateMap
 
 
 def first_update(
     optimizer: torch.optim.Optimizer, model: nn.Module, clip_norm: float | None
-) -> AnyStep:
+) -> UpdateMap:
     """Translate an optimiser at the door.
 
     Args:
@@ -94,7 +84,7 @@ def _layout(groups: list[dict[str, Any]], model: nn.Module) -> Layout:
     )
 
 
-def clipped(update: AnyStep, clip_norm: float | None) -> AnyStep:
+def clipped(update: UpdateMap, clip_norm: float | None) -> UpdateMap:
     """Feed an update map with clipped gradients.
 
     Args:
@@ -109,7 +99,7 @@ def clipped(update: AnyStep, clip_norm: float | None) -> AnyStep:
     """
     if clip_norm is None:
         return update
-    if isinstance(update, BatchStep):
+    if not stated(update).from_gradient:
         raise ValueError(
             f"clip_norm = {clip_norm!r} does not go with the batch step {update.name!r}, which "
             "works out its gradients itself; clip them in its function"
@@ -117,7 +107,7 @@ def clipped(update: AnyStep, clip_norm: float | None) -> AnyStep:
     return Clipped(update, positive_float("clip_norm", clip_norm))
 
 
-def update_now(optimizer: torch.optim.Optimizer, started: AnyStep) -> AnyStep:
+def update_now(optimizer: torch.optim.Optimizer, started: UpdateMap) -> UpdateMap:
     """Read the options anew: schedules like OneCycleLR move the momentum with the rate.
 
     Args:
@@ -130,12 +120,11 @@ def update_now(optimizer: torch.optim.Optimizer, started: AnyStep) -> AnyStep:
     Raises:
         ValueError: If it has become another kind of step.
     """
-    before = unclipped(started)
-    assert isinstance(before, SGD | Momentum | Adam | RMSprop | Grouped)
+    before = stated(started).unclipped
     update = update_of(optimizer, before.layout if isinstance(before, Grouped) else None)
     if update == before:
         return started
-    if _kind(update) is not _kind(before) or update.plain != before.plain:
+    if _first(update) is not _first(before) or update.plain != before.plain:
         raise ValueError(
             f"optimizer started as {before.name} and is now {update.name} with other options "
             f"({update}); momentum and weight decay can move while it is tracked, not come or go"
@@ -144,7 +133,7 @@ def update_now(optimizer: torch.optim.Optimizer, started: AnyStep) -> AnyStep:
 
 
 def moments(
-    optimizer: torch.optim.Optimizer, update: AnyStep, module: nn.Module
+    optimizer: torch.optim.Optimizer, update: UpdateMap, module: nn.Module
 ) -> tuple[Tensor, ...]:
     """Read the optimiser's moments, which are empty before its first step.
 
@@ -158,7 +147,7 @@ def moments(
     """
     parameters = [p for p in module.parameters() if p.requires_grad]
     made = []
-    for key in _MOMENTS[_kind(unclipped(update))]:
+    for key in _first(stated(update).unclipped).torch_moments:
         parts = []
         for parameter in parameters:
             held = optimizer.state.get(parameter, {}).get(key)
@@ -167,11 +156,16 @@ def moments(
     return tuple(made)
 
 
-def _kind(update: object) -> type:
-    return type(update.maps[0]) if isinstance(update, Grouped) else type(update)
+def _first(update: Optimizer) -> type[Optimizer]:
+    """The class that all groups are of."""
+    return type(update.maps[0] if isinstance(update, Grouped) else update)
 
 
-def update_of(optimizer: torch.optim.Optimizer, layout: Layout | None = None) -> UpdateMap:
+def _known() -> Iterator[Optimizer | type[Optimizer]]:
+    return map(optimizer_named, REGISTRY.names())
+
+
+def update_of(optimizer: torch.optim.Optimizer, layout: Layout | None = None) -> Optimizer:
     """Translate an optimiser's options, refusing by name what has no update map here.
 
     Args:
@@ -185,40 +179,26 @@ def update_of(optimizer: torch.optim.Optimizer, layout: Layout | None = None) ->
         ValueError: If its kind or an option is not tracked, or its parameters are all frozen.
     """
     kind = type(optimizer)
-    if kind not in _REFUSED:
+    ours = next((each for each in _known() if kind in each.torch_twins), None)
+    if ours is None:
+        twins = [twin for each in _known() for twin in each.torch_twins]
         raise ValueError(
             f"optimizer is a {kind.__name__}; accepted: "
-            f"{', '.join(f'torch.optim.{known.__name__}' for known in _REFUSED)}; or say what it "
+            f"{', '.join(f'torch.optim.{known.__name__}' for known in twins)}; or say what it "
             "does with update=capacity.GradientStep(...)"
         )
     groups = _groups(optimizer)
     if not groups:
         raise ValueError("optimizer has no parameter with requires_grad=True; unfreeze some")
     for group in groups:
-        for option in _REFUSED[kind]:
+        for option in ours.torch_twins[kind]:
             if group.get(option):
                 raise ValueError(
                     f"optimizer has {option} = {group[option]!r}, which is not tracked"
                 )
     heavy = any(group.get("momentum") for group in groups)
-    maps = tuple(_map_of(kind, group, heavy=heavy) for group in groups)
+    maps = tuple(ours.from_torch(kind, group, heavy=heavy) for group in groups)
     if layout is None or len(layout.indices) == 1:
         return maps[0]
     top = rate_of(optimizer)
     return Grouped(maps, tuple(float(g["lr"]) / top if top else 1.0 for g in groups), layout)
-
-
-def _map_of(kind: type, group: dict[str, Any], *, heavy: bool) -> UpdateMap:
-    """Translate one group; `heavy`: some group has momentum, and this one may have one of 0."""
-    decay = float(group["weight_decay"])
-    if kind is torch.optim.RMSprop:
-        return RMSprop(group["alpha"], group["eps"], decay)
-    if kind is not torch.optim.SGD:
-        # torch's own AdamW is an Adam with this option; Adam takes it, too.
-        decoupled = kind is torch.optim.AdamW or bool(group.get("decoupled_weight_decay"))
-        name = "adamw" if decoupled else "adam"
-        beta1, beta2 = group["betas"]
-        return Adam(beta1, beta2, group["eps"], decay, decoupled=decoupled, name=name)
-    if heavy:
-        return Momentum(group["momentum"], bool(group["nesterov"]), decay)
-    return SGD(decay)

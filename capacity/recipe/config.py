@@ -22,8 +22,10 @@ from pydantic import (
     ValidationError,
     model_validator,
 )
+from pydantic_core import PydanticKnownError
 
 from capacity.base.checks import budget_given, nearest, one_of, path_text
+from capacity.base.registry import registry_of
 from capacity.recipe.refusals import refusal
 from capacity.recipe.strategy import PositiveFloat, PositiveInt, Section, Strategy
 from capacity.recipe.strict_yaml import parse_yaml, read_yaml
@@ -35,6 +37,18 @@ Sizes = Annotated[tuple[PositiveInt, ...], Strict(False), Field(max_length=200)]
 NamedStrategy = Annotated[
     Strategy, BeforeValidator(lambda given: {"name": given} if isinstance(given, str) else given)
 ]
+
+
+def _optimizer_known(given: object) -> object:
+    """Check a name against the registry; a step of one's own is registered under its name."""
+    known = registry_of("capacity.optimizers")
+    if not isinstance(given, str) and callable(getattr(given, "step", None)):
+        known.register(getattr(given, "name", ""), given)
+        return getattr(given, "name", "")
+    if not isinstance(given, str) or (given not in known.built_in and given not in known.names()):
+        expected = ", ".join(map(repr, known.names()))
+        raise PydanticKnownError("literal_error", {"expected": expected})
+    return given
 
 
 class TaskStream(Section):
@@ -104,9 +118,10 @@ class Training(Section):
         12
     """
 
-    optimizer: Literal["sgd", "momentum", "adam", "adamw", "rmsprop", "sgld"] = "sgd"
-    """Plain SGD, SGD with heavy-ball momentum, Adam, AdamW, RMSprop, as `torch.optim` has them; or
-    Langevin dynamics, SGD with noise of a given temperature (`sgld`)."""
+    optimizer: Annotated[str, BeforeValidator(_optimizer_known)] = "sgd"
+    """`sgd`, `momentum` (heavy ball), `adam`, `adamw`, `rmsprop`, as `torch.optim` has them;
+    `sgld`, Langevin dynamics: SGD with noise of a given temperature; or one that you registered
+    (`capacity.optimizers.register`). In Python also a `GradientStep`, which is registered here."""
     lr: PositiveFloat = 0.1
     """Learning rate at the start of a task."""
     schedule: Literal["constant", "cosine"] = "constant"
@@ -131,6 +146,8 @@ class Training(Section):
     """Added to the denominator (`adam`, `adamw`, `rmsprop`)."""
     temperature: PositiveFloat | None = None
     """Temperature of the noise (`sgld` only, and needed there)."""
+    options: dict[str, Any] = Field(default_factory=dict)
+    """Options of a registered optimiser; those of the package's own are the fields above."""
     strategy: Strategy = Strategy()
     """What is done against forgetting, as {name: ewc, strength: 10}."""
 
@@ -142,6 +159,20 @@ class Training(Section):
                 if self.temperature is None
                 else f"temperature = {self.temperature:g} goes with optimizer = 'sgld' only, not "
                 f"{self.optimizer!r}, which has no noise"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _options_are_the_optimizers(self) -> Training:
+        known = registry_of("capacity.optimizers")
+        if self.optimizer not in known.built_in:
+            from_training = getattr(known.load(self.optimizer), "from_training", None)
+            if from_training is not None:  # else whoever trains with it refuses it
+                from_training(self)
+        elif self.options:
+            raise ValueError(
+                f"options = {self.options!r} goes with optimisers that are registered; those of "
+                f"{self.optimizer!r} are fields of training, as momentum, betas or eps"
             )
         return self
 

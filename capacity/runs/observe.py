@@ -15,7 +15,7 @@ from capacity.jacobian.spectrum_record import lost_spectrum
 from capacity.jacobian.training_jacobian import TrainingJacobian
 from capacity.jacobian.trajectory import LostTrajectory, Trajectory
 from capacity.networks.flat_model import FlatModel
-from capacity.optimizers.updates import UpdateMap
+from capacity.optimizers.update_map import UpdateMap
 from capacity.recipe.config import Measure
 from capacity.records.estimate import Estimate, from_error, not_defined
 from capacity.strategies.step import StrategyStep

@@ -16,7 +16,8 @@ from torch import Tensor
 
 from capacity.base.random_streams import stream
 from capacity.networks.flat_model import FlatModel
-from capacity.optimizers.updates import State, from_training
+from capacity.optimizers.from_recipe import from_training
+from capacity.optimizers.update_map import State
 from capacity.recipe.config import Recipe
 from capacity.runs.journal import Entry, Journal
 from capacity.runs.observe import PhaseTransport

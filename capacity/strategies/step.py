@@ -11,8 +11,9 @@ from torch.func import grad, grad_and_value
 
 from capacity.base.differential import vmap
 from capacity.networks.flat_model import FlatModel
-from capacity.optimizers.own_steps import AnyStep, BatchStep, Loss
-from capacity.optimizers.updates import State, UpdateMap
+from capacity.optimizers.optimizer import Optimizer
+from capacity.optimizers.own_steps import BatchStep
+from capacity.optimizers.update_map import Loss, State, UpdateMap
 from capacity.strategies.contribution import Contribution, Projector
 from capacity.strategies.projectors import without_conflict
 from capacity.strategies.terms import Private, of_replica
@@ -20,7 +21,7 @@ from capacity.tasks.task import Task
 
 
 @dataclass(frozen=True)
-class Projected:
+class Projected(Optimizer):
     """Another update map, fed with the gradient projected.
 
     Attributes:
@@ -32,10 +33,9 @@ class Projected:
     inner: UpdateMap
     projector: Projector
     private: Private
-    plain: bool = False
 
     @property
-    def name(self) -> str:
+    def name(self) -> str:  # type: ignore[override]
         """The inner map's name, with what was added."""
         return f"{self.inner.name} on a projected gradient"
 
@@ -50,7 +50,7 @@ class Projected:
 
 
 @dataclass(frozen=True)
-class Masked:
+class Masked(Optimizer):
     """Another update map that leaves some parameters where they are.
 
     Attributes:
@@ -60,10 +60,9 @@ class Masked:
 
     inner: UpdateMap
     trainable: Tensor
-    plain: bool = False
 
     @property
-    def name(self) -> str:
+    def name(self) -> str:  # type: ignore[override]
         """The inner map's name, with what was added."""
         return f"{self.inner.name} with frozen parameters"
 
@@ -195,7 +194,7 @@ class StrategyStep:
             inner, {} if projector is None else of_replica(projector.private, replica)
         )
 
-    def update_of(self, inner: UpdateMap, replica: int) -> AnyStep:
+    def update_of(self, inner: UpdateMap, replica: int) -> UpdateMap:
         """Give the step of one replica, for its Jacobian.
 
         Args:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from capacity.optimizers.updates import UpdateMap
+from capacity.optimizers.update_map import UpdateMap
 from capacity.thermo.landscape import Landscape
 
 _VECTORS = 6

@@ -12,10 +12,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from capacity.optimizers.dynamics import Dynamics
 from capacity.records.estimate import Estimate, Status, not_defined
 from capacity.records.jackknife import Statistic
 from capacity.records.plain import Plain
-from capacity.thermo.ensemble_record import Dynamics, EnsembleRecord, GaussianBound
+from capacity.thermo.ensemble_record import EnsembleRecord, GaussianBound
 from capacity.thermo.regime import marked
 
 _NOISY = (

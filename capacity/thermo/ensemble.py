@@ -22,12 +22,13 @@ from torch import Tensor
 
 from capacity.base.checks import finite_tensor, positive_float, positive_int
 from capacity.base.random_streams import stream
-from capacity.optimizers.updates import UpdateMap
+from capacity.optimizers.dynamics import Dynamics
+from capacity.optimizers.optimizer import Optimizer, stated
+from capacity.optimizers.update_map import UpdateMap
 from capacity.thermo.action import checked_ratio
 from capacity.thermo.chunk_memory import chunk_size
 from capacity.thermo.ensemble_record import (
     Checkpoint,
-    Dynamics,
     EnsembleRecord,
     Excluded,
     Series,
@@ -38,14 +39,7 @@ from capacity.thermo.gram_matrices import layer_grams, squared_distance
 from capacity.thermo.landscape import BatchEnergies, Energies, Landscape
 from capacity.thermo.observers import LogDetMeter, StreamMeter
 from capacity.thermo.positions import Positions
-from capacity.thermo.update_kinds import (
-    check_update,
-    dynamics_of,
-    explicit,
-    kinetic_energy,
-    of_replicas,
-    time_scale_of,
-)
+from capacity.thermo.update_kinds import check_update, of_replicas, time_scale_of
 from capacity.training.loop import Slope, steps
 
 MARKS = 100
@@ -144,8 +138,9 @@ class Ensemble:
         stops = _stops("checkpoints", checkpoints, len(rates))
         spaced = range(1, len(rates) + 1, -(-len(rates) // MARKS))
         read = sorted({*stops, *_stops("marks", spaced if marks is None else marks, len(rates))})
-        kind = dynamics_of(update, full=landscape.full)
-        check_update(update, kind, log_volume)
+        moved_by = stated(update)
+        kind = moved_by.dynamics(full=landscape.full)
+        check_update(moved_by, kind, log_volume)
         made = Positions(
             len(stops),
             (self.count, self._theta.shape[1]),
@@ -153,7 +148,7 @@ class Ensemble:
             memory=self._memory // 2,
             folder=self._folder,
         )
-        plan = _Plan(landscape, update, rates, stops, read, log_volume, seed)
+        plan = _Plan(landscape, moved_by, rates, stops, read, log_volume, seed)
         together = chunk or chunk_size(plan.landscape, update, self._row(0), self._memory)
         parts, began = [], time.monotonic()
         for first in range(0, self.count, together):
@@ -175,9 +170,9 @@ class Ensemble:
         landscape, update = plan.landscape, of_replicas(plan.update, replicas.start)
         theta = self._theta[replicas.start : replicas.stop].to(self._device)
         state = update.init(theta)
-        kinetic = kinetic_energy(update, state, None, plan.rates[0])
+        kinetic = update.kinetic_energy(state, None, plan.rates[0])
         standing = landscape.full and not landscape.moving
-        meter = StreamMeter(plan.marks, curved=standing and explicit(update))
+        meter = StreamMeter(plan.marks, curved=standing and update.symmetric_decay is not None)
         volumes = None
         if plan.log_volume:
             seeds = [stream(plan.seed, "log-volume", r) for r in replicas]
@@ -219,7 +214,7 @@ class Ensemble:
             "energies": torch.stack(energies),
             "lost": meter.lost.cpu(),
             "first_kinetic": kinetic,
-            "last_kinetic": kinetic_energy(update, state, last, plan.rates[-1]),
+            "last_kinetic": update.kinetic_energy(state, last, plan.rates[-1]),
             "folds": _most(meter.folds, None if volumes is None else volumes.folds),
         }
 
@@ -292,7 +287,7 @@ class _Plan:
     """What one call of `learn` does."""
 
     landscape: Landscape
-    update: UpdateMap
+    update: Optimizer
     rates: list[float]
     stops: list[int]
     marks: list[int]

@@ -18,7 +18,9 @@ from capacity.networks.door import fit
 from capacity.networks.evaluate import evaluate
 from capacity.networks.flat_model import FlatModel, copied
 from capacity.networks.replicas import check_same_function, draw_anew, same_parameters
-from capacity.optimizers.updates import Adam, UpdateMap, from_training
+from capacity.optimizers.dynamics import Dynamics
+from capacity.optimizers.from_recipe import from_training
+from capacity.optimizers.optimizer import Optimizer
 from capacity.recipe.config import Training
 from capacity.records.estimate import with_note
 from capacity.records.intervals import BOUND_LEVEL
@@ -161,7 +163,7 @@ def epistemic_speed_limit(
         initial,
         replicas=replicas,
         start=law,
-        entropy_start=entropy if how.optimizer == "sgld" else None,
+        entropy_start=entropy if from_training(how).dynamics(full=True).noisy else None,
         memory=memory,
     )
     records: list[EnsembleRecord] = []
@@ -290,12 +292,11 @@ def _reset(model: nn.Module, seed: int) -> nn.Module:
     return made
 
 
-def _update(training: Training, seed: int, phase: int) -> tuple[UpdateMap, float]:
+def _update(training: Training, seed: int, phase: int) -> tuple[Optimizer, float]:
     """The update map without its coupled decay, and that decay, which belongs to the energy."""
     update = from_training(training, seed=seed, path=("ensemble", phase))
     decay = training.weight_decay
-    plain = training.optimizer in {"sgd", "momentum", "sgld"} and training.clip_norm is None
-    if not plain or training.nesterov or isinstance(update, Adam):
+    if not decay or update.dynamics(full=True) is Dynamics.OTHER:
         return update, 0.0
     return replace(update, weight_decay=0.0), decay  # type: ignore[type-var]
 

@@ -5,10 +5,11 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+from capacity.optimizers.dynamics import Dynamics
 from capacity.records.estimate import Estimate, Status, not_defined
 from capacity.records.jackknife import Statistic
 from capacity.records.plain import Plain
-from capacity.thermo.ensemble_record import Dynamics, EnsembleRecord, GaussianBound
+from capacity.thermo.ensemble_record import EnsembleRecord, GaussianBound
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -13,12 +13,13 @@ from enum import StrEnum
 import torch
 from torch import Tensor
 
+from capacity.optimizers.dynamics import Dynamics
 from capacity.records.estimate import Estimate, not_defined
 from capacity.records.intervals import BOUND_LEVEL
 from capacity.records.jackknife import Statistic, widened
 from capacity.thermo.action import STILL, path_ratio
 from capacity.thermo.dissipation import Cost, heat_of
-from capacity.thermo.ensemble_record import Dynamics, EnsembleRecord
+from capacity.thermo.ensemble_record import EnsembleRecord
 from capacity.thermo.regime import marked
 from capacity.thermo.wasserstein import Distance
 

@@ -14,12 +14,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from capacity.optimizers.dynamics import Dynamics
 from capacity.records.estimate import Estimate, not_defined
 from capacity.records.intervals import BOUND_LEVEL
 from capacity.records.jackknife import Statistic
 from capacity.records.plain import Plain, plain
 from capacity.thermo.dissipation import Cost, cost_of, heat_of
-from capacity.thermo.ensemble_record import Dynamics, EnsembleRecord, Series
+from capacity.thermo.ensemble_record import EnsembleRecord, Series
 from capacity.thermo.gram_matrices import layer_grams
 from capacity.thermo.reachable import ReachableSet
 from capacity.thermo.speed_limit import SpeedLimit, settle

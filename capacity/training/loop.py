@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from capacity.base.interruption import check
-from capacity.optimizers.updates import State, UpdateMap
+from capacity.optimizers.update_map import State, UpdateMap
 from capacity.training.steps import Batch, Step
 
 

@@ -7,7 +7,7 @@ from typing import Protocol
 
 from torch import Tensor
 
-from capacity.optimizers.updates import State
+from capacity.optimizers.update_map import State
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,7 +14,8 @@ from torch.func import grad_and_value
 from capacity.base.differential import vmap
 from capacity.base.interruption import check
 from capacity.networks.flat_model import FlatModel
-from capacity.optimizers.updates import State, UpdateMap, from_training
+from capacity.optimizers.from_recipe import from_training
+from capacity.optimizers.update_map import State, UpdateMap
 from capacity.recipe.config import Training
 from capacity.tasks.task import Task
 from capacity.training.data_order import DataOrder

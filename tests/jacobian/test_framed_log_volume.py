@@ -8,7 +8,7 @@ import torch
 from capacity.jacobian.framed_log_volume import framed_log_volume
 from capacity.jacobian.trajectory import Trajectory
 from capacity.networks.flat_model import FlatModel
-from capacity.optimizers.updates import Momentum
+from capacity.optimizers.momentum import Momentum
 from capacity.recipe.config import Training
 from capacity.records.estimate import Status
 from dense import dense_jacobian, digits_task, exact_log_volume, network, trained

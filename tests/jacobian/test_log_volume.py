@@ -10,7 +10,8 @@ import torch
 from capacity.jacobian.framed_log_volume import framed_log_volume
 from capacity.jacobian.log_volume import LogVolume
 from capacity.networks.flat_model import FlatModel
-from capacity.optimizers.updates import SGD, from_training
+from capacity.optimizers.from_recipe import from_training
+from capacity.optimizers.sgd import SGD
 from capacity.products.hessian_products import HessianProducts
 from capacity.recipe.config import Training
 from capacity.records.estimate import Status

@@ -12,7 +12,7 @@ import capacity
 from capacity.jacobian.lyapunov import lyapunov
 from capacity.jacobian.trajectory import Trajectory
 from capacity.networks.flat_model import FlatModel
-from capacity.optimizers.updates import SGD
+from capacity.optimizers.sgd import SGD
 from capacity.recipe.config import Training
 from capacity.records.estimate import Status
 from dense import trained

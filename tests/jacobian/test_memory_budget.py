@@ -14,7 +14,8 @@ from capacity.jacobian.tracker import PhaseTracker
 from capacity.jacobian.training_jacobian import TrainingJacobian, push
 from capacity.jacobian.trajectory import Trajectory
 from capacity.networks.flat_model import FlatModel
-from capacity.optimizers.updates import SGD, Momentum
+from capacity.optimizers.momentum import Momentum
+from capacity.optimizers.sgd import SGD
 from capacity.recipe.config import Training
 from dense import digits_task, network, run_map, trained
 

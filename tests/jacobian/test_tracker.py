@@ -11,7 +11,7 @@ from torch import nn
 import capacity
 from capacity.jacobian.spectrum import spectrum
 from capacity.networks.flat_model import flatten
-from capacity.optimizers.own_steps import advance
+from capacity.optimizers.optimizer import stated
 from capacity.records.estimate import Status
 from dense import dense_jacobian, network, run_map
 
@@ -283,7 +283,9 @@ def test_a_loop_that_clips_is_followed(name, float64):
     jacobian = tracker.jacobian()
     path = jacobian.trajectories[0]
     *_, last = path.forwards()
-    final = advance(last.update, path.loss, last.state, last.x, last.y, last.lr, last.count)[0]
+    final = stated(last.update).advance(path.loss, last.state, last.x, last.y, last.lr, last.count)[
+        0
+    ]
     torch.testing.assert_close(final, flatten(model), rtol=1e-9, atol=1e-11)
     gradients = [torch.func.grad(path.loss)(s.state[0], s.x, s.y).norm() for s in path.forwards()]
     assert max(gradients) > 0.3, "nothing was clipped"
@@ -291,7 +293,7 @@ def test_a_loop_that_clips_is_followed(name, float64):
     def whole(theta):
         state = path.update.init(theta)
         for s in path.forwards():
-            state = advance(s.update, path.loss, state, s.x, s.y, s.lr, s.count)
+            state = stated(s.update).advance(path.loss, state, s.x, s.y, s.lr, s.count)
         return state[0]
 
     dense = torch.func.jacfwd(whole)(path.like)

@@ -14,8 +14,11 @@ from capacity.jacobian.training_jacobian import TrainingJacobian
 from capacity.jacobian.trajectory import Trajectory
 from capacity.networks.flat_model import FlatModel, flatten
 from capacity.optimizers import own_steps
-from capacity.optimizers.own_steps import BatchStep, GradientStep, advance
-from capacity.optimizers.updates import Adam, Langevin, from_training
+from capacity.optimizers.adam import Adam
+from capacity.optimizers.from_recipe import from_training
+from capacity.optimizers.optimizer import stated
+from capacity.optimizers.own_steps import BatchStep, GradientStep
+from capacity.optimizers.sgld import Langevin
 from capacity.recipe.config import Training
 from dense import digits_task, network, trained
 
@@ -47,7 +50,9 @@ def dense(trajectory):
     def whole(theta):
         state = trajectory.update.init(theta)
         for s in trajectory.forwards():
-            state = advance(trajectory.update, trajectory.loss, state, s.x, s.y, s.lr, s.count)
+            state = stated(trajectory.update).advance(
+                trajectory.loss, state, s.x, s.y, s.lr, s.count
+            )
         return state[0]
 
     return torch.func.jacfwd(whole)(trajectory.like)
@@ -144,7 +149,7 @@ def loop(model, update, tracker, *, lr=0.05, wrong=None):
     state = update.init(flatten(model))
     for count, (x, y) in enumerate(batches(), start=1):
         tracker.observe(x, y, lr=lr)
-        state = advance(update, loss, state, x, y, lr * (wrong if wrong else 1), count)
+        state = stated(update).advance(loss, state, x, y, lr * (wrong if wrong else 1), count)
         write(model, state[0])
 
 
@@ -161,7 +166,9 @@ def test_the_tracker_follows_a_loop_of_the_users_own(name, kind):
     path = jacobian.trajectories[0]
     # The moments, which the tracker never saw, lead to where the user's led.
     *_, last = path.forwards()
-    final = advance(path.update, path.loss, last.state, last.x, last.y, last.lr, last.count)[0]
+    final = stated(path.update).advance(path.loss, last.state, last.x, last.y, last.lr, last.count)[
+        0
+    ]
     rounding = 1e-5 if kind is torch.float32 else 1e-12
     assert relative(final, flatten(model)) < rounding
     v, written_out = torch.randn(3, jacobian.size), dense(path)

@@ -5,8 +5,9 @@ from __future__ import annotations
 import pytest
 import torch
 
+from capacity.optimizers.from_recipe import from_training
+from capacity.optimizers.sgld import Langevin
 from capacity.optimizers.torch_optimizers import update_of
-from capacity.optimizers.updates import Langevin, from_training
 from capacity.recipe.config import Training
 
 PARITY = {

@@ -18,7 +18,7 @@ from capacity.base.files import seal, to_json, unseal
 from capacity.cli import main
 from capacity.networks.flat_model import FlatModel
 from capacity.networks.models import build_model
-from capacity.optimizers.updates import from_training
+from capacity.optimizers.from_recipe import from_training
 from capacity.recipe import config
 from capacity.recipe.config import Measure, Recipe, Training
 from capacity.report import render

@@ -7,8 +7,8 @@ import torch
 
 from capacity.jacobian.training_jacobian import TrainingJacobian
 from capacity.jacobian.trajectory import Trajectory
+from capacity.optimizers.from_recipe import from_training
 from capacity.optimizers.own_steps import BatchStep
-from capacity.optimizers.updates import from_training
 from capacity.recipe.config import Training
 from capacity.strategies.step import StrategyStep
 from capacity.training.steps import Step
@@ -33,7 +33,8 @@ class Recorder:
     def observe(self, step: Step) -> None:
         r = self.replica
         state = tuple(part[r] for part in step.before)
-        self.trajectory.record(state, step.x[r], step.y[r], step.lr, index=step.index[r])
+        batch = step.batch
+        self.trajectory.record(state, batch.x[r], batch.y[r], step.lr, index=batch.index[r])
 
 
 def jacobian_error(

@@ -9,8 +9,11 @@ import torch
 from torch import nn
 
 from capacity.networks.flat_model import FlatModel
+from capacity.optimizers.adam import Adam
 from capacity.optimizers.langevin import ExactLangevin, UnderdampedLangevin
-from capacity.optimizers.updates import SGD, Adam, Langevin, Momentum
+from capacity.optimizers.momentum import Momentum
+from capacity.optimizers.sgd import SGD
+from capacity.optimizers.sgld import Langevin
 from capacity.recipe.config import Training
 from capacity.tasks.task import Split, Task
 from capacity.thermo.chunk_memory import chunk_size

@@ -13,7 +13,8 @@ import capacity
 from capacity.networks.evaluate import evaluate
 from capacity.networks.flat_model import FlatModel
 from capacity.optimizers.langevin import ExactLangevin
-from capacity.optimizers.updates import SGD, Langevin
+from capacity.optimizers.sgd import SGD
+from capacity.optimizers.sgld import Langevin
 from capacity.records.estimate import Estimate, Status
 from capacity.tasks.task import Split, Task
 from capacity.thermo.action import ActionMeter, path_ratio

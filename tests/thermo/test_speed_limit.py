@@ -10,8 +10,11 @@ import pytest
 import torch
 from torch import nn
 
+from capacity.optimizers.adam import Adam
 from capacity.optimizers.langevin import ExactLangevin, UnderdampedLangevin
-from capacity.optimizers.updates import SGD, Adam, Langevin, Momentum
+from capacity.optimizers.momentum import Momentum
+from capacity.optimizers.sgd import SGD
+from capacity.optimizers.sgld import Langevin
 from capacity.records.estimate import Status
 from capacity.records.jackknife import Statistic
 from capacity.thermo.closed_forms import gaussian_entropy, gaussian_w2_squared

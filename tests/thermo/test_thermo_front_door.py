@@ -9,7 +9,8 @@ import torch
 from torch import nn
 
 import capacity
-from capacity.optimizers.updates import SGD, Langevin
+from capacity.optimizers.sgd import SGD
+from capacity.optimizers.sgld import Langevin
 from capacity.records.estimate import Status
 from capacity.thermo.closed_forms import gaussian_entropy
 from capacity.thermo.ensemble import Ensemble

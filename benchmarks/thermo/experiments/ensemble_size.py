@@ -22,7 +22,7 @@ from scipy.optimize import linear_sum_assignment
 from thermo_drawing import value_of
 from thermo_training import MLP, digits, first_samples, replicas
 
-from capacity.optimizers.updates import SGD
+from capacity.optimizers.sgd import SGD
 from capacity.records.estimate import Estimate, from_samples, not_defined
 from capacity.records.intervals import BOUND_LEVEL
 from capacity.records.jackknife import Statistic

@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from capacity.optimizers.updates import State, UpdateMap
+from capacity.optimizers.optimizer import Block, Optimizer
+from capacity.optimizers.update_map import Reading, State
 
 
 @dataclass(frozen=True, eq=False)
@@ -28,7 +29,7 @@ class Layout:
 
 
 @dataclass(frozen=True)
-class Grouped:
+class Grouped(Optimizer):
     """One update map per group of parameters, each fed with its part of the gradient.
 
     Attributes:
@@ -37,15 +38,19 @@ class Grouped:
         layout: The groups.
     """
 
-    maps: tuple[UpdateMap, ...]
+    maps: tuple[Optimizer, ...]
     scales: tuple[float, ...]
     layout: Layout
-    plain: bool = False
 
     @property
-    def name(self) -> str:
+    def name(self) -> str:  # type: ignore[override]
         """The inner maps' name, with the number of groups."""
         return f"{self.maps[0].name} with {len(self.maps)} parameter groups"
+
+    @property
+    def elementwise(self) -> bool:  # type: ignore[override]
+        """Whether its groups are, as a linear step is, too."""
+        return all(inner.elementwise for inner in self.maps)
 
     def init(self, theta: Tensor) -> State:
         """Start as the inner maps do: with empty moments."""
@@ -59,7 +64,7 @@ class Grouped:
         ]
         return tuple(self.join(rows) for rows in zip(*moved, strict=True))
 
-    def parts(self, lr: float) -> list[tuple[UpdateMap, float, Tensor]]:
+    def parts(self, lr: float) -> list[tuple[Optimizer, float, Tensor]]:
         """List the groups.
 
         Args:
@@ -81,3 +86,26 @@ class Grouped:
             They in theta's order (..., P).
         """
         return torch.cat(tuple(rows), dim=-1)[..., self.layout.inverse]
+
+    def blocks(self, lr: float, size: int, most: int) -> list[Block]:
+        """Cut theta into parts of one group each."""
+        del size
+        return [
+            (inner, rate, part)
+            for inner, rate, index in self.parts(lr)
+            for part in index.split(most)
+        ]
+
+    def implied_gradient(self, before: State, after: State, lr: float) -> Reading | None:
+        """Read every group's gradient."""
+        read = []
+        for inner, rate, index in self.parts(lr):
+            part = inner.implied_gradient(_part(before, index), _part(after, index), rate)
+            if part is None:
+                return None
+            read.append(part)
+        return self.join([g for g, _ in read]), self.join([r for _, r in read])
+
+
+def _part(state: State, index: Tensor) -> State:
+    return tuple(part[index] for part in state)
