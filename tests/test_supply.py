@@ -110,8 +110,8 @@ def test_one_name():
 def test_messages_name_extras_that_exist():
     source = "\n".join(p.read_text(encoding="utf-8") for p in (ROOT / "capacity").rglob("*.py"))
     named = {*re.findall(r"\binstall\('(\w+)'\)", source), *TRACKERS}
-    assert {"plots", "mlflow"} <= named <= set(EXTRAS)
-    assert install("plots") == "pip install 'continual-capacity[plots]'"
+    assert {"wandb", "mlflow"} <= named <= set(EXTRAS)
+    assert install("mlflow") == "pip install 'continual-capacity[mlflow]'"
 
 
 def test_hooks_before_a_commit_are_what_ci_checks():

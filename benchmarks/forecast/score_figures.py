@@ -12,10 +12,12 @@ from score_calibration import LEVELS, inside, usable
 from score_cells import FORECAST
 
 from capacity.forecasting.corpus import shipped
-from capacity.plots.style import COLORS, INK, MUTED
 
 mpl.rcParams["svg.fonttype"] = "none"
 mpl.rcParams["svg.hashsalt"] = "score"
+COLORS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#5d3a9b", "#000000")
+"""Okabe and Ito's palette, and one violet: told apart by every kind of colour vision."""
+INK, MUTED = "#1c2024", "#5c646d"
 _LEVELS = tuple(np.linspace(0.1, 0.9, 9)) + LEVELS[-1:]
 
 

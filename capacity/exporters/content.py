@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,7 +16,7 @@ from capacity.results.recipe_differences import flat
 from capacity.results.view import RunView, forecast_mean, measured_mean, pick
 
 if TYPE_CHECKING:
-    from matplotlib.figure import Figure
+    from capacity.plots import Drawing
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,7 +41,7 @@ class Content:
     series: dict[int, dict[str, float]]
     tasks: dict[int, dict[str, float]]
     summary: dict[str, float]
-    figures: dict[str, Figure]
+    figures: dict[str, Drawing]
 
 
 def content(path: Path) -> Content:
@@ -138,9 +139,14 @@ def _numbers(values: Mapping[str, Any]) -> dict[str, float]:
     return {name: value for name, value in known.items() if math.isfinite(value)}
 
 
-def _figures(path: Path, view: RunView) -> dict[str, Figure]:
+def _figures(path: Path, view: RunView) -> dict[str, Drawing]:
     if not view.learned:
         return {}
     from capacity.plots import FIGURES
+    from capacity.plots.drawing import NothingToDrawError
 
-    return {name: draw(path) for name, draw in FIGURES.items()}
+    drawn = {}
+    for name, draw in FIGURES.items():
+        with suppress(NothingToDrawError):
+            drawn[name] = draw(path)
+    return drawn

@@ -18,12 +18,11 @@ from capacity.exporters.content import Content, content
 from capacity.runs.directory import RunDirectory
 
 if TYPE_CHECKING:
-    from matplotlib.figure import Figure
+    from capacity.plots import Drawing
 
 TRACKERS = ("tensorboard", "mlflow", "wandb")
 _PROJECT = "capacity"
 _PARAMETER = 6000
-_DPI = 150
 _EVENTS, _FIGURES = "capacity-events", "capacity-figures"
 """Folders of an export that goes on; the next export sweeps those of one that was killed."""
 
@@ -91,6 +90,9 @@ def _tensorboard(module: Any, made: Content, folder: Path | None) -> str:
 
 
 def _write_events(module: Any, made: Content, folder: Path) -> None:
+    import numpy as np
+    from PIL import Image  # which TensorBoard needs for pictures, too
+
     with module.SummaryWriter(str(folder)) as writer:
         for step, values in made.series.items():
             for name, value in values.items():
@@ -103,8 +105,10 @@ def _write_events(module: Any, made: Content, folder: Path) -> None:
         lines = "\n".join(f"    {name}: {value}" for name, value in made.parameters.items())
         writer.add_text("recipe", lines)
         writer.add_text("state", made.state)
-        for name, figure in made.figures.items():
-            writer.add_figure(name, figure)
+        with _pictures(made.figures) as pictures:
+            for name, picture in pictures.items():
+                pixels = np.asarray(Image.open(picture).convert("RGB"))
+                writer.add_image(name, pixels, dataformats="HWC")
 
 
 def _mlflow(module: Any, made: Content, folder: Path | None) -> str:
@@ -174,12 +178,12 @@ def _wandb(module: Any, made: Content, folder: Path | None) -> str:
 
 
 @contextmanager
-def _pictures(figures: Mapping[str, Figure]) -> Iterator[dict[str, Path]]:
+def _pictures(figures: Mapping[str, Drawing]) -> Iterator[dict[str, Path]]:
     """Write figures as pictures for as long as a tracker reads them."""
     with _folder(_FIGURES, Path(tempfile.gettempdir())) as folder:
         pictures = {name: folder / f"{name}.png" for name in figures}
         for name, figure in figures.items():
-            figure.savefig(pictures[name], dpi=_DPI)
+            figure.save(pictures[name])
         yield pictures
 
 

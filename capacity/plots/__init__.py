@@ -1,8 +1,8 @@
-"""Figures for papers (matplotlib): vector when saved as PDF or SVG, colour-blind safe, light.
+"""Figures for papers: those of the report, light, with their keys in the picture.
 
-Every function takes a run, or the path of its directory, and returns a `matplotlib.figure.Figure`
-that belongs to nobody: no window opens, no global state changes. Save it with
-`figure.savefig("accuracy.pdf")`. Widths fit one column of a paper, or two.
+Every function takes a run, or the path of its directory, and returns a `Drawing`: a notebook shows
+it, and `drawing.save("accuracy.pdf")` writes it as PDF, SVG or PNG. What the run did not measure is
+a ValueError.
 
 Example:
     >>> import capacity
@@ -13,23 +13,167 @@ Example:
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING
 
-from capacity.plots.figures import accuracy_matrix as accuracy_matrix
-from capacity.plots.figures import capacity_against_dimension as capacity_against_dimension
-from capacity.plots.figures import forecast_against_measured as forecast_against_measured
-from capacity.plots.figures import spectrum as spectrum
-from capacity.plots.figures import thermodynamics as thermodynamics
-from capacity.plots.parts import composed_spectrum as composed_spectrum
-from capacity.plots.parts import strategies_ranked as strategies_ranked
-from capacity.plots.sequences import closure_curves as closure_curves
-from capacity.plots.sequences import cost_along as cost_along
-from capacity.plots.sequences import learning_curves as learning_curves
+from capacity.plots.drawing import Drawing as Drawing
+from capacity.plots.drawing import drawing_of
+from capacity.report.closure_curve import closure_figure
+from capacity.report.cost_over_time import cost_figure, inefficiency_figure
+from capacity.report.learning import curve_figure, matrix_figure
+from capacity.report.measure_figures import spectrum_figure, thermo_figure, volume_figure
+from capacity.report.prediction import capacity_figure, drop_figure
+from capacity.report.spectra import composed_figure
+from capacity.report.strategies import strategy_figure
 
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
 
-FIGURES: dict[str, Callable[[object], Figure]] = {
+def accuracy_matrix(run: object) -> Drawing:
+    """Draw the accuracy on every task after learning every task; the loss for regression.
+
+    Args:
+        run: A run, or the path of its directory.
+
+    Returns:
+        The drawing.
+    """
+    return drawing_of(run, matrix_figure)
+
+
+def learning_curves(run: object) -> Drawing:
+    """Draw the test score of every task over the whole sequence, a line per task.
+
+    Args:
+        run: A run, or the path of its directory.
+
+    Returns:
+        The drawing; bands are one standard error over replicas.
+    """
+    return drawing_of(run, curve_figure)
+
+
+def forecast_against_measured(run: object) -> Drawing:
+    """Draw forgetting forecast before each task beside what was then measured.
+
+    Args:
+        run: A run, or the path of its directory.
+
+    Returns:
+        The drawing: means over the earlier tasks with their 90 % intervals, of the accuracy drop
+        in points, or of the rise of the loss.
+    """
+    return drawing_of(run, drop_figure)
+
+
+def capacity_against_dimension(run: object) -> Drawing:
+    """Draw the room that the earlier tasks left beside what each new task needed.
+
+    Args:
+        run: A run, or the path of its directory.
+
+    Returns:
+        The drawing: R_A in directions and m_B (stable rank) per new task, on a logarithmic axis.
+    """
+    return drawing_of(run, capacity_figure)
+
+
+def closure_curves(run: object) -> Drawing:
+    """Draw how, while a task is learned, the next one comes to make the network forget.
+
+    Args:
+        run: A run, or the path of its directory.
+
+    Returns:
+        The drawing: what the form that decides says of the next task against the learning time of
+        the one before, with its threshold.
+    """
+    return drawing_of(run, closure_figure)
+
+
+def spectrum(run: object) -> Drawing:
+    """Draw the largest singular values of each task's training Jacobian, with their residuals.
+
+    Args:
+        run: A run, or the path of its directory.
+
+    Returns:
+        The drawing; open marks are not resolved.
+    """
+    return drawing_of(run, spectrum_figure)
+
+
+def composed_spectrum(run: object) -> Drawing:
+    """Draw how many singular values of J lie where: shrunk, left alone, stretched.
+
+    Args:
+        run: A run, or the path of its directory.
+
+    Returns:
+        The drawing: of all tasks together where that was measured, else of the last one.
+    """
+    return drawing_of(run, composed_figure)
+
+
+def log_volume(run: object) -> Drawing:
+    """Draw the log-volume that the training of every task lost.
+
+    Args:
+        run: A run, or the path of its directory.
+
+    Returns:
+        The drawing: log|det J| in nats per task.
+    """
+    return drawing_of(run, volume_figure)
+
+
+def thermodynamics(run: object) -> Drawing:
+    """Draw what learning cost against its speed limit.
+
+    Args:
+        run: A run, or the path of its directory.
+
+    Returns:
+        The drawing: the inefficiency of every task, 1 being the limit, and the ratio of the loss
+        drop where it stands for it.
+    """
+    return drawing_of(run, thermo_figure)
+
+
+def cost_along(run: object) -> Drawing:
+    """Draw what learning cost and the distance it covered, epoch by epoch.
+
+    Args:
+        run: A run, or the path of its directory.
+
+    Returns:
+        The drawing: T times the entropy production, by action and by loss drop, above the two
+        bounds of W2^2.
+    """
+    return drawing_of(run, cost_figure)
+
+
+def inefficiency_along(run: object) -> Drawing:
+    """Draw the inefficiency so far, epoch by epoch.
+
+    Args:
+        run: A run, or the path of its directory.
+
+    Returns:
+        The drawing; 1 is the speed limit.
+    """
+    return drawing_of(run, inefficiency_figure)
+
+
+def strategies_ranked(run: object) -> Drawing:
+    """Draw what every strategy was forecast to cost, the best average on top.
+
+    Args:
+        run: A run, or the path of its directory.
+
+    Returns:
+        The drawing: a dot per new task, a bar at the mean over them.
+    """
+    return drawing_of(run, strategy_figure)
+
+
+FIGURES: dict[str, Callable[[object], Drawing]] = {
     draw.__name__: draw
     for draw in (
         accuracy_matrix,
@@ -39,11 +183,13 @@ FIGURES: dict[str, Callable[[object], Figure]] = {
         closure_curves,
         spectrum,
         composed_spectrum,
+        log_volume,
         thermodynamics,
         cost_along,
+        inefficiency_along,
         strategies_ranked,
     )
 }
 """Every figure by its name."""
 
-__all__ = ["FIGURES", *FIGURES]
+__all__ = ["FIGURES", "Drawing", *FIGURES]

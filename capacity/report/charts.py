@@ -71,7 +71,8 @@ class Key:
     Attributes:
         label: What it stands for.
         color: A CSS colour.
-        shape: `line`, `dot`, `ring`, `bar`, `band`, `diamond`, `square`, `tick` or `dash`.
+        shape: `line`, `dot`, `ring`, `bar`, `band`, `diamond`, `square`, `outline`, `tick`
+            or `dash`.
         focus: Value of the chart's `focus` parameter that shows this entry alone; None for none.
     """
 
@@ -125,10 +126,20 @@ class Figure:
             An `<svg>` element whose ids are unique in the page.
         """
         width = NARROW if narrow else HALF if self.half else WIDE
+        return compact(self.drawn(width), f"{self.id}-{'narrow' if narrow else 'wide'}")
+
+    def drawn(self, width: int) -> str:
+        """Draw the figure as Vega does.
+
+        Args:
+            width: Of the picture, px.
+
+        Returns:
+            An `<svg>` element.
+        """
         # What only answers the pointer has no place in a picture.
         layers = [part for part in self.spec["layer"] if part.get("name") != HOVER]
-        drawn = renderer.draw({**self.spec, "layer": layers, "width": width})
-        return compact(drawn, f"{self.id}-{'narrow' if narrow else 'wide'}")
+        return renderer.draw({**self.spec, "layer": layers, "width": width})
 
 
 def _packed(part: Any) -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import base64
 import json
 import os
 import subprocess
@@ -122,6 +123,19 @@ def draw(chart: dict[str, Any]) -> str:
         An `<svg>` element. What cannot be drawn is a RenderingError.
     """
     return _RENDERER.ask({"chart": chart})
+
+
+def convert(svg: str, kind: str) -> bytes:
+    """Turn a picture into a file for print.
+
+    Args:
+        svg: An `<svg>` element.
+        kind: pdf or png; a PNG has three pixels for each of the picture.
+
+    Returns:
+        The file. What cannot be converted is a RenderingError.
+    """
+    return base64.b64decode(_RENDERER.ask({"svg": svg, "kind": kind}))
 
 
 def bundle(script: str) -> str:

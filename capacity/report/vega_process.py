@@ -5,6 +5,7 @@ It is started as a script and imports nothing of `capacity`.
 
 from __future__ import annotations
 
+import base64
 import json
 import os
 import signal
@@ -38,10 +39,18 @@ def _next_line() -> bytes:
         timer.cancel()
 
 
+def _converted(svg: str, kind: str) -> bytes:
+    if kind == "pdf":
+        return bytes(vl_convert.svg_to_pdf(svg))
+    return bytes(vl_convert.svg_to_png(svg, scale=3.0))
+
+
 def _answer(request: dict[str, Any]) -> dict[str, str]:
     try:
         if "script" in request:
             return {"made": str(vl_convert.javascript_bundle(request["script"]))}
+        if "svg" in request:
+            return {"made": base64.b64encode(_converted(request["svg"], request["kind"])).decode()}
         return {"made": str(vl_convert.vegalite_to_svg(request["chart"]))}
     except ValueError as error:
         return {"error": " ".join(str(error).split())[:300]}

@@ -19,6 +19,8 @@ import capacity
 from capacity.exporters.content import content
 from report.fabricated_run import CASES, accuracy, write
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def path(tmp_path_factory):
@@ -62,7 +64,7 @@ def test_tensorboard_reads_back_what_was_written(path, tmp_path):
     events.Reload()
     found = {event.step: event.value for event in events.Scalars("task/inefficiency_path")}
     assert found == pytest.approx({1: 1.9, 2: 2.9, 3: 3.9})
-    assert set(events.Tags()["images"]) == set(capacity.plots.FIGURES)
+    assert set(events.Tags()["images"]) == content(path).figures.keys()
     steps = [event.step for event in events.Scalars("train/loss")]
     assert steps == sorted(content(path).series)
 
@@ -83,15 +85,13 @@ _KILLED = """
 import os, signal, sys
 import capacity
 from torch.utils.tensorboard import SummaryWriter
-from matplotlib.figure import Figure
-
-pytestmark = pytest.mark.slow
+from capacity.plots import Drawing
 
 def end(*_, **__):
     os.kill(os.getpid(), signal.SIGKILL)
 
 where, to, out = sys.argv[1:]
-SummaryWriter.add_text = Figure.savefig = end
+SummaryWriter.add_text = Drawing.save = end
 capacity.export(where, to=to, out=out)
 """
 
@@ -128,7 +128,7 @@ def test_wandb_writes_an_offline_run(path, tmp_path, monkeypatch):
         assert time.monotonic() < deadline, missing
         time.sleep(0.1)
     pictures = [picture.name for picture in tmp_path.rglob("*.png")]
-    assert len(pictures) == len(capacity.plots.FIGURES)
+    assert len(pictures) == len(content(path).figures)
 
 
 class Client:
@@ -193,7 +193,7 @@ def test_mlflow_keeps_a_run_in_its_own_store(path, tmp_path):
     found = {m.step: m.value for m in history}
     assert found == pytest.approx({1: 1.9, 2: 2.9, 3: 3.9})
     figures = {artifact.path for artifact in client.list_artifacts(key, "figures")}
-    assert figures == {f"figures/{name}.png" for name in capacity.plots.FIGURES}
+    assert figures == {f"figures/{name}.png" for name in content(path).figures}
     assert capacity.export(path, to="mlflow", out=tmp_path) != where, "a second run beside it"
 
 

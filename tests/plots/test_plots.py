@@ -1,16 +1,34 @@
-"""Figures for papers: of every kind of run, with the run's numbers, and no global state touched."""
+"""Figures for papers: those of the report as files, with the run's numbers and their keys."""
 
 from __future__ import annotations
 
-import json
+import re
+from dataclasses import replace
+from xml.etree import ElementTree
 
-import matplotlib as mpl
 import pytest
 
 import capacity
-from report.fabricated_run import CASES, accuracy, write
+from capacity.plots.drawing import _SHAPES, Drawing, NothingToDrawError
+from capacity.report.charts import task_keys
+from capacity.report.page import figures, read
+from report.fabricated_run import CASES, HOSTILE, accuracy, write
 
 DRAWN = [case for case in CASES if case != "stopped_early"]
+OF_REPORT = {
+    "fig-closure",
+    "fig-production",
+    "fig-curves",
+    "fig-drop",
+    "fig-inefficiency",
+    "fig-matrix",
+    "fig-parts",
+    "fig-capacity",
+    "fig-spectrum",
+    "fig-strategies",
+    "fig-thermo",
+    "fig-volume",
+}
 
 
 @pytest.fixture(scope="module")
@@ -19,61 +37,78 @@ def runs(tmp_path_factory):
     return {case: write(folder / case, case) for case in CASES}
 
 
+def texts(svg):
+    """What a picture says, piece by piece; that it is XML is part of it."""
+    return [text for text in map(str.strip, ElementTree.fromstring(svg).itertext()) if text]
+
+
 @pytest.mark.parametrize("case", DRAWN)
-@pytest.mark.parametrize("name", capacity.plots.FIGURES)
-def test_every_figure_of_every_run_is_drawn(name, case, runs, tmp_path):
-    before = dict(mpl.rcParams)
-    figure = capacity.plots.FIGURES[name](runs[case])
-    figure.savefig(tmp_path / "figure.svg")
-    assert (tmp_path / "figure.svg").stat().st_size > 3000
-    assert dict(mpl.rcParams) == before
-    assert figure.axes
+def test_every_figure_is_that_of_the_report_and_is_drawn(case, runs):
+    shown = {f.id: f for group in figures(read(runs[case])).values() for f in group}
+    drawn = {}
+    for name, draw in capacity.plots.FIGURES.items():
+        try:
+            drawn[name] = draw(runs[case])
+        except NothingToDrawError:
+            continue
+        assert drawn[name].figure.spec == shown[drawn[name].figure.id].spec
+        svg = drawn[name].svg()
+        assert "var(" not in svg
+        assert {key.label for key in drawn[name].figure.keys} <= set(texts(svg))
+        assert HOSTILE not in svg
+    missing = OF_REPORT & shown.keys() - {one.figure.id for one in drawn.values()}
+    assert not missing
+    assert "accuracy_matrix" in drawn
+
+
+def test_every_key_of_a_report_has_a_shape(runs):
+    groups = [figures(read(runs[case])).values() for case in DRAWN]
+    shapes = {key.shape for case in groups for group in case for f in group for key in f.keys}
+    assert shapes <= _SHAPES.keys()
+    assert len(shapes) > 5
+
+
+@pytest.mark.parametrize(
+    ("kind", "begin"), [("pdf", b"%PDF-"), ("svg", b"<svg "), ("png", b"\x89PNG\r\n")]
+)
+def test_a_file_is_of_the_kind_that_its_ending_says(kind, begin, runs, tmp_path):
+    drawing = capacity.plots.spectrum(runs["finished"])
+    path = drawing.save(tmp_path / f"figure.{kind}")
+    content = path.read_bytes()
+    assert content.startswith(begin)
+    assert len(content) > 3000
+    assert drawing.save(tmp_path / f"again.{kind.upper()}").read_bytes()[:500] == content[:500]
+
+
+def test_a_picture_is_as_wide_as_it_is_asked_for(runs, tmp_path):
+    drawing = capacity.plots.spectrum(capacity.open_run(runs["finished"]))
+    assert drawing._repr_svg_() == drawing.svg()
+    assert re.match(r'<svg [^>]*width="450"', drawing.svg())
+    assert re.match(r'<svg [^>]*width="300"', drawing.svg(300))
+    png = drawing.save(tmp_path / "figure.png", width=300).read_bytes()
+    assert int.from_bytes(png[16:20], "big") == 3 * 300
+
+
+def test_a_long_key_is_wrapped_inside_the_picture(runs):
+    svg = capacity.plots.spectrum(runs["finished"]).svg(300)
+    places = re.findall(r'<g transform="translate\(([\d.]+),([\d.]+)\)"><', svg)
+    assert len({y for _, y in places}) > 1
+    assert all(float(x) < 300 for x, _ in places)
 
 
 def test_matrix_prints_the_runs_accuracies(runs):
-    figure = capacity.plots.accuracy_matrix(capacity.open_run(runs["finished"]))
-    said = [text.get_text() for text in figure.axes[0].texts]
+    said = texts(capacity.plots.accuracy_matrix(runs["finished"]).svg())
     expected = [f"{100 * accuracy(i, j):.0f}" for i in range(3) for j in range(3)]
-    assert said == expected
+    assert [text for text in said if text in expected and len(text) == 2] == expected
 
 
-def test_forecast_and_measured_stand_where_they_are(runs):
-    axes = capacity.plots.forecast_against_measured(runs["finished"]).axes[0]
-    marks = {c.get_label(): c.lines[0].get_ydata() for c in axes.containers}
-    # Before task 2 nothing but task 1 was forgotten; every later task costs 12 points each.
-    assert marks["measured"] == pytest.approx([12.0, 12.0])
-    assert marks["forecast"] == pytest.approx([14.0, 14.0])
-
-
-def test_unresolved_singular_values_are_open(runs):
-    axes = capacity.plots.spectrum(runs["finished"]).axes[0]
-    faces = {c.lines[0].get_markerfacecolor() for c in axes.containers}
-    assert "white" in faces
-    assert sum(len(c.lines[0].get_xdata()) for c in axes.containers) == 3 * 6
-
-
-def test_many_tasks_take_a_ramp_and_name_its_ends(tmp_path):
-    path = write(tmp_path / "long") / "result.json"
-    result = json.loads(path.read_text())
-    result["phases"] = result["phases"][:1] * 12
-    path.write_text(json.dumps(result))
-    axes = capacity.plots.spectrum(path.parent).axes[0]
-    assert [text.get_text() for text in axes.get_legend().get_texts()] == ["task 1", "task 12"]
-    assert len({c.lines[0].get_color() for c in axes.containers}) == 12
-
-
-def test_a_diverged_value_is_left_out(runs):
-    left, _ = capacity.plots.thermodynamics(runs["refusals"]).axes
-    # Task 2 has no inefficiency, and the loss drop of task 1 is out of its regime.
-    by_path, by_loss = left.containers
-    assert [round(x) for x in by_path.lines[0].get_xdata()] == [0, 2]
-    assert [round(x) for x in by_loss.lines[0].get_xdata()] == [1, 2]
-
-
-def test_a_users_own_style_does_not_reach_the_figure(runs):
-    with mpl.rc_context({"font.size": 30}):
-        figure = capacity.plots.spectrum(runs["finished"])
-    assert figure.axes[0].xaxis.label.get_size() == 8
+def test_many_tasks_take_a_ramp_of_their_own_colours(runs):
+    figure = capacity.plots.spectrum(runs["finished"]).figure
+    many = replace(figure, keys=task_keys([f"task {i}" for i in range(12)], "dot"))
+    key = Drawing(many, 12).svg().split("</g></g>")[0]
+    colors = re.findall(r'fill="(#[0-9a-f]{6})"/>', key)
+    assert len(set(colors)) == 12
+    assert (colors[0], colors[-1]) == ("#3b2f8f", "#c98a00")
 
 
 @pytest.mark.parametrize(("run", "message"), [(3, "run is a int"), ("/nowhere", "not a run dir")])
@@ -87,56 +122,18 @@ def test_a_run_without_a_learned_task_is_a_value_error(runs):
         capacity.plots.accuracy_matrix(runs["stopped_early"])
 
 
-def test_without_matplotlib_the_extra_is_named(runs, monkeypatch):
-    monkeypatch.setitem(__import__("sys").modules, "matplotlib", None)
-    with pytest.raises(ValueError, match=r"capacity\[plots\]"):
-        capacity.plots.spectrum(runs["finished"])
+def test_what_was_not_measured_is_a_value_error(runs):
+    with pytest.raises(ValueError, match="did not measure what this figure shows"):
+        capacity.plots.closure_curves(runs["one_task"])
 
 
-def test_learning_curves_are_one_line_per_task_with_the_runs_scores(runs):
-    axes = capacity.plots.learning_curves(runs["finished"]).axes[0]
-    lines = [line for line in axes.lines if str(line.get_label()).startswith("task")]
-    assert [line.get_label() for line in lines] == ["task 1", "task 2", "task 3"]
-    assert lines[0].get_ydata()[0] == pytest.approx(100 * accuracy(0, 0))
-    assert lines[2].get_ydata()[-1] == pytest.approx(100 * accuracy(2, 2))
+@pytest.mark.parametrize("name", ["figure.jpg", "figure", "pdf"])
+def test_another_ending_is_refused(name, runs, tmp_path):
+    with pytest.raises(ValueError, match=r"no known ending; accepted: \.pdf, \.svg, \.png"):
+        capacity.plots.spectrum(runs["finished"]).save(tmp_path / name)
 
 
-def test_cost_along_the_training_keeps_the_order_of_the_bounds(runs):
-    left, right = capacity.plots.cost_along(runs["finished"]).axes
-    lines = {line.get_label(): line for line in left.lines}
-    action, upper, lower = (
-        lines[name].get_ydata()[-1]
-        for name in ("$T\\,\\Sigma$, action", "$W_2^2$ at most", "$W_2^2$ at least")
-    )
-    assert action == pytest.approx(4 * 16.0)  # four units of learning time, at an action of 16
-    assert action > upper > lower
-    assert right.lines
-    # One network has no lower bound; an older run recorded nothing of this.
-    left, _ = capacity.plots.cost_along(runs["one_replica"]).axes
-    assert "$W_2^2$ at least" not in {line.get_label() for line in left.lines}
-    left, _ = capacity.plots.cost_along(runs["refusals"]).axes
-    assert "recorded no cost" in left.texts[0].get_text()
-
-
-def test_closure_curves_have_a_threshold_and_a_line_per_next_task(runs):
-    axes = capacity.plots.closure_curves(runs["finished"]).axes[0]
-    lines = {line.get_label(): line for line in axes.lines}
-    assert set(lines) == {"task 2", "task 3", "threshold"}
-    assert set(lines["threshold"].get_ydata()) == {5.0}
-
-
-def test_classes_that_are_not_resolved_are_hollow(runs, tmp_path):
-    path = write(tmp_path / "run") / "result.json"
-    result = json.loads(path.read_text())
-    result["composed"]["density"]["resolved"] = [False, True]
-    path.write_text(json.dumps(result))
-    axes = capacity.plots.composed_spectrum(path.parent).axes[0]
-    bars = [bar for bar in axes.patches if bar.get_height() > 0]
-    assert [bar.get_facecolor()[:3] == (1.0, 1.0, 1.0) for bar in bars] == [True, False]
-
-
-def test_strategies_stand_in_the_order_of_their_average(runs):
-    axes = capacity.plots.strategies_ranked(runs["finished"]).axes[0]
-    labels = [text.get_text() for text in axes.get_yticklabels()]
-    at = dict(zip(labels, axes.get_yticks(), strict=True))
-    assert at["joint (upper reference)"] > at["replay"] > at["plain training"]
+def test_a_file_that_cannot_be_written_is_a_value_error(runs, tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ValueError, match="cannot be written"):
+        capacity.plots.spectrum(runs["finished"]).save(tmp_path / "file" / "figure.svg")
