@@ -14,6 +14,7 @@ from typing import Never
 import torch
 from torch import Tensor
 
+from capacity.base.differential import vmap
 from capacity.optimizers.dynamics import Dynamics
 from capacity.optimizers.optimizer import Optimizer
 from capacity.optimizers.update_map import Loss, State
@@ -48,8 +49,11 @@ class GradientStep(Optimizer):
         return (theta, *(torch.zeros_like(theta) for _ in range(self.moments)))
 
     def step(self, state: State, gradient: Tensor, lr: float, count: int) -> State:
-        """Take one step."""
-        return self.function(state, gradient, lr, count)
+        """Take one step; of several replicas each by itself, whatever the function adds up."""
+        if gradient.dim() == 1:
+            return self.function(state, gradient, lr, count)
+        made: State = vmap(lambda *s: self.function(s[:-1], s[-1], lr, count))(*state, gradient)
+        return made
 
     def from_training(  # type: ignore[override]
         self, training: Training, *, seed: int = 0, path: tuple[str | int, ...] = ()

@@ -151,6 +151,9 @@ class Training(Section):
     strategy: Strategy = Strategy()
     """What is done against forgetting, as {name: ewc, strength: 10}."""
 
+    def __hash__(self) -> int:
+        return hash(self.model_dump_json())  # options are a dict
+
     @model_validator(mode="after")
     def _temperature_goes_with_noise(self) -> Training:
         if (self.temperature is not None) != (self.optimizer == "sgld"):

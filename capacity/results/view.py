@@ -56,8 +56,10 @@ class RunView:
     @property
     def compressed(self) -> bool:
         """Whether forecasts were made within a budget, not by a simulation."""
-        plan, measure = self.recipe.get("training") or {}, self.recipe.get("measure") or {}
-        return measure.get("forecast_budget") is not None and plan.get("optimizer") != "sgld"
+        if (self.recipe.get("measure") or {}).get("forecast_budget") is None:
+            return False
+        prices = [t.get("cost_ratio") or {} for t in self.result.get("transitions") or []]
+        return not any("Simulated: no cheaper" in (price.get("note") or "") for price in prices)
 
     @property
     def interval_covers(self) -> str:

@@ -9,11 +9,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from capacity.jacobian.own_step_check import CHECKED_STEPS, check_step
 from capacity.jacobian.phase_tracker import PhaseTracker
 from capacity.jacobian.spectrum import spectrum
 from capacity.jacobian.spectrum_record import lost_spectrum
 from capacity.jacobian.training_jacobian import TrainingJacobian
-from capacity.jacobian.trajectory import LostTrajectory, Trajectory
+from capacity.jacobian.trajectory import LostTrajectory, TrainingStep, Trajectory
 from capacity.networks.flat_model import FlatModel
 from capacity.optimizers.update_map import UpdateMap
 from capacity.recipe.config import Measure
@@ -35,7 +36,7 @@ class PhaseTransport:
         generator: torch.Generator,
         strategy: StrategyStep | None = None,
     ) -> None:
-        self._measure = measure
+        self._measure, self._update = measure, update
         self._tracker = PhaseTracker(
             model.loss(task) if strategy is None else strategy.loss_of(0),
             update if strategy is None else strategy.update_of(update, 0),
@@ -57,6 +58,9 @@ class PhaseTransport:
         """
         state = tuple(part[0] for part in step.before)
         index = None if step.index is None else step.index[0]
+        if step.count <= CHECKED_STEPS:
+            seen = (state, step.x[0], step.y[0], step.lr, step.count, self._update)
+            check_step(self.trajectory.loss, TrainingStep(*seen))
         follow = self._tracker.retrace if step.count <= self._retraced else self._tracker.step
         follow(state, step.x[0], step.y[0], step.lr, index=index)
 
