@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from capacity.networks.flat_model import FlatModel
 from capacity.recipe.config import Strategy, Training
-from capacity.strategies.registry import Mitigation
+from capacity.strategies.mitigation import Mitigation
 from capacity.strategies.step import StrategyStep
 from capacity.strategies.terms import Source
 from capacity.tasks.task import Split, Task

@@ -32,7 +32,7 @@ from capacity.networks.flat_model import FlatModel
 from capacity.networks.models import build_model
 from capacity.recipe import config
 from capacity.recipe.config import Recipe, Strategy
-from capacity.strategies.registry import Mitigation
+from capacity.strategies.mitigation import Mitigation
 from capacity.strategies.terms import Source
 from capacity.tasks.build import build_tasks
 from capacity.training.data_order import DataOrder

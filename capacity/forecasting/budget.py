@@ -15,6 +15,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from capacity.forecasting.compression import FEWEST_STEPS, SMALLEST_BATCH
 from capacity.recipe.config import Strategy
+from capacity.strategies.mitigation import from_options
 
 FEWEST_TESTS = 8
 """Test samples of a task below which its accuracy says nothing."""
@@ -215,16 +216,9 @@ def affordable(
         The strategy, with fewer samples behind its importances or bases where all are too dear; and
         the operations that these take.
     """
-    dear = options.name == "ogd" or (options.name == "ewc" and options.fisher == "true")
-    each = sample * old * (outputs if dear else 1 / 3 if options.name == "gpm" else 1)
-    if options.samples is None:
-        kept = options.memory if options.name in {"der", "derpp"} else None
-        return options, (kept or 0) * sample / 3
-    if math.isinf(budget):
-        return options, options.samples * each
-    most = max(FEWEST_TESTS, int(_MEMORIES * budget * training / each))
-    samples = min(options.samples, most)
-    if options.name == "ewc" and options.fisher == "ggn":
-        # Nothing is prepared: every step of the training pays for the matrix.
-        return options.model_copy(update={"samples": samples}), 0.0
-    return options.model_copy(update={"samples": samples}), samples * each
+    price = from_options(options).price(sample, old, outputs)
+    if not price.sample or math.isinf(budget):
+        return options, price.whole
+    most = max(FEWEST_TESTS, int(_MEMORIES * budget * training / price.sample))
+    thinned = from_options(options).thinned(most)
+    return thinned, thinned.price(sample, old, outputs).whole

@@ -12,14 +12,27 @@ from torch import Tensor
 from capacity.base.checks import one_of
 from capacity.networks.flat_model import FlatModel
 from capacity.recipe.config import Strategy, Training
-from capacity.recipe.strategy import STRATEGY_OPTIONS
+from capacity.recipe.strategy import strategy_class
+from capacity.strategies import REGISTRY
 from capacity.strategies.contribution import Contribution
-from capacity.strategies.registry import Mitigation
+from capacity.strategies.mitigation import Mitigation
 from capacity.strategies.terms import Source
 from capacity.tasks.task import Task
 
-WITHOUT_PAST = tuple(name for name in STRATEGY_OPTIONS if name not in {"si", "freeze"})
-"""Strategies that need no option, and nothing but the network as it is and the old data."""
+
+def without_past() -> tuple[str, ...]:
+    """List the strategies that need no option, and nothing but the network and the old data.
+
+    Returns:
+        Their names.
+    """
+    return tuple(
+        name
+        for name in REGISTRY.names()
+        if (kind := strategy_class(name))
+        and not kind.needs_path
+        and not any(field.is_required() for field in kind.model_fields.values())
+    )
 
 
 def named_strategies(
@@ -37,7 +50,7 @@ def named_strategies(
         ValueError: If a strategy or an option is unknown, or one comes twice.
     """
     if isinstance(strategies, str):
-        chosen = WITHOUT_PAST if strategies == "all" else (strategies,)
+        chosen = without_past() if strategies == "all" else (strategies,)
         return named_strategies(list(chosen))
     if isinstance(strategies, Mapping) or not isinstance(strategies, Iterable):
         raise ValueError(
@@ -82,11 +95,11 @@ def contribution_of(
     Raises:
         ValueError: If the strategy needs the path along which the old tasks were learned.
     """
-    if options.name == "si":
+    if options.needs_path:
         raise ValueError(
-            "strategy 'si' weighs parameters by the path along which the old tasks were learned, "
-            "and the finished network does not tell it; forecast within capacity.run, which "
-            "watches the path, or take strategy 'mas' or 'ewc'"
+            f"strategy {options.name!r} weighs parameters by the path along which the old tasks "
+            "were learned, and the finished network does not tell it; forecast within "
+            "capacity.run, which watches the path, or take strategy 'mas' or 'ewc'"
         )
     mitigation = Mitigation(options, model, source)
     for task in old:
@@ -116,14 +129,14 @@ def foreseen(contribution: Contribution) -> Contribution:
 
 def _options(given: str | Mapping[str, Any] | Strategy) -> Strategy:
     if isinstance(given, Strategy):
-        return given
+        return Strategy.model_validate(given)
     fields = {"name": given} if isinstance(given, str) else given
     if not isinstance(fields, Mapping):
         raise ValueError(
             f"strategies holds {given!r}; each is a name or options as "
             "{'name': 'ewc', 'strength': 10}"
         )
-    one_of("strategies: name", fields.get("name"), STRATEGY_OPTIONS)
+    one_of("strategies: name", fields.get("name"), REGISTRY.names())
     try:
         return Strategy.model_validate(dict(fields))
     except ValidationError as error:

@@ -18,6 +18,7 @@ from pydantic import (
     AfterValidator,
     BeforeValidator,
     Field,
+    SerializeAsAny,
     Strict,
     ValidationError,
     model_validator,
@@ -35,7 +36,8 @@ Decay = Annotated[float, Field(ge=0, lt=1)]
 # YAML has lists only; the numbers inside stay strictly typed.
 Sizes = Annotated[tuple[PositiveInt, ...], Strict(False), Field(max_length=200)]
 NamedStrategy = Annotated[
-    Strategy, BeforeValidator(lambda given: {"name": given} if isinstance(given, str) else given)
+    SerializeAsAny[Strategy],
+    BeforeValidator(lambda given: {"name": given} if isinstance(given, str) else given),
 ]
 
 
@@ -148,7 +150,7 @@ class Training(Section):
     """Temperature of the noise (`sgld` only, and needed there)."""
     options: dict[str, Any] = Field(default_factory=dict)
     """Options of a registered optimiser; those of the package's own are the fields above."""
-    strategy: Strategy = Strategy()
+    strategy: SerializeAsAny[Strategy] = Field(default_factory=lambda: Strategy())
     """What is done against forgetting, as {name: ewc, strength: 10}."""
 
     def __hash__(self) -> int:
@@ -275,11 +277,12 @@ class Measure(Section):
         for k, label in enumerate(labels):
             if label in labels[:k]:
                 raise ValueError(f"strategies holds {label!r} twice; give each once")
-        if any(options.name == "si" for options in self.strategies):
-            raise ValueError(
-                "strategies holds 'si', which needs to have watched the old tasks' training; it is "
-                "forecast where it is training.strategy"
-            )
+        for options in self.strategies:
+            if options.needs_path:
+                raise ValueError(
+                    f"strategies holds {options.name!r}, which needs to have watched the old "
+                    "tasks' training; it is forecast where it is training.strategy"
+                )
         return self
 
 

@@ -5,30 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+from capacity.recipe.strategy import PLAIN, strategy_class
 from capacity.records.estimate import Estimate
 from capacity.records.number_format import say
 from capacity.records.numbers import Bounds, number, plural, with_interval
 from capacity.report.capacity_detail import capital
 from capacity.report.tables import drop_target
 from capacity.results.view import Record, RunView, forecast_mean, pick
-
-_NAMES = {
-    "naive": "plain training",
-    "l2": "L2",
-    "ewc": "EWC",
-    "si": "SI",
-    "mas": "MAS",
-    "lwf": "LwF",
-    "der": "DER",
-    "derpp": "DER++",
-    "agem": "A-GEM",
-    "ogd": "OGD",
-    "gpm": "GPM",
-    "lower_lr": "lower learning rate",
-    "fewer_epochs": "fewer epochs",
-    "joint": "joint (upper reference)",
-}
-_PLAIN, _REFERENCE = "naive", "joint"
+from capacity.strategies import REGISTRY
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,7 +38,8 @@ class Foreseen:
     @property
     def mitigates(self) -> bool:
         """Whether it is something to do, rather than nothing, or an upper reference."""
-        return _base(self.name) not in {_PLAIN, _REFERENCE}
+        known = strategy_class(_base(self.name))
+        return known is None or known.mitigates
 
 
 def _base(name: str) -> str:
@@ -71,7 +56,8 @@ def spoken(name: str) -> str:
         The name.
     """
     base, comma, rest = name.partition(",")
-    return _NAMES.get(base, base.replace("_", " ")) + comma + rest
+    known = strategy_class(base)  # a run may come from where more are registered
+    return ((known and known.title) or base.replace("_", " ")) + comma + rest
 
 
 def foreseen(transition: Record, target: str) -> list[Foreseen]:
@@ -161,7 +147,7 @@ def strategy_sentence(view: RunView, transition: Record) -> str:
     if counted > 1:
         said += f"; of {counted} strategies it would end with the best average"
         said += f", {reached} %" if reached else ""
-    if _base(order[0].name) == _PLAIN:
+    if _base(order[0].name) == PLAIN:
         said += (
             ", below that of plain training" if view.classifies else "; plain training is better"
         )
@@ -228,8 +214,8 @@ def strategies_sentence(view: RunView) -> str:
     if not order:
         return ""
     unit = " points" if view.classifies else ""
-    own = str((view.recipe.get("training") or {}).get("strategy", {}).get("name", _PLAIN))
-    best = next((entry for entry in order if entry[0] != _NAMES[_REFERENCE]), order[0])
+    own = str((view.recipe.get("training") or {}).get("strategy", {}).get("name", PLAIN))
+    best = next((entry for entry in order if entry[0] not in _references()), order[0])
     transitions = sum(bool(t.get("by_strategy")) for t in view.transitions)
     said = (
         f"Over {plural(transitions, 'transition')}, {best[0]} is forecast to end with the best "
@@ -239,6 +225,12 @@ def strategies_sentence(view: RunView) -> str:
     if plain is not None and plain is not best:
         said += f"; {plain[0]}, as in this run, to {_mean_cost(plain[1], unit)}"
     return f"{said}. These are forecasts: capacity compare sets trained runs side by side."
+
+
+def _references() -> set[str]:
+    """Labels of what is no strategy, but what one could reach at most."""
+    names = [name for name in REGISTRY.names() if name != PLAIN]
+    return {spoken(n) for n in names if (kind := strategy_class(n)) and not kind.mitigates}
 
 
 def _mean_cost(drop: float, unit: str) -> str:

@@ -28,7 +28,7 @@ from capacity.runs.saving import Summary
 from capacity.runs.task_training import Lesson, NotRepeatedError, moments
 from capacity.runs.verdicts_along import Along
 from capacity.strategies.contribution import Contribution
-from capacity.strategies.registry import Mitigation
+from capacity.strategies.mitigation import Mitigation
 from capacity.strategies.terms import Source
 from capacity.tasks.task import TaskSequence
 from capacity.training.data_order import DataOrder

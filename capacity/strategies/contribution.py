@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Protocol
 
-from torch import Tensor
+if TYPE_CHECKING:
+    from torch import Tensor
 
-from capacity.networks.flat_model import FlatModel
-from capacity.recipe.config import Training
-from capacity.strategies.replay import Replay
-from capacity.strategies.terms import Private, Source
-from capacity.tasks.task import Task
-from capacity.training.steps import Observer, Watcher
+    from capacity.recipe.config import Training
+    from capacity.strategies.replay import Replay
+    from capacity.strategies.terms import Private
 
 
 class Penalty(Protocol):
@@ -109,67 +107,3 @@ class Contribution:
                 self.trainable,
             )
         )
-
-
-class Strategy(Protocol):
-    """One way to act against forgetting; a frozen record of its options."""
-
-    @property
-    def name(self) -> str:
-        """Its name in a recipe."""
-
-    def watch(self, state: Any) -> Watcher | None:
-        """Say what must see the steps of the next task, the first included.
-
-        Args:
-            state: What the strategy remembers; None before the first task.
-
-        Returns:
-            An observer for `prepare`, or None where the end of training is enough.
-        """
-
-    def prepare(
-        self,
-        model: FlatModel,
-        theta: Tensor,
-        old: tuple[Task, ...],
-        state: Any,
-        source: Source,
-        watched: Observer | None = None,
-    ) -> Any:
-        """Remember a task that was just learned.
-
-        Args:
-            model: The network.
-            theta: Parameters (R, P) after it.
-            old: The tasks so far; it is the last.
-            state: What the strategy remembers of those before; None at the first.
-            source: Names the strategy's random streams.
-            watched: What `watch` returned before the task.
-
-        Returns:
-            What it remembers now.
-        """
-
-    def contribution(
-        self,
-        model: FlatModel,
-        old: tuple[Task, ...],
-        new: Task,
-        training: Training,
-        state: Any,
-        source: Source,
-    ) -> Contribution:
-        """Say what the strategy adds to learning the next task.
-
-        Args:
-            model: The network.
-            old: The tasks so far, at least one.
-            new: The next task.
-            training: Its plan.
-            state: What `prepare` returned last.
-            source: Names the strategy's random streams.
-
-        Returns:
-            The contribution.
-        """

@@ -1,44 +1,56 @@
-"""Strategies that change the plan: fewer trainable parameters, a lower rate, fewer epochs."""
+"""Strategies that change the plan: not at all, frozen parameters, a lower rate, fewer epochs."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from fnmatch import fnmatchcase
-from typing import Any
+from typing import TYPE_CHECKING, Annotated, Any
 
-import torch
-from torch import Tensor
+from pydantic import Field, Strict, model_validator
 
 from capacity.base.checks import nearest
-from capacity.networks.flat_model import FlatModel
-from capacity.recipe.config import Training
+from capacity.recipe.strategy import PLAIN
 from capacity.strategies.contribution import Contribution
-from capacity.strategies.terms import Source
-from capacity.tasks.task import Task
-from capacity.training.steps import Observer, Watcher
+from capacity.strategies.strategy import Price, Strategy
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from capacity.networks.flat_model import FlatModel
+    from capacity.recipe.config import Training
+    from capacity.strategies.terms import Source
+    from capacity.tasks.task import Task
 
 
-@dataclass(frozen=True, kw_only=True)
-class _Plan:
-    def watch(self, state: Any) -> Watcher | None:
-        """Nothing needs to see the steps."""
-        del state
-        return None
+class _Plan(Strategy):
+    """Nothing is remembered."""
 
-    def prepare(
+    def price(self, gradient: float, old: int, outputs: int) -> Price:
+        """Nothing is remembered."""
+        del gradient, old, outputs
+        return Price()
+
+
+class Naive(_Plan):
+    """Plain training: nothing is done."""
+
+    name = PLAIN
+    title = "plain training"
+    mitigates = False
+
+    def contribution(
         self,
         model: FlatModel,
-        theta: Tensor,
         old: tuple[Task, ...],
+        new: Task,
+        training: Training,
         state: Any,
         source: Source,
-        watched: Observer | None = None,
-    ) -> None:
-        """Nothing is remembered."""
-        del model, theta, old, state, source, watched
+    ) -> Contribution:
+        """Leave the plan as it is."""
+        del model, old, new, state, source
+        return Contribution(training=training)
 
 
-@dataclass(frozen=True, kw_only=True)
 class Freeze(_Plan):
     """Some parameters stay as they are from the second task on, whatever the optimiser does.
 
@@ -46,8 +58,21 @@ class Freeze(_Plan):
         parameters: Names, or patterns of names as `fnmatch` has them.
     """
 
-    parameters: tuple[str, ...]
-    name: str = "freeze"
+    name = "freeze"
+    parameters: Annotated[tuple[str, ...], Strict(False), Field(min_length=1)]
+
+    @model_validator(mode="before")
+    @classmethod
+    def _something_to_freeze(cls, options: dict[str, Any]) -> dict[str, Any]:
+        if "parameters" not in options:
+            raise ValueError(
+                "name = 'freeze' needs the parameters to freeze, as parameters = ['1.*']"
+            )
+        return options
+
+    def check(self, model: FlatModel) -> None:
+        """Refuse patterns that fit nothing, or everything."""
+        self.trainable(model)
 
     def trainable(self, model: FlatModel) -> Tensor:
         """Mark the parameters that still move.
@@ -61,6 +86,8 @@ class Freeze(_Plan):
         Raises:
             ValueError: If a pattern fits no parameter, or all parameters are frozen.
         """
+        import torch
+
         for pattern in self.parameters:
             if not any(fnmatchcase(name, pattern) for name in model.names):
                 raise ValueError(
@@ -95,7 +122,6 @@ class Freeze(_Plan):
         return Contribution(training=training, trainable=mask)
 
 
-@dataclass(frozen=True, kw_only=True)
 class LowerRate(_Plan):
     """The learning rate of every task but the first is multiplied with a factor.
 
@@ -103,8 +129,9 @@ class LowerRate(_Plan):
         factor: The factor.
     """
 
-    factor: float = 0.1
-    name: str = "lower_lr"
+    name = "lower_lr"
+    title = "lower learning rate"
+    factor: Annotated[float, Field(gt=0, le=1)] = 0.1
 
     def contribution(
         self,
@@ -120,7 +147,6 @@ class LowerRate(_Plan):
         return Contribution(training=training.model_copy(update={"lr": training.lr * self.factor}))
 
 
-@dataclass(frozen=True, kw_only=True)
 class FewerEpochs(_Plan):
     """The epochs of every task but the first are multiplied with a factor, at least one.
 
@@ -128,8 +154,9 @@ class FewerEpochs(_Plan):
         factor: The factor.
     """
 
-    factor: float = 0.2
-    name: str = "fewer_epochs"
+    name = "fewer_epochs"
+    title = "fewer epochs"
+    factor: Annotated[float, Field(gt=0, le=1)] = 0.2
 
     def contribution(
         self,

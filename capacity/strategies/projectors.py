@@ -3,20 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
-from torch.func import jacrev
 
-from capacity.base.differential import vmap
-from capacity.base.interruption import check
-from capacity.networks.flat_model import FlatModel
-from capacity.recipe.config import Training
-from capacity.strategies.contribution import Contribution
-from capacity.strategies.terms import Private, Source
-from capacity.tasks.task import Task
-from capacity.training.steps import Observer, Watcher
+from capacity.strategies.terms import Private
 
 _RANK = 1e-4
 """Directions fainter than this part of the strongest are rounding, not span."""
@@ -84,58 +75,3 @@ def extended(rows: Tensor | None, more: Tensor) -> Tensor:
     directions = directions * strong[..., None]
     directions = directions[:, : int(strong.sum(1).max())]
     return directions if rows is None else torch.cat([rows, directions], dim=1)
-
-
-@dataclass(frozen=True, kw_only=True)
-class OGD:
-    """Orthogonal gradient descent (Farajtabar et al. 2020), with all outputs of each sample.
-
-    Every step is orthogonal to the gradients of the old outputs on stored samples, which therefore
-    stay as they are to first order - for SGD and momentum; adaptive optimisers rescale the
-    projected gradient and leave the space. Kept are R k P numbers, k = samples x outputs per task.
-
-    Attributes:
-        samples: Most samples per old task whose gradients are kept.
-    """
-
-    samples: int = 20
-    name: str = "ogd"
-
-    def watch(self, state: Any) -> Watcher | None:
-        """Nothing needs to see the steps."""
-        del state
-        return None
-
-    @torch.no_grad()
-    def prepare(
-        self,
-        model: FlatModel,
-        theta: Tensor,
-        old: tuple[Task, ...],
-        state: Tensor | None,
-        source: Source,
-        watched: Observer | None = None,
-    ) -> Tensor:
-        """Add the gradients of the task just learned to the basis."""
-        del source, watched
-        task = old[-1]
-        x = task.train.first(self.samples).x
-        check()
-
-        def gradients(t: Tensor) -> Tensor:
-            return jacrev(lambda p: task.select(model.outputs(p, x)).flatten())(t)
-
-        return extended(state, vmap(gradients)(theta))
-
-    def contribution(
-        self,
-        model: FlatModel,
-        old: tuple[Task, ...],
-        new: Task,
-        training: Training,
-        state: Tensor,
-        source: Source,
-    ) -> Contribution:
-        """Project on what is orthogonal to the basis."""
-        del model, old, new, source
-        return Contribution(training=training, projector=OffRows(rows=state))

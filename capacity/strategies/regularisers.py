@@ -6,30 +6,26 @@ write the penalty without the 1/2: their coefficient is half of this strength.)
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-from typing import Any
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, Literal
 
-import torch
-from torch import Tensor
-
-from capacity.networks.flat_model import FlatModel
-from capacity.recipe.config import Training
+from capacity.recipe.strategy import PositiveFloat, PositiveInt
 from capacity.strategies.contribution import Contribution
-from capacity.strategies.importance import IMPORTANCES, output_sensitivity
-from capacity.strategies.penalties import GaussNewton, Quadratic
-from capacity.strategies.terms import Source
-from capacity.tasks.task import Task
-from capacity.training.steps import Observer, Step, Watcher
+from capacity.strategies.strategy import Price, Strategy
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from capacity.networks.flat_model import FlatModel
+    from capacity.recipe.config import Training
+    from capacity.strategies.penalties import GaussNewton, Quadratic
+    from capacity.strategies.terms import Source
+    from capacity.tasks.task import Task
+    from capacity.training.steps import Observer, Step
 
 
-@dataclass(frozen=True, kw_only=True)
-class _Regulariser:
-    strength: float = 1.0
-
-    def watch(self, state: Any) -> Watcher | None:
-        """Nothing needs to see the steps."""
-        del state
-        return None
+class _Regulariser(Strategy):
+    """The penalty is what is remembered."""
 
     def contribution(
         self,
@@ -45,7 +41,6 @@ class _Regulariser:
         return Contribution(training=training, penalty=state)
 
 
-@dataclass(frozen=True, kw_only=True)
 class L2(_Regulariser):
     """Importance 1: strength/2 |theta - theta_old|^2, theta_old the weights after the last task.
 
@@ -53,7 +48,9 @@ class L2(_Regulariser):
         strength: Weight in the loss.
     """
 
-    name: str = "l2"
+    name = "l2"
+    title = "L2"
+    strength: PositiveFloat = 0.1
 
     def prepare(
         self,
@@ -65,11 +62,19 @@ class L2(_Regulariser):
         watched: Observer | None = None,
     ) -> Quadratic:
         """Hold the weights as they are now."""
+        import torch
+
+        from capacity.strategies.penalties import Quadratic
+
         del model, old, state, source, watched
         return Quadratic.around(theta, torch.full_like(theta, self.strength))
 
+    def price(self, gradient: float, old: int, outputs: int) -> Price:
+        """Weights alone are remembered."""
+        del gradient, old, outputs
+        return Price()
 
-@dataclass(frozen=True, kw_only=True)
+
 class EWC(_Regulariser):
     """Elastic weight consolidation (Kirkpatrick et al. 2017): the Fisher information per old task.
 
@@ -82,9 +87,11 @@ class EWC(_Regulariser):
         samples: Most samples per task behind it.
     """
 
-    fisher: str = "true"
-    samples: int = 512
-    name: str = "ewc"
+    name = "ewc"
+    title = "EWC"
+    strength: PositiveFloat = 10.0
+    fisher: Literal["true", "empirical", "ggn"] = "true"
+    samples: PositiveInt = 512
 
     def prepare(
         self,
@@ -96,6 +103,11 @@ class EWC(_Regulariser):
         watched: Observer | None = None,
     ) -> Quadratic | GaussNewton:
         """Measure what matters to the task just learned."""
+        import torch
+
+        from capacity.strategies.importance import IMPORTANCES
+        from capacity.strategies.penalties import GaussNewton, Quadratic
+
         del source, watched
         task = old[-1]
         split = task.train.first(self.samples)
@@ -118,8 +130,13 @@ class EWC(_Regulariser):
         made = Quadratic.around(theta, self.strength * importance)
         return made if state is None else state.plus(made)
 
+    def price(self, gradient: float, old: int, outputs: int) -> Price:
+        """A gradient per sample, and of every output for the true Fisher."""
+        each = gradient * old * (outputs if self.fisher == "true" else 1)
+        # With the whole matrix nothing is prepared: every step of the training pays for it.
+        return Price(0.0 if self.fisher == "ggn" else self.samples * each, each)
 
-@dataclass(frozen=True, kw_only=True)
+
 class MAS(_Regulariser):
     """Memory-aware synapses (Aljundi et al. 2018): how much the outputs' energy hangs on a weight.
 
@@ -130,8 +147,10 @@ class MAS(_Regulariser):
         samples: Most samples per task behind the importance.
     """
 
-    samples: int = 512
-    name: str = "mas"
+    name = "mas"
+    title = "MAS"
+    strength: PositiveFloat = 0.1
+    samples: PositiveInt = 512
 
     def prepare(
         self,
@@ -143,11 +162,20 @@ class MAS(_Regulariser):
         watched: Observer | None = None,
     ) -> Quadratic:
         """Measure what matters to the task just learned."""
+        from capacity.strategies.importance import output_sensitivity
+        from capacity.strategies.penalties import Quadratic
+
         del source, watched
         task = old[-1]
         split = task.train.first(self.samples)
         curvature = self.strength * output_sensitivity(model, theta, task, split)
         return Quadratic.around(theta, curvature if state is None else state.curvature + curvature)
+
+    def price(self, gradient: float, old: int, outputs: int) -> Price:
+        """A gradient per sample."""
+        del outputs
+        each = gradient * old
+        return Price(self.samples * each, each)
 
 
 class PathIntegral:
@@ -201,7 +229,6 @@ class PathIntegral:
             self.drop, self.start = kept["drop"], kept["start"]
 
 
-@dataclass(frozen=True, kw_only=True)
 class SI(_Regulariser):
     """Synaptic intelligence (Zenke et al. 2017): each weight's part in the drop of the loss.
 
@@ -213,8 +240,11 @@ class SI(_Regulariser):
         damping: Added to the squared displacement.
     """
 
-    damping: float = 0.1
-    name: str = "si"
+    name = "si"
+    title = "SI"
+    needs_path = True
+    strength: PositiveFloat = 0.1
+    damping: PositiveFloat = 0.1
 
     def watch(self, state: Quadratic | None) -> PathIntegral:
         """Sum up the path of the next task."""
@@ -230,6 +260,8 @@ class SI(_Regulariser):
         watched: Observer | None = None,
     ) -> Quadratic:
         """Turn the path of the task just learned into importances."""
+        from capacity.strategies.penalties import Quadratic
+
         del model, old, source
         assert isinstance(watched, PathIntegral)
         assert watched.drop is not None
@@ -238,3 +270,8 @@ class SI(_Regulariser):
         importance = watched.drop.clamp(min=0) / (moved.square() + self.damping)
         curvature = (self.strength * importance).to(theta.dtype)
         return Quadratic.around(theta, curvature if state is None else state.curvature + curvature)
+
+    def price(self, gradient: float, old: int, outputs: int) -> Price:
+        """The path was watched on the way."""
+        del gradient, old, outputs
+        return Price()

@@ -2,33 +2,27 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any, Literal
 
-import torch
-from torch import Tensor
-
-from capacity.networks.evaluate import outputs as outputs_of
-from capacity.networks.flat_model import FlatModel
-from capacity.recipe.config import Training
-from capacity.strategies import replay
-from capacity.strategies import sample_memory as memories
+from capacity.recipe.strategy import PositiveFloat, PositiveInt
 from capacity.strategies.contribution import Contribution
-from capacity.strategies.terms import Source
-from capacity.tasks.task import Task
-from capacity.training.steps import Observer, Watcher
+from capacity.strategies.strategy import Price, Strategy
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from capacity.networks.flat_model import FlatModel
+    from capacity.recipe.config import Training
+    from capacity.strategies.sample_memory import Memory
+    from capacity.strategies.terms import Source
+    from capacity.tasks.task import Task
+    from capacity.training.steps import Observer
+
+Selection = Literal["balanced", "reservoir"]
 
 
-@dataclass(frozen=True, kw_only=True)
-class _Rehearsal:
-    memory: int = 200
-    memory_batch: int = 64
-    selection: str = "balanced"
-
-    def watch(self, state: Any) -> Watcher | None:
-        """Nothing needs to see the steps."""
-        del state
-        return None
+class _Rehearsal(Strategy):
+    """A memory of old samples."""
 
     def prepare(
         self,
@@ -43,12 +37,12 @@ class _Rehearsal:
         del model, old, state, source, watched
         return len(theta)
 
-    def _kept(self, old: tuple[Task, ...], replicas: int, source: Source) -> memories.Memory:
-        sizes = [len(task.train) for task in old]
-        return memories.select(sizes, self.memory, self.selection, replicas, source)
+    def price(self, gradient: float, old: int, outputs: int) -> Price:
+        """The samples are at hand."""
+        del gradient, old, outputs
+        return Price()
 
 
-@dataclass(frozen=True, kw_only=True)
 class ExperienceReplay(_Rehearsal):
     """Replay: the loss is the mean over the new batch and a memory batch, put together.
 
@@ -59,8 +53,11 @@ class ExperienceReplay(_Rehearsal):
         selection: balanced or reservoir.
     """
 
-    strength: float = 1.0
-    name: str = "replay"
+    name = "replay"
+    strength: PositiveFloat = 1.0
+    memory: PositiveInt = 200
+    memory_batch: PositiveInt = 64
+    selection: Selection = "balanced"
 
     def contribution(
         self,
@@ -72,8 +69,10 @@ class ExperienceReplay(_Rehearsal):
         source: Source,
     ) -> Contribution:
         """Put the memory's labels beside the new ones."""
+        from capacity.strategies import replay
+
         del model
-        kept = self._kept(old, state, source)
+        kept = _kept(self, old, state, source)
         weighted = self.strength * min(self.memory_batch, kept.row.shape[1])
         fresh = min(training.batch_size, len(new.train))
         made = replay.build(
@@ -86,25 +85,17 @@ class ExperienceReplay(_Rehearsal):
         return Contribution(training=training, replay=made)
 
 
-@dataclass(frozen=True, kw_only=True)
-class DarkReplay(_Rehearsal):
-    """DER and DER++ (Buzzega et al. 2020): keep the old outputs of a memory, by their mean square.
+class _DarkReplay(_Rehearsal):
+    """The old outputs of a memory, right after its samples' tasks were learned."""
 
-    The outputs are those right after a sample's task was learned, so R K M C numbers are kept for
-    K old tasks. DER++ asks the labels of a second memory batch beside.
+    if TYPE_CHECKING:
+        strength: float
+        memory: int
+        memory_batch: int
+        selection: Selection
 
-    Attributes:
-        strength: Weight of the mean squared change of the outputs.
-        label_strength: Weight of the labels' mean loss; 0 is DER.
-        memory: Most samples kept.
-        memory_batch: Memory samples per step, for the outputs and for the labels each.
-        selection: balanced or reservoir.
-    """
-
-    strength: float = 0.5
-    label_strength: float = 0.0
-    selection: str = "reservoir"
-    name: str = "der"
+    def _labels(self) -> float:
+        return 0.0
 
     def prepare(
         self,
@@ -116,9 +107,14 @@ class DarkReplay(_Rehearsal):
         watched: Observer | None = None,
     ) -> tuple[Tensor, ...]:
         """Keep the outputs of the samples that the memory may ever hold of the new old task."""
+        import torch
+
+        from capacity.networks.evaluate import outputs as outputs_of
+        from capacity.strategies.sample_memory import key_order
+
         del watched
         task, number = old[-1], len(old) - 1
-        _, rows = memories.key_order(len(task.train), number, len(theta), source)
+        _, rows = key_order(len(task.train), number, len(theta), source)
         first = rows[:, : self.memory].to(theta.device)
         made = torch.stack([
             outputs_of(model, t[None], task.train.x[row])[0]
@@ -136,10 +132,12 @@ class DarkReplay(_Rehearsal):
         source: Source,
     ) -> Contribution:
         """Add the memory's outputs, and its labels for DER++."""
+        from capacity.strategies import replay
+
         del model, new
-        kept = self._kept(old, len(state[0]), source)
+        kept = _kept(self, old, len(state[0]), source)
         batch = min(self.memory_batch, kept.row.shape[1])
-        if self.label_strength:
+        if self._labels():
             batch = 2 * min(batch, kept.row.shape[1] // 2)
         if not batch:
             raise ValueError(
@@ -152,13 +150,61 @@ class DarkReplay(_Rehearsal):
             batch=batch,
             source=_per_task(source, old),
             outputs=state,
-            label_strength=self.label_strength,
+            label_strength=self._labels(),
             output_strength=self.strength,
         )
         return Contribution(training=training, replay=made)
 
+    def price(self, gradient: float, old: int, outputs: int) -> Price:
+        """Run the network on the memory: a third of a gradient each."""
+        del old, outputs
+        return Price(self.memory * gradient / 3)
 
-@dataclass(frozen=True, kw_only=True)
+
+class DarkReplay(_DarkReplay):
+    """DER (Buzzega et al. 2020): keep the old outputs of a memory, by their mean square.
+
+    The outputs are those right after a sample's task was learned, so R K M C numbers are kept for
+    K old tasks.
+
+    Attributes:
+        strength: Weight of the mean squared change of the outputs.
+        memory: Most samples kept.
+        memory_batch: Memory samples per step.
+        selection: balanced or reservoir.
+    """
+
+    name = "der"
+    title = "DER"
+    strength: PositiveFloat = 0.5
+    memory: PositiveInt = 200
+    memory_batch: PositiveInt = 64
+    selection: Selection = "reservoir"
+
+
+class DarkReplayLabels(_DarkReplay):
+    """DER++ (Buzzega et al. 2020): DER, and the labels of a second memory batch beside.
+
+    Attributes:
+        strength: Weight of the mean squared change of the outputs.
+        label_strength: Weight of the labels' mean loss.
+        memory: Most samples kept.
+        memory_batch: Memory samples per step, for the outputs and for the labels each.
+        selection: balanced or reservoir.
+    """
+
+    name = "derpp"
+    title = "DER++"
+    strength: PositiveFloat = 0.5
+    label_strength: PositiveFloat = 0.5
+    memory: PositiveInt = 200
+    memory_batch: PositiveInt = 64
+    selection: Selection = "reservoir"
+
+    def _labels(self) -> float:
+        return self.label_strength
+
+
 class AGEM(_Rehearsal):
     """A-GEM (Chaudhry et al. 2019): never oppose the gradient of a memory batch.
 
@@ -171,7 +217,11 @@ class AGEM(_Rehearsal):
         selection: balanced or reservoir.
     """
 
-    name: str = "agem"
+    name = "agem"
+    title = "A-GEM"
+    memory: PositiveInt = 200
+    memory_batch: PositiveInt = 64
+    selection: Selection = "balanced"
 
     def contribution(
         self,
@@ -183,39 +233,24 @@ class AGEM(_Rehearsal):
         source: Source,
     ) -> Contribution:
         """Give the memory whose gradient is the reference."""
+        from capacity.strategies import replay
+
         del model, new
-        kept = self._kept(old, state, source)
+        kept = _kept(self, old, state, source)
         made = replay.build(old, kept, batch=self.memory_batch, source=_per_task(source, old))
         return Contribution(training=training, reference=made)
 
 
-@dataclass(frozen=True, kw_only=True)
-class Joint:
+class Joint(_Rehearsal):
     """All old data beside the new, in proportion: the upper reference.
 
     A step has a batch of b new samples and b n_old / n_new old ones, so an epoch passes over all
     data once; its cost grows with the number of old tasks.
     """
 
-    name: str = "joint"
-
-    def watch(self, state: Any) -> Watcher | None:
-        """Nothing needs to see the steps."""
-        del state
-        return None
-
-    def prepare(
-        self,
-        model: FlatModel,
-        theta: Tensor,
-        old: tuple[Task, ...],
-        state: Any,
-        source: Source,
-        watched: Observer | None = None,
-    ) -> int:
-        """Remember R alone."""
-        del model, old, state, source, watched
-        return len(theta)
+    name = "joint"
+    title = "joint (upper reference)"
+    mitigates = False
 
     def contribution(
         self,
@@ -227,9 +262,12 @@ class Joint:
         source: Source,
     ) -> Contribution:
         """Put all old data beside the new."""
+        from capacity.strategies import replay
+        from capacity.strategies.sample_memory import select
+
         del model
         sizes = [len(task.train) for task in old]
-        kept = memories.select(sizes, sum(sizes), "balanced", state, source)
+        kept = select(sizes, sum(sizes), "balanced", state, source)
         fresh = min(training.batch_size, len(new.train))
         made = replay.build(
             old,
@@ -243,4 +281,16 @@ class Joint:
 
 def _per_task(source: Source, old: tuple[Task, ...]) -> Source:
     """Name the draws of one task's training; the memory's keys are named for all together."""
-    return Source(source.seed, (*source.path, len(old)))
+    return source._replace(path=(*source.path, len(old)))
+
+
+def _kept(
+    options: ExperienceReplay | _DarkReplay | AGEM,
+    old: tuple[Task, ...],
+    replicas: int,
+    source: Source,
+) -> Memory:
+    from capacity.strategies.sample_memory import select
+
+    sizes = [len(task.train) for task in old]
+    return select(sizes, options.memory, options.selection, replicas, source)

@@ -14,7 +14,7 @@ from capacity.forecasting.engine import _batches, forecast_cheaply
 from capacity.networks.flat_model import FlatModel
 from capacity.recipe.config import Strategy, Training
 from capacity.records.estimate import Status
-from capacity.strategies.registry import STRATEGIES
+from capacity.strategies import REGISTRY
 from capacity.tasks.task import Split, Task
 from capacity.training.data_order import DataOrder
 from capacity.training.train import train
@@ -209,13 +209,13 @@ def test_a_head_that_shares_nothing_is_not_moved():
     assert said.new.accuracy.value > 0.6
 
 
-@pytest.mark.parametrize("name", sorted(STRATEGIES.keys() - {"si"}))
+@pytest.mark.parametrize("name", sorted(set(REGISTRY.built_in) - {"si"}))
 def test_every_strategy_stays_within_the_budget(name):
     model = model_of(lambda: mlp(32))
     old, new = task("old", 0, n=300), task("new", 5, n=300)
     training = Training(lr=0.1, epochs=30, batch_size=16)
-    frozen = ("0.*",) if name == "freeze" else None
-    strategy = Strategy(name=name, parameters=frozen)
+    frozen = {"parameters": ("0.*",)} if name == "freeze" else {}
+    strategy = Strategy(name=name, **frozen)
     said = forecast_cheaply(
         model, model.initial(), (old,), new, training, budget=0.2, strategy=strategy
     )

@@ -11,12 +11,12 @@ from torch import nn
 import capacity
 from capacity.forecasting.forecast import forecast_replicas
 from capacity.forecasting.linearized import linearized_scores, simulate
-from capacity.forecasting.mitigated import WITHOUT_PAST, foreseen, named_strategies
+from capacity.forecasting.mitigated import foreseen, named_strategies, without_past
 from capacity.forecasting.record import rank
 from capacity.networks.evaluate import evaluate
 from capacity.networks.flat_model import FlatModel
 from capacity.recipe.config import Strategy, Training
-from capacity.strategies.registry import Mitigation
+from capacity.strategies.mitigation import Mitigation
 from capacity.strategies.terms import Source
 from capacity.tasks.task import Split, Task
 from strategy_cases import OPTIONS, learn, order, three
@@ -172,7 +172,7 @@ def test_all_strategies_without_a_past():
     made = capacity.forecast(
         net(), old=a, new=new, training=training, strategies="all", orders=1, budget=None
     )
-    assert set(made.by_strategy) == set(WITHOUT_PAST)
+    assert set(made.by_strategy) == set(without_past())
     for under in made.by_strategy.values():
         assert 0 <= under.new_accuracy.value <= 1
         assert under.cost_ratio.value > 1

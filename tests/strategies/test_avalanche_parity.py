@@ -11,7 +11,7 @@ from torch.utils.data import TensorDataset
 
 from capacity.networks.flat_model import FlatModel, flatten
 from capacity.recipe.config import Training
-from capacity.strategies.distillation import LwF
+from capacity.strategies.lwf import LwF
 from capacity.strategies.regularisers import EWC, MAS, SI, PathIntegral
 from capacity.strategies.terms import Source, of_replica
 from capacity.training.train import train

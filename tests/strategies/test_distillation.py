@@ -9,7 +9,7 @@ from torch.func import grad
 
 from capacity.networks.flat_model import FlatModel
 from capacity.recipe.config import Training
-from capacity.strategies.distillation import LwF
+from capacity.strategies.lwf import LwF
 from capacity.strategies.step import StrategyStep
 from capacity.strategies.terms import Source, of_replica
 from capacity.tasks.task import Split, Task

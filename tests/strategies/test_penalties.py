@@ -16,7 +16,7 @@ from capacity.strategies.importance import (
     output_sensitivity,
     true_fisher,
 )
-from capacity.strategies.registry import Mitigation
+from capacity.strategies.mitigation import Mitigation
 from capacity.strategies.regularisers import EWC, L2, MAS, SI, PathIntegral
 from capacity.strategies.step import StrategyStep
 from capacity.strategies.terms import Source, of_replica

@@ -10,9 +10,11 @@ from torch.func import jacrev
 from capacity.jacobian.projected_maps import check_projector
 from capacity.networks.flat_model import FlatModel
 from capacity.recipe.config import Strategy, Training
-from capacity.strategies.gpm import GPM, grown, layer_inputs, layers_of
-from capacity.strategies.projectors import OGD, extended, without_conflict
-from capacity.strategies.registry import Mitigation
+from capacity.strategies.gpm import GPM
+from capacity.strategies.input_spaces import grown, layer_inputs, layers_of
+from capacity.strategies.mitigation import Mitigation
+from capacity.strategies.ogd import OGD
+from capacity.strategies.projectors import extended, without_conflict
 from capacity.strategies.step import StrategyStep
 from capacity.strategies.terms import Source, of_replica
 from capacity.tasks.task import Split, Task

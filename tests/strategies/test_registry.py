@@ -8,8 +8,8 @@ from torch import nn
 from capacity.networks.flat_model import FlatModel
 from capacity.recipe import config
 from capacity.recipe.config import Strategy, Training
-from capacity.recipe.strategy import STRATEGY_OPTIONS
-from capacity.strategies.registry import STRATEGIES, Mitigation, from_options
+from capacity.strategies import REGISTRY
+from capacity.strategies.mitigation import Mitigation, from_options
 from strategy_cases import learn, network, starts, three
 
 BAD = {
@@ -51,22 +51,20 @@ def test_a_recipe_holds_the_options_of_its_own_strategy(tmp_path):
 
 
 def test_every_name_has_a_strategy():
-    assert set(STRATEGIES) | {"naive"} == set(STRATEGY_OPTIONS)
-    assert from_options(Strategy()) is None
-    for name, defaults in STRATEGY_OPTIONS.items():
-        if name == "naive":
-            continue
+    for name in REGISTRY.built_in:
         given = {"parameters": ["0.*"]} if name == "freeze" else {}
         made = from_options(Strategy(name=name, **given))
+        assert type(made) is REGISTRY.load(name)
         assert made.name == name
-        for option, default in {**defaults, **given}.items():
-            found = getattr(made, option)
-            assert found == (tuple(default) if isinstance(default, list) else default)
+        assert Training.model_validate({"strategy": made.model_dump()}).strategy == made
+        assert (
+            made.model_dump_json() == Strategy.model_validate(made.model_dump()).model_dump_json()
+        )
 
 
 def test_nothing_is_added_to_the_first_task():
     flat = FlatModel(network())
-    for name in STRATEGY_OPTIONS:
+    for name in REGISTRY.built_in:
         given = {"parameters": ["0.*"]} if name == "freeze" else {}
         plan = Mitigation(Strategy(name=name, **given), flat).plan(three()[0], Training())
         assert plan.plain

@@ -9,7 +9,13 @@ import torch
 from torch.func import grad
 
 from capacity.recipe.config import Training
-from capacity.strategies.rehearsal import AGEM, DarkReplay, ExperienceReplay, Joint
+from capacity.strategies.rehearsal import (
+    AGEM,
+    DarkReplay,
+    DarkReplayLabels,
+    ExperienceReplay,
+    Joint,
+)
 from capacity.strategies.sample_memory import quotas, select
 from capacity.strategies.step import StrategyStep
 from capacity.strategies.terms import Source, of_replica
@@ -148,7 +154,7 @@ def test_dark_replay_keeps_the_outputs_of_the_time(float64):
 def test_dark_replay_with_labels_asks_two_batches(float64):
     a, b, c = three()
     flat, theta = starts(1)
-    both = DarkReplay(name="derpp", strength=0.5, label_strength=0.3, memory=10, memory_batch=4)
+    both = DarkReplayLabels(strength=0.5, label_strength=0.3, memory=10, memory_batch=4)
     step, plan = step_of(both, flat, theta, (a, b), c)
     assert plan.replay.batch == 8
     x, y, _ = step.draw(every(c, 1))
@@ -203,4 +209,4 @@ def test_a_memory_too_small_for_two_batches_is_refused(float64):
     a, b, _ = three()
     flat, theta = starts(1)
     with pytest.raises(ValueError, match="memory = 1 is too small"):
-        step_of(DarkReplay(name="derpp", label_strength=1.0, memory=1), flat, theta, (a,), b)
+        step_of(DarkReplayLabels(label_strength=1.0, memory=1), flat, theta, (a,), b)

@@ -1,8 +1,7 @@
-"""From a recipe's strategy to the object that trains with it, and through a sequence of tasks."""
+"""A strategy's way through a sequence of tasks: what it remembers, from one to the next."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -12,57 +11,29 @@ from capacity.base.checks import one_of
 from capacity.networks.flat_model import FlatModel
 from capacity.recipe import config
 from capacity.recipe.config import Training
-from capacity.strategies.contribution import Contribution, Strategy
-from capacity.strategies.distillation import LwF
-from capacity.strategies.gpm import GPM, layers_of
-from capacity.strategies.plans import FewerEpochs, Freeze, LowerRate
-from capacity.strategies.projectors import OGD
-from capacity.strategies.regularisers import EWC, L2, MAS, SI
-from capacity.strategies.rehearsal import AGEM, DarkReplay, ExperienceReplay, Joint
+from capacity.strategies import REGISTRY
+from capacity.strategies.contribution import Contribution
 from capacity.strategies.step import StrategyStep
+from capacity.strategies.strategy import Strategy
 from capacity.strategies.terms import HERE, Source
 from capacity.tasks.task import Task
 from capacity.training.data_order import DataOrder
 from capacity.training.steps import Watcher
 from capacity.training.train import Phase, train
 
-STRATEGIES: dict[str, Callable[..., Strategy]] = {
-    "l2": L2,
-    "ewc": EWC,
-    "si": SI,
-    "mas": MAS,
-    "replay": ExperienceReplay,
-    "lwf": LwF,
-    "der": DarkReplay,
-    "derpp": DarkReplay,
-    "agem": AGEM,
-    "ogd": OGD,
-    "gpm": GPM,
-    "freeze": Freeze,
-    "lower_lr": LowerRate,
-    "fewer_epochs": FewerEpochs,
-    "joint": Joint,
-}
-"""All strategies of a recipe but `naive`, which adds nothing."""
 
-
-def from_options(options: config.Strategy) -> Strategy | None:
-    """Build the strategy that a recipe asks for.
+def from_options(options: config.Strategy) -> Strategy:
+    """Give the strategy that a recipe asks for: its options are it, where its name leads to it.
 
     Args:
         options: The recipe's `training.strategy`.
 
     Returns:
-        The strategy; None for `naive`.
+        The strategy.
     """
-    if options.name == "naive":
-        return None
-    one_of("training.strategy.name", options.name, ("naive", *STRATEGIES))
-    return STRATEGIES[options.name](**options.model_dump(exclude={"parameters"}) | _tuples(options))
-
-
-def _tuples(options: config.Strategy) -> dict[str, Any]:
-    return {} if options.parameters is None else {"parameters": options.parameters}
+    one_of("training.strategy.name", options.name, REGISTRY.names())
+    assert isinstance(options, Strategy)
+    return options
 
 
 class Mitigation:
@@ -80,10 +51,7 @@ class Mitigation:
         self._state: Any = None
         self._old: tuple[Task, ...] = ()
         self._watched: Watcher | None = None
-        if isinstance(self.strategy, Freeze):
-            self.strategy.trainable(model)
-        if isinstance(self.strategy, GPM):
-            layers_of(model)
+        self.strategy.check(model)
 
     def plan(self, new: Task, training: Training) -> Contribution:
         """Say what the strategy adds to learning the next task; nothing at the first.
@@ -95,7 +63,7 @@ class Mitigation:
         Returns:
             The contribution.
         """
-        if self.strategy is None or not self._old:
+        if not self._old:
             return Contribution(training=training)
         return self.strategy.contribution(
             self._model, self._old, new, training, self._state, self._source
@@ -107,7 +75,7 @@ class Mitigation:
         Returns:
             At most one observer.
         """
-        self._watched = None if self.strategy is None else self.strategy.watch(self._state)
+        self._watched = self.strategy.watch(self._state)
         return [] if self._watched is None else [self._watched]
 
     def learn(self, theta: Tensor, new: Task, training: Training, order: DataOrder) -> Phase:
@@ -145,7 +113,6 @@ class Mitigation:
             theta: Parameters (R, P) after it.
         """
         self._old = (*self._old, task)
-        if self.strategy is not None:
-            self._state = self.strategy.prepare(
-                self._model, theta, self._old, self._state, self._source, self._watched
-            )
+        self._state = self.strategy.prepare(
+            self._model, theta, self._old, self._state, self._source, self._watched
+        )
