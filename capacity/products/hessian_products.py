@@ -21,8 +21,6 @@ from torch.func import grad
 from capacity.base.differential import pullback, vmap
 from capacity.base.interruption import check
 from capacity.base.slow_paths import took
-from capacity.products import folded_products
-from capacity.products.feature_major import feature_major
 from capacity.products.operation_watch import Watch
 from capacity.products.planned_memory import Planned
 from capacity.products.traced_graphs import (
@@ -281,10 +279,6 @@ class _Traced:
         simplify(graph)
         share_exponentials(graph)
         on_cpu = theta.device.type == "cpu"
-        if on_cpu and folded_products.available():
-            *_, tangents = (node for node in graph.graph.nodes if node.op == "placeholder")
-            feature_major(graph, tangents, largest=folded_products.LARGE)
-            folded_products.choose(graph)
         fuse(graph)
         gradient, product = next(iter(reversed(graph.graph.nodes))).args[0]
         halves = split(graph, [gradient], parts_of(product))

@@ -14,7 +14,6 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 
-from capacity.products import folded_products
 from capacity.products.traced_graphs import looks
 
 aten = torch.ops.aten
@@ -212,9 +211,6 @@ _WRITABLE = {
     aten.tanh.default: (torch.tanh, "out"),
     aten.tanh_backward.default: (aten.tanh_backward.grad_input, "grad_input"),
     aten.threshold_backward.default: (aten.threshold_backward.grad_input, "grad_input"),
-    folded_products.product: (folded_products.product, "out"),
-    folded_products.shared_left: (folded_products.shared_left, "out"),
-    folded_products.shared_right: (folded_products.shared_right, "out"),
 }
 """Operations whose kernels write where they are told; the others allocate their results."""
 
@@ -222,11 +218,6 @@ _WRITABLE = {
 def _out_variant(node: fx.Node) -> tuple[Any, str] | None:
     meta = looks(node)
     if node.target not in _WRITABLE or meta is None:
-        return None
-    if (
-        node.target in {folded_products.product, folded_products.shared_right}
-        and len(node.args) == 2
-    ):
         return None
     if any(
         stride == 0 and size > 1 for size, stride in zip(meta.shape, meta.stride(), strict=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 from torch import nn
-from torch.func import grad, jacrev
+from torch.func import grad, jacrev, vjp, vmap
 
 from capacity.networks.flat_model import FlatModel
 from capacity.products.hessian_products import HessianProducts
@@ -144,3 +144,25 @@ def test_plain_indexing_is_traced(float64):
     products = HessianProducts(lambda theta, x, y: halves(theta, x)[rows].square().mean())
     products(torch.randn(12), torch.randn(6, 4), torch.zeros(6), torch.randn(2, 12))
     assert products.untraced == ""
+
+
+@pytest.mark.parametrize("width", [33, 64])
+def test_products_of_wide_layers_agree_with_double_backward(width):
+    torch.manual_seed(0)
+    module = nn.Sequential(
+        nn.Linear(40, width), nn.ReLU(), nn.Linear(width, width), nn.Tanh(), nn.Linear(width, 10)
+    )
+    flat = FlatModel(module)
+
+    def loss(theta, x, y):
+        return nn.functional.cross_entropy(flat.outputs(theta, x), y)
+
+    products = HessianProducts(loss)
+    for n in (64, 50):
+        x, y, v = torch.randn(n, 40), torch.randint(10, (n,)), torch.randn(32, flat.size)
+        theta = flat.initial()
+        theta64, x64 = theta.double(), x.double()
+        pull = vjp(lambda t, x=x64, y=y: grad(loss)(t, x, y), theta64)[1]
+        truth = vmap(lambda row, pull=pull: pull(row)[0])(v.double())
+        off = (products(theta, x, y, v) - truth).norm(dim=-1) / truth.norm(dim=-1)
+        assert float(off.max()) < 3e-6

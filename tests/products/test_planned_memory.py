@@ -9,7 +9,7 @@ from torch.func import functionalize, grad, vjp, vmap
 from torch.fx.experimental.proxy_tensor import make_fx
 
 from capacity.networks.flat_model import FlatModel
-from capacity.products import folded_products, hessian_products
+from capacity.products import hessian_products
 from capacity.products.hessian_products import HessianProducts
 from capacity.products.planned_memory import Planned
 from capacity.products.traced_graphs import fuse, looks, parts_of, pure, simplify, split
@@ -123,49 +123,6 @@ def test_simplify_removes_what_cancels():
     assert names == ["aten.tanh.default", "aten.add.Tensor", "aten.add.Tensor"]
     x = torch.randn(4, 6)
     torch.testing.assert_close(graph(x), roundabout(x), rtol=0, atol=0)
-
-
-@pytest.mark.skipif(not folded_products.available(), reason="this torch has no oneDNN")
-@pytest.mark.parametrize("large", [False, True])
-def test_folded_products_are_right_to_rounding(large, monkeypatch):
-    monkeypatch.setattr(folded_products, "_WORTH", 0)
-    monkeypatch.setattr(folded_products, "_FOLD", 0)
-    monkeypatch.setattr(folded_products, "LARGE", 0 if large else 1e99)
-    torch.manual_seed(0)
-    a, b, plus = torch.randn(40, 30), torch.randn(3, 30, 20), torch.randn(3, 40, 20)
-    for name in ("product", "left", "right", "right plus"):
-        graph = make_fx(lambda *given, name=name: _case(name, *given))(a, b, plus)
-        simplify(graph)
-        folded_products.choose(graph)
-        ours = [
-            n
-            for n in graph.graph.nodes
-            if getattr(n.target, "__module__", "") == folded_products.__name__
-        ]
-        assert ours, name
-        for made, plain in zip(Planned(graph)(a, b, plus), _case(name, a, b, plus), strict=True):
-            torch.testing.assert_close(made, plain, rtol=1e-5, atol=1e-5)
-
-
-def _case(name, a, b, plus):
-    k = len(b)
-    if name == "product":
-        return torch.mm(a, b[0]), torch.addmm(plus[0, 0], a, b[0])
-    if name == "left":
-        wide = a.expand(k, *a.shape)
-        return torch.bmm(wide, b), torch.bmm(wide, b * 1) + plus
-    tall = a.t().expand(k, *a.t().shape)
-    made = torch.bmm(b.transpose(1, 2), tall)
-    return (made,) if name == "right" else (made + plus.transpose(1, 2),)
-
-
-def test_float64_products_never_go_to_a_float32_library(float64):
-    graph = make_fx(lambda a, b: (torch.mm(a, b),))(torch.randn(400, 400), torch.randn(400, 400))
-    simplify(graph)
-    folded_products.choose(graph)
-    assert [n.target for n in graph.graph.nodes if n.op == "call_function"] == [
-        torch.ops.aten.mm.default
-    ]
 
 
 def test_how_many_tangents_go_together_changes_nothing_but_rounding(monkeypatch):
