@@ -153,7 +153,7 @@ def test_watchers_go_on_where_they_were_put_away(optimizer):
         first, second = one.state(), other.state()
         assert first.keys() == second.keys()
         if one is watchers[-1]:
-            kinds = {"tangents", "chunk", "generator", "steps", "log_volume"}
+            kinds = {"tangents", "chunk", "generator", "steps", "log_volume", "slow"}
             assert {name.split(".")[0] for name in first} == kinds
             sums = {name for name in first if name.startswith("log_volume.")}
             always = {"log_volume.folds", "log_volume.cost", "log_volume.bias"}
