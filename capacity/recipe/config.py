@@ -26,7 +26,7 @@ from pydantic import (
 from pydantic_core import PydanticKnownError
 
 from capacity.base.checks import budget_given, nearest, one_of, path_text
-from capacity.base.registry import registry_of
+from capacity.base.registry import Registry, registry_of
 from capacity.recipe.refusals import refusal
 from capacity.recipe.strategy import PositiveFloat, PositiveInt, Section, Strategy
 from capacity.recipe.strict_yaml import parse_yaml, read_yaml
@@ -41,14 +41,28 @@ NamedStrategy = Annotated[
 ]
 
 
+_SOURCES = "capacity.tasks.sources"
+
+
 def _optimizer_known(given: object) -> object:
     """Check a name against the registry; a step of one's own is registered under its name."""
     known = registry_of("capacity.optimizers")
     if not isinstance(given, str) and callable(getattr(given, "step", None)):
         known.register(getattr(given, "name", ""), given)
         return getattr(given, "name", "")
-    if not isinstance(given, str) or (given not in known.built_in and given not in known.names()):
-        expected = ", ".join(map(repr, known.names()))
+    return _known(known, given)
+
+
+def _source_known(given: object) -> object:
+    """Check a name against the sources of data; `custom` marks that there is none."""
+    return given if given == "custom" else _known(registry_of(_SOURCES), given, "custom")
+
+
+def _known(registry: Registry, given: object, *more: str) -> object:
+    if not isinstance(given, str) or (
+        given not in registry.built_in and given not in registry.names()
+    ):
+        expected = ", ".join(map(repr, [*registry.names(), *more]))
         raise PydanticKnownError("literal_error", {"expected": expected})
     return given
 
@@ -62,8 +76,9 @@ class TaskStream(Section):
         'digits'
     """
 
-    dataset: Literal["digits", "mnist", "cifar10", "cifar100", "custom"] = "digits"
-    """`digits` ships with scikit-learn; `custom` marks tasks handed over through the Python API."""
+    dataset: Annotated[str, BeforeValidator(_source_known)] = "digits"
+    """`digits` (ships with scikit-learn), `mnist`, `cifar10`, `cifar100`, or a source that is
+    registered in `capacity.tasks`; `custom` marks tasks handed over through the Python API."""
     scenario: Literal["split", "permuted", "rotated"] = "split"
     """Disjoint classes, permuted pixels, or rotated images."""
     experiences: PositiveInt = 5

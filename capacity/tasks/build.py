@@ -5,9 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 
 from capacity.recipe.config import TaskStream
-from capacity.tasks.classic import classic_tasks
-from capacity.tasks.digits import angles, digits_benchmark
-from capacity.tasks.streams import from_avalanche
+from capacity.tasks.scenarios import angles
+from capacity.tasks.sources import REGISTRY, DataSource
 from capacity.tasks.task import Task, TaskSequence
 
 
@@ -27,14 +26,17 @@ def build_tasks(stream: TaskStream) -> TaskSequence:
     if stream.dataset == "custom":
         raise ValueError(
             "tasks.dataset = 'custom' means that the tasks come through the Python API: pass them "
-            "as tasks=[(x, y), ...] or an Avalanche benchmark; accepted in a recipe: digits, "
-            "mnist, cifar10, cifar100"
+            "as tasks=[(x, y), ...] or an Avalanche benchmark; accepted in a recipe: "
+            + ", ".join(REGISTRY.names())
         )
-    built = (
-        from_avalanche(digits_benchmark(stream))
-        if stream.dataset == "digits"
-        else classic_tasks(stream)
-    )
+    source = REGISTRY.load(stream.dataset)
+    if not isinstance(source, DataSource):
+        raise ValueError(
+            f"tasks.dataset = {stream.dataset!r} was registered as a {type(source).__name__}; "
+            "register a capacity.tasks.DataSource"
+        )
+    source.check(stream)
+    built = source.build(stream)
     named = [
         replace(task, name=_title(stream, number, task)) for number, task in enumerate(built.tasks)
     ]

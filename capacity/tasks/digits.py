@@ -16,6 +16,9 @@ from torch import Tensor
 from capacity.recipe.config import TaskStream
 from capacity.tasks.assemble import Piece
 from capacity.tasks.sampling import holdout, subsample
+from capacity.tasks.scenarios import angles, class_groups
+from capacity.tasks.sources import DataSource
+from capacity.tasks.streams import from_avalanche
 from capacity.tasks.task import Split
 
 SIDE = 8
@@ -55,41 +58,6 @@ def digits_benchmark(stream: TaskStream) -> Any:
             # Avalanche stores a set here, which its multi-head layers cannot index with.
             experience.classes_in_this_experience = sorted(experience.classes_in_this_experience)
     return benchmark
-
-
-def class_groups(stream: TaskStream, classes: int) -> list[range]:
-    """Deal classes out to the tasks of a split, in ascending order.
-
-    Args:
-        stream: A recipe's `tasks` section.
-        classes: Number of classes of the data set.
-
-    Returns:
-        The classes of each task.
-
-    Raises:
-        ValueError: If they do not divide evenly.
-    """
-    if classes % stream.experiences:
-        divisors = [n for n in range(1, classes + 1) if classes % n == 0]
-        raise ValueError(
-            f"tasks.experiences = {stream.experiences} does not divide the {classes} classes of "
-            f"{stream.dataset}; accepted: {', '.join(map(str, divisors))}"
-        )
-    size = classes // stream.experiences
-    return [range(start, start + size) for start in range(0, classes, size)]
-
-
-def angles(stream: TaskStream) -> list[float]:
-    """List the rotations of the tasks, in equal steps from 0 to `max_angle`.
-
-    Args:
-        stream: A recipe's `tasks` section.
-
-    Returns:
-        Degrees, counter-clockwise, one per task; a single task is not rotated.
-    """
-    return np.linspace(0.0, stream.max_angle, stream.experiences).tolist()
 
 
 def _pieces(stream: TaskStream) -> list[Piece]:
@@ -158,3 +126,12 @@ def _experience(split: Split, label: int) -> Any:
             ),
         ],
     )
+
+
+SOURCE = DataSource(
+    scenarios=("split", "permuted", "rotated"),
+    classes=CLASSES,
+    takes=("heads", "samples", "test_fraction"),
+    downloads=False,
+    build=lambda stream: from_avalanche(digits_benchmark(stream)),
+)

@@ -11,7 +11,7 @@ import torch
 from torchvision.datasets import CIFAR10, CIFAR100
 
 from capacity.recipe.config import TaskStream, load
-from capacity.tasks import build_tasks, classic
+from capacity.tasks import build_tasks
 
 CLASSICS = ["split-mnist", "permuted-mnist", "rotated-mnist", "split-cifar10", "split-cifar100"]
 TITLES = {"mnist": "MNIST", "cifar10": "CIFAR-10", "cifar100": "CIFAR-100"}
@@ -203,6 +203,15 @@ def test_what_does_not_exist_is_refused_before_any_data_is_looked_for(stream, me
     assert no_network == []
 
 
-def test_digits_are_no_classic():
-    with pytest.raises(ValueError, match="dataset = 'digits' is not a classic"):
-        classic.classic_benchmark(TaskStream())
+@pytest.mark.parametrize(
+    ("stream", "message"),
+    [
+        (TaskStream(dataset="mnist", test_fraction=0.3), "test_fraction = 0.3 is no .*heads, samp"),
+        (TaskStream(dataset="cifar10", max_angle=10.0), "max_angle = 10.0 is no option .*cifar10"),
+        (TaskStream(root="data"), "root = 'data' is no option of tasks.dataset = 'digits'"),
+    ],
+)
+def test_an_option_that_would_do_nothing_is_refused(stream, message, no_network):
+    with pytest.raises(ValueError, match=message):
+        build_tasks(stream)
+    assert no_network == []
