@@ -12,7 +12,7 @@ from capacity.criterion.preserving import (
 )
 from capacity.criterion.preserving_union import shared_projectors
 from capacity.criterion.task_dimension import Dimension, literal_dimension
-from capacity.predictors.predictor import Cell, Outcome, same
+from capacity.predictors.predictor import Cell, Outcome, Predictor, same
 from capacity.products.curvature_operators import ggn, hessian
 from capacity.recipe.config import Measure
 
@@ -30,6 +30,14 @@ def effective_rank(cell: Cell) -> Outcome:
     """
     found = plasticity(cell.model, cell.theta, cell.new).feature_rank
     return found.note if found.value is None else same(-found.value, cell)
+
+
+EFFECTIVE_RANK = Predictor(
+    name="effective_rank",
+    title="control: effective rank of the features",
+    source="Roy & Vetterli 2007",
+    of=effective_rank,
+)
 
 
 def capacity_alone(cell: Cell) -> Outcome:
@@ -57,6 +65,14 @@ def capacity_alone(cell: Cell) -> Outcome:
     return found.note if found.value is None else same(-found.value, cell)
 
 
+CAPACITY_ALONE = Predictor(
+    name="capacity_alone",
+    title="control: R_A alone",
+    source="theory.md#compatible-capacity; arXiv 2602.07950",
+    of=capacity_alone,
+)
+
+
 def dimension_alone(cell: Cell) -> Outcome:
     """m_B, the stable rank of P_A H_B P_A, an index; 0 where B asks nothing of that space.
 
@@ -80,6 +96,14 @@ def dimension_alone(cell: Cell) -> Outcome:
         return same(0.0, cell)
     rank = found.stable_rank
     return rank.note if rank.value is None else same(rank.value, cell)
+
+
+DIMENSION_ALONE = Predictor(
+    name="dimension_alone",
+    title="control: m_B alone",
+    source="theory.md#task-dimension; arXiv 2602.07950",
+    of=dimension_alone,
+)
 
 
 def _preserving(cell: Cell) -> Preserving | None:

@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn.functional import one_hot
 
 from capacity.base.differential import pushforward
-from capacity.predictors.predictor import Cell, Outcome, Value
+from capacity.predictors.predictor import Cell, Outcome, Predictor, Value, both
 from capacity.products.feature_rows import features
 from capacity.products.output_sketches import every_output
 from capacity.products.output_space import task_outputs
@@ -82,6 +82,20 @@ def mse_drift(cell: Cell) -> Outcome:
     return made
 
 
+def _drift_units(task: Task) -> frozenset[str]:
+    return both(task) if task.loss == "mse" else frozenset({"accuracy_drop"})
+
+
+MSE_DRIFT = Predictor(
+    name="mse_drift",
+    code="B5",
+    title="closed-form drift of the squared error",
+    source="arXiv 2606.18024",
+    of=mse_drift,
+    in_units=_drift_units,
+)
+
+
 def subspace_overlap(cell: Cell) -> Outcome:
     """B6: |V_A' V_B|_F^2/k, V the leading k directions of the outputs' gradients (0 to 1).
 
@@ -102,6 +116,15 @@ def subspace_overlap(cell: Cell) -> Outcome:
         index = float(inner.square().sum()) / min(inner.shape)
         made.append(Value(index, index))
     return made
+
+
+SUBSPACE_OVERLAP = Predictor(
+    name="subspace_overlap",
+    code="B6",
+    title="overlap of the leading gradient directions",
+    source="Doan et al. 2021 (arXiv 2010.04003)",
+    of=subspace_overlap,
+)
 
 
 def input_overlap(cell: Cell) -> Outcome:
@@ -126,6 +149,15 @@ def input_overlap(cell: Cell) -> Outcome:
         index = 1 - float(left.double().square().sum()) / max(size, 1e-300)
         made.append(Value(index, index))
     return made
+
+
+INPUT_OVERLAP = Predictor(
+    name="input_overlap",
+    code="B6",
+    title="share of B's gradient in A's input spaces",
+    source="Saha et al. 2021 (arXiv 2103.09762)",
+    of=input_overlap,
+)
 
 
 def _rows(cell: Cell, task: Task, split: Split) -> Features:

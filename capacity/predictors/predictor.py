@@ -188,6 +188,32 @@ def _none(_: Task) -> frozenset[str]:
     return frozenset()
 
 
+def both(task: Task) -> frozenset[str]:
+    """Accuracy and loss are in their units.
+
+    Args:
+        task: The old task.
+
+    Returns:
+        Both names.
+    """
+    del task
+    return frozenset({"accuracy_drop", "loss_increase"})
+
+
+def loss_alone(task: Task) -> frozenset[str]:
+    """The loss is in its unit.
+
+    Args:
+        task: The old task.
+
+    Returns:
+        Its name.
+    """
+    del task
+    return frozenset({"loss_increase"})
+
+
 @dataclass(frozen=True, kw_only=True)
 class Predictor:
     """One predictor of forgetting.
@@ -200,6 +226,7 @@ class Predictor:
         of: The computation, for one replica.
         post_hoc: Whether it needs the network after the new task: a ceiling, no forecast.
         in_units: Says for an old task which of accuracy_drop and loss_increase have their unit.
+        in_runs: Whether every run shows it beside its forecasts: it costs a gradient or two.
     """
 
     name: str
@@ -209,6 +236,7 @@ class Predictor:
     of: Callable[[Cell], Outcome]
     post_hoc: bool = False
     in_units: Callable[[Task], frozenset[str]] = _none
+    in_runs: bool = False
 
     def predict(self, cells: list[Cell]) -> tuple[Prediction, ...]:
         """Predict for every old task, over replicas.

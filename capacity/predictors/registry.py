@@ -7,152 +7,63 @@ from collections.abc import Sequence
 from capacity.base.checks import one_of
 from capacity.predictors import controls, kernel_baselines, local_baselines, trained
 from capacity.predictors.predictor import Cell, Prediction, Predictor, Setting
-from capacity.tasks.task import Task
 
-_BOTH = frozenset({"accuracy_drop", "loss_increase"})
-
-
-def _both(_: Task) -> frozenset[str]:
-    return _BOTH
-
-
-def _loss(_: Task) -> frozenset[str]:
-    return frozenset({"loss_increase"})
-
-
-def _drift(task: Task) -> frozenset[str]:
-    return _BOTH if task.loss == "mse" else frozenset({"accuracy_drop"})
-
-
-_LIST = (
-    Predictor(
-        name="linearized",
-        title="linearised training",
-        source="theory.md#linearised-training",
-        of=trained.linearized,
-        in_units=_both,
-    ),
-    Predictor(
-        name="additive_marginals",
-        code="B0",
-        title="marginal means of earlier pairs",
-        source="two-way table without interaction",
-        of=trained.additive_marginals,
-        in_units=_both,
-    ),
-    Predictor(
-        name="path_bound",
-        code="B1",
-        title="sum of learning rates x |g_B|",
-        source="first order in the learning time",
-        of=local_baselines.path_bound,
-    ),
-    Predictor(
-        name="path_bound_squared",
-        code="B1",
-        title="(sum of learning rates x |g_B|)^2",
-        source="first order in the learning time",
-        of=local_baselines.path_bound_squared,
-    ),
-    Predictor(
-        name="gradient_curvature",
-        code="B2",
-        title="curvature of A along B's gradient",
-        source="second order in the learning time, A at its minimum",
-        of=local_baselines.gradient_curvature,
-        in_units=_loss,
-    ),
-    Predictor(
-        name="curvature_bound",
-        code="B3",
-        title="largest curvature of A x squared displacement",
-        source="bound of a quadratic at its minimum; displacement of the linearised flow",
-        of=local_baselines.curvature_bound,
-        in_units=_loss,
-    ),
-    Predictor(
-        name="second_order",
-        code="B4",
-        title="second-order expansion of A's loss",
-        source="Taylor expansion at the displacement of the linearised flow",
-        of=local_baselines.second_order,
-        in_units=_loss,
-    ),
-    Predictor(
-        name="mse_drift",
-        code="B5",
-        title="closed-form drift of the squared error",
-        source="arXiv 2606.18024",
-        of=kernel_baselines.mse_drift,
-        in_units=_drift,
-    ),
-    Predictor(
-        name="subspace_overlap",
-        code="B6",
-        title="overlap of the leading gradient directions",
-        source="Doan et al. 2021 (arXiv 2010.04003)",
-        of=kernel_baselines.subspace_overlap,
-    ),
-    Predictor(
-        name="input_overlap",
-        code="B6",
-        title="share of B's gradient in A's input spaces",
-        source="Saha et al. 2021 (arXiv 2103.09762)",
-        of=kernel_baselines.input_overlap,
-    ),
-    Predictor(
-        name="pilot",
-        code="B7",
-        title="a pilot run over 5 % of B's steps",
-        source="training itself, cut short",
-        of=trained.pilot,
-        in_units=_both,
-    ),
-    Predictor(
-        name="new_task_loss",
-        code="B8",
-        title="B's loss before it is learned",
-        source="folklore",
-        of=trained.new_task_loss,
-    ),
-    Predictor(
-        name="effective_rank",
-        title="control: effective rank of the features",
-        source="Roy & Vetterli 2007",
-        of=controls.effective_rank,
-    ),
-    Predictor(
-        name="capacity_alone",
-        title="control: R_A alone",
-        source="theory.md#compatible-capacity; arXiv 2602.07950",
-        of=controls.capacity_alone,
-    ),
-    Predictor(
-        name="dimension_alone",
-        title="control: m_B alone",
-        source="theory.md#task-dimension; arXiv 2602.07950",
-        of=controls.dimension_alone,
-    ),
-    Predictor(
-        name="second_order_true",
-        code="B4",
-        title="ceiling: second order at the true displacement",
-        source="Taylor expansion",
-        of=local_baselines.second_order_true,
-        post_hoc=True,
-        in_units=_loss,
-    ),
-    Predictor(
-        name="kl_on_new",
-        title="ceiling: KL(before | after) on B",
-        source="Shenfeld et al. 2025 (arXiv 2509.04259)",
-        of=trained.kl_on_new,
-        post_hoc=True,
-    ),
+_BUILT_IN = (
+    trained.LINEARIZED,
+    trained.ADDITIVE_MARGINALS,
+    local_baselines.PATH_BOUND,
+    local_baselines.PATH_BOUND_SQUARED,
+    local_baselines.GRADIENT_CURVATURE,
+    local_baselines.CURVATURE_BOUND,
+    local_baselines.SECOND_ORDER,
+    kernel_baselines.MSE_DRIFT,
+    kernel_baselines.SUBSPACE_OVERLAP,
+    kernel_baselines.INPUT_OVERLAP,
+    trained.PILOT,
+    trained.NEW_TASK_LOSS,
+    controls.EFFECTIVE_RANK,
+    controls.CAPACITY_ALONE,
+    controls.DIMENSION_ALONE,
+    local_baselines.SECOND_ORDER_TRUE,
+    trained.KL_ON_NEW,
 )
 
-PREDICTORS: dict[str, Predictor] = {predictor.name: predictor for predictor in _LIST}
+PREDICTORS: dict[str, Predictor] = {predictor.name: predictor for predictor in _BUILT_IN}
 """Predictors by name."""
+
+
+def register(predictor: Predictor) -> Predictor:
+    """Add a predictor of one's own to all lists; a later one of its name takes its place.
+
+    Args:
+        predictor: It, with its name.
+
+    Returns:
+        The same.
+
+    Raises:
+        ValueError: If it is no `Predictor`, or has no name or that of a built-in one.
+    """
+    if not isinstance(predictor, Predictor) or not predictor.name:
+        raise ValueError(
+            f"predictor = {predictor!r} is none; pass a capacity.predictors.predictor.Predictor "
+            "with a name"
+        )
+    if predictor.name in {known.name for known in _BUILT_IN}:
+        raise ValueError(
+            f"predictor.name = {predictor.name!r} is the package's own; give it another one"
+        )
+    PREDICTORS[predictor.name] = predictor
+    return predictor
+
+
+def run_controls() -> list[str]:
+    """List the predictors that every run shows beside its forecasts.
+
+    Returns:
+        Names, sorted.
+    """
+    return sorted(name for name, predictor in PREDICTORS.items() if predictor.in_runs)
 
 
 def predict(

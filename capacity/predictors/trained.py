@@ -14,11 +14,11 @@ from torch.nn.functional import kl_div, log_softmax
 from capacity.forecasting.linearized import linearized_scores, simulate_stably
 from capacity.networks.evaluate import evaluate
 from capacity.networks.evaluate import outputs as outputs_of
-from capacity.predictors.predictor import Cell, Outcome, Value, same
+from capacity.predictors.predictor import Cell, Outcome, Predictor, Value, both, same
 from capacity.training.data_order import DataOrder
 from capacity.training.train import train
 
-PILOT = 0.05
+_PILOT_SHARE = 0.05
 """Share of B's steps that the pilot takes."""
 
 
@@ -64,6 +64,15 @@ def linearized(cell: Cell) -> Outcome:
     return values
 
 
+LINEARIZED = Predictor(
+    name="linearized",
+    title="linearised training",
+    source="theory.md#linearised-training",
+    of=linearized,
+    in_units=both,
+)
+
+
 def pilot(cell: Cell) -> Outcome:
     """B7: train 5 % of B's steps, at least one, and take the forgetting that is there then.
 
@@ -74,7 +83,7 @@ def pilot(cell: Cell) -> Outcome:
         A value per old task.
     """
     order = _order(cell, "pilot")
-    steps = max(1, round(PILOT * cell.training.steps(len(cell.new.train))))
+    steps = max(1, round(_PILOT_SHARE * cell.training.steps(len(cell.new.train))))
     first = _First(
         samples=order.samples,
         batch_size=order.batch_size,
@@ -96,6 +105,16 @@ def pilot(cell: Cell) -> Outcome:
     return made
 
 
+PILOT = Predictor(
+    name="pilot",
+    code="B7",
+    title="a pilot run over 5 % of B's steps",
+    source="training itself, cut short",
+    of=pilot,
+    in_units=both,
+)
+
+
 def new_task_loss(cell: Cell) -> Outcome:
     """B8: the mean training loss of B at theta_A, an index.
 
@@ -107,6 +126,16 @@ def new_task_loss(cell: Cell) -> Outcome:
     """
     score = evaluate(cell.model, cell.theta[None], cell.new, cell.new.train)
     return same(float(score.loss), cell)
+
+
+NEW_TASK_LOSS = Predictor(
+    name="new_task_loss",
+    code="B8",
+    title="B's loss before it is learned",
+    source="folklore",
+    of=new_task_loss,
+    in_runs=True,
+)
 
 
 def additive_marginals(cell: Cell) -> Outcome:
@@ -144,6 +173,16 @@ def additive_marginals(cell: Cell) -> Outcome:
     ]
 
 
+ADDITIVE_MARGINALS = Predictor(
+    name="additive_marginals",
+    code="B0",
+    title="marginal means of earlier pairs",
+    source="two-way table without interaction",
+    of=additive_marginals,
+    in_units=both,
+)
+
+
 def kl_on_new(cell: Cell) -> Outcome:
     """KL(pi_0 | pi) on B's test inputs, pi_0 the network before and pi after B; an index.
 
@@ -163,6 +202,15 @@ def kl_on_new(cell: Cell) -> Outcome:
         return same(float(0.5 * (now - then).square().sum(-1).mean()), cell)
     q, p = log_softmax(now, -1), log_softmax(then, -1)
     return same(float(kl_div(q, p, reduction="batchmean", log_target=True)), cell)
+
+
+KL_ON_NEW = Predictor(
+    name="kl_on_new",
+    title="ceiling: KL(before | after) on B",
+    source="Shenfeld et al. 2025 (arXiv 2509.04259)",
+    of=kl_on_new,
+    post_hoc=True,
+)
 
 
 def _order(cell: Cell, purpose: str) -> DataOrder:

@@ -19,16 +19,13 @@ from capacity.jacobian.training_jacobian import TrainingJacobian
 from capacity.jacobian.trajectory import LostTrajectory, Trajectory
 from capacity.networks.flat_model import FlatModel
 from capacity.predictors.predictor import Prediction, Setting
-from capacity.predictors.registry import predict
+from capacity.predictors.registry import predict, run_controls
 from capacity.recipe.config import Recipe, Training
 from capacity.runs.verdicts_along import Along, judge_transition
 from capacity.strategies.contribution import Contribution
 from capacity.strategies.terms import Source
 from capacity.tasks.task import Task
 from capacity.training.data_order import DataOrder
-
-CONTROLS = ("new_task_loss", "path_bound")
-"""Simpler predictors that every run shows beside its forecasts; they cost one gradient."""
 
 
 def forecast_transition(
@@ -61,7 +58,7 @@ def forecast_transition(
     for options in recipe.measure.strategies:
         training = recipe.training.model_copy(update={"strategy": options})
         ranked[options.label] = _forecast(model, theta, old, new, training, order, recipe)
-    controls = predict(setting, CONTROLS)
+    controls = predict(setting, run_controls())
     return {
         **_said(made),
         "old": [cell.to_dict() for cell in made.old],

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from capacity.forecasting.scores import mean_error, r2, spearman
+from capacity.predictors.registry import run_controls
 from capacity.records.estimate import Estimate, from_samples, not_defined
 from capacity.records.plain import plain
 
@@ -141,7 +142,7 @@ def scores(transitions: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
             "r2": r2(predicted, measured),
             "mean_error": mean_error(predicted, measured),
         })
-        for name in _CONTROLS:
+        for name in (*run_controls(), *_MEASURED):
             cells = [
                 (_control(name, transition, cell, target), cell["measured"][target]["value"])
                 for transition in transitions
@@ -159,20 +160,21 @@ def _control(
 ) -> float | None:
     """Read what a simpler predictor says of one old task: its own number, or that of all."""
     own = cell.get("controls", {}).get(name)
-    return _CONTROLS[name](transition) if own is None else own[target]["value"]
+    if own is not None:
+        return own[target]["value"]
+    return _value(transition, *_MEASURED.get(name, ("controls", name)))
 
 
 def _value(transition: Mapping[str, Any], section: str, name: str) -> float | None:
     part = transition[section]
-    return None if part is None else part[name]["value"]
+    return None if part is None or name not in part else part[name]["value"]
 
 
-_CONTROLS = {
-    "new_task_loss": lambda t: _value(t, "controls", "new_task_loss"),
-    "path_bound": lambda t: _value(t, "controls", "path_bound"),
-    "dimension_stable_rank": lambda t: _value(t, "dimension", "stable_rank"),
-    "capacity_directions": lambda t: _value(t, "capacity", "directions"),
+_MEASURED = {
+    "dimension_stable_rank": ("dimension", "stable_rank"),
+    "capacity_directions": ("capacity", "directions"),
 }
+"""What is measured anyway, taken as a predictor."""
 
 
 def _mean(values: NDArray[np.float64]) -> Estimate:

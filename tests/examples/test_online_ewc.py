@@ -16,6 +16,7 @@ from capacity.report.strategy_forecasts import spoken
 from capacity.runs.directory import RunDirectory
 from capacity.strategies import REGISTRY, register
 from capacity.strategies.importance import empirical_fisher
+from capacity.strategies.strategy import Strategy as Method
 from examples.online_ewc import OnlineEWC
 from strategies.test_step import jacobian_error
 from strategy_cases import OPTIONS, starts, three
@@ -129,7 +130,7 @@ def test_what_is_not_registered_is_refused_by_name():
 
 
 def test_without_a_price_a_budget_is_refused_by_name():
-    class Free(Strategy):
+    class Free(Method):
         name = "free_ewc"
         contribution = OnlineEWC.contribution
         prepare = OnlineEWC.prepare
