@@ -14,21 +14,11 @@ from capacity.networks.flat_model import flatten
 from capacity.optimizers.optimizer import stated
 from capacity.records.estimate import Status
 from dense import dense_jacobian, network, run_map
-
-OPTIMISERS = {
-    "sgd": lambda p: torch.optim.SGD(p, lr=0.3),
-    "momentum": lambda p: torch.optim.SGD(p, lr=0.05, momentum=0.9),
-    "adam": lambda p: torch.optim.Adam(p, lr=0.01),
-    "nesterov": lambda p: torch.optim.SGD(
-        p, lr=0.05, momentum=0.8, nesterov=True, weight_decay=0.1
-    ),
-    "adamw": lambda p: torch.optim.AdamW(p, lr=0.01, weight_decay=0.1),
-    "rmsprop": lambda p: torch.optim.RMSprop(p, lr=0.003, alpha=0.9),
-}
+from optimizer_cases import TORCH
 
 KINDS = ["sgd", "nesterov", "adam"]
 """One of each kind that the products tell apart: symmetric, heavy ball, elementwise. All of
-`OPTIMISERS` where it matters what torch's own optimiser does."""
+`TORCH` where it matters what torch's own optimiser does."""
 
 
 def batches(count=12):
@@ -63,7 +53,7 @@ def test_backward_gives_the_training_its_own_gradients(name, float64):
     for model in (alone, riding):
         model[0].bias.requires_grad_(False)
     first, second = (
-        OPTIMISERS[name]([p for p in m.parameters() if p.requires_grad]) for m in (alone, riding)
+        TORCH[name]([p for p in m.parameters() if p.requires_grad]) for m in (alone, riding)
     )
     watching = capacity.TransportTracker(alone, "cross_entropy", first, tangents=6)
     tracker = capacity.TransportTracker(riding, "cross_entropy", second, tangents=6)
@@ -114,10 +104,10 @@ def test_backward_with_a_step_that_looks_at_the_batch(float64):
         torch.testing.assert_close(2 * gradient, p.grad)  # ours and torch's, added
 
 
-@pytest.mark.parametrize("name", OPTIMISERS)
+@pytest.mark.parametrize("name", TORCH)
 def test_the_recorded_path_is_the_one_that_torchs_own_optimiser_took(name, float64):
     model = network(5, 6, 3)
-    optimiser = OPTIMISERS[name](model.parameters())
+    optimiser = TORCH[name](model.parameters())
     tracker = capacity.TransportTracker(model, "cross_entropy", optimiser, tangents=1)
     loop(model, optimiser, tracker)
     path = tracker.jacobian().trajectories[0]
@@ -131,7 +121,7 @@ def test_the_recorded_path_is_the_one_that_torchs_own_optimiser_took(name, float
 @pytest.mark.parametrize("name", KINDS)
 def test_spectrum_and_products_match_the_dense_jacobian(name, float64):
     model = network(5, 6, 3)
-    optimiser = OPTIMISERS[name](model.parameters())
+    optimiser = TORCH[name](model.parameters())
     tracker = capacity.TransportTracker(model, "cross_entropy", optimiser, tangents=20)
     loop(model, optimiser, tracker)
 
@@ -154,7 +144,7 @@ def test_spectrum_and_products_match_the_dense_jacobian(name, float64):
 
 def test_too_few_sweeps_are_said(float64):
     model = network(5, 6, 3)
-    optimiser = OPTIMISERS["momentum"](model.parameters())
+    optimiser = TORCH["momentum"](model.parameters())
     tracker = capacity.TransportTracker(model, "cross_entropy", optimiser, tangents=4)
     loop(model, optimiser, tracker)
     truth = torch.linalg.svdvals(dense_jacobian(tracker.jacobian().trajectories[0]))
@@ -170,10 +160,10 @@ def test_training_is_untouched(name):
     one = network(5, 6, 3)
     other = copy.deepcopy(one)
     torch.manual_seed(1)
-    loop(one, OPTIMISERS[name](one.parameters()))
+    loop(one, TORCH[name](one.parameters()))
     plain = torch.rand(3)
     torch.manual_seed(1)
-    optimiser = OPTIMISERS[name](other.parameters())
+    optimiser = TORCH[name](other.parameters())
     tracker = capacity.TransportTracker(other, "cross_entropy", optimiser, tangents=4)
     loop(other, optimiser, tracker)
     tracker.spectrum(top=2)
@@ -189,7 +179,7 @@ def cycle(optimiser):
 @pytest.mark.parametrize("name", ["nesterov", "adamw"])
 def test_a_schedule_that_moves_momentum_is_followed(name, float64):
     model = network(5, 6, 3)
-    optimiser = OPTIMISERS[name](model.parameters())
+    optimiser = TORCH[name](model.parameters())
     schedule = cycle(optimiser)
     tracker = capacity.TransportTracker(model, "cross_entropy", optimiser, tangents=4)
     loop(model, optimiser, tracker, schedule=schedule)
@@ -213,7 +203,7 @@ def test_a_schedule_that_moves_momentum_is_followed(name, float64):
 
 def test_an_option_that_changes_the_kind_of_step_is_refused(float64):
     model = network(5, 6, 3)
-    optimiser = OPTIMISERS["sgd"](model.parameters())
+    optimiser = TORCH["sgd"](model.parameters())
     tracker = capacity.TransportTracker(model, "cross_entropy", optimiser, tangents=4)
     (x, y), *_ = batches()
     optimiser.param_groups[0]["momentum"] = 0.9
@@ -228,7 +218,7 @@ def test_an_option_that_changes_the_kind_of_step_is_refused(float64):
 @pytest.mark.parametrize(
     ("name", "kind", "wrong"),
     [
-        *((name, torch.float32, {"clip": 0.05}) for name in OPTIMISERS),
+        *((name, torch.float32, {"clip": 0.05}) for name in TORCH),
         *((name, torch.float64, {"missed": 4}) for name in KINDS),
         ("sgd", torch.float32, {"missed": 4}),
         ("adam", torch.float64, {"clip": 0.05}),
@@ -237,7 +227,7 @@ def test_an_option_that_changes_the_kind_of_step_is_refused(float64):
 def test_another_path_than_the_optimisers_is_refused(name, kind, wrong):
     torch.set_default_dtype(kind)
     model = network(5, 6, 3)
-    optimiser = OPTIMISERS[name](model.parameters())
+    optimiser = TORCH[name](model.parameters())
     tracker = capacity.TransportTracker(model, "cross_entropy", optimiser, tangents=4)
     with pytest.raises(ValueError, match=r"step \d+ was not the observed one"):
         loop(model, optimiser, tracker, **wrong)
@@ -247,7 +237,7 @@ def test_another_path_than_the_optimisers_is_refused(name, kind, wrong):
 @pytest.mark.parametrize("name", ["sgd", "nesterov", "adam", "rmsprop"])
 def test_a_long_training_in_single_precision_is_not_refused(name):
     model = network(5, 6, 3)
-    optimiser = OPTIMISERS[name](model.parameters())
+    optimiser = TORCH[name](model.parameters())
     tracker = capacity.TransportTracker(model, "cross_entropy", optimiser, tangents=1)
     for _ in range(20):
         loop(model, optimiser, tracker)
@@ -257,7 +247,7 @@ def test_a_long_training_in_single_precision_is_not_refused(name):
 @pytest.mark.parametrize("name", KINDS)
 def test_log_volume_per_optimiser(name, float64):
     model = network(5, 6, 3)
-    optimiser = OPTIMISERS[name](model.parameters())
+    optimiser = TORCH[name](model.parameters())
     tracker = capacity.TransportTracker(model, "cross_entropy", optimiser, tangents=4)
     loop(model, optimiser, tracker)
     truth = float(torch.linalg.slogdet(dense_jacobian(tracker.jacobian().trajectories[0]))[1])
@@ -273,7 +263,7 @@ def test_log_volume_per_optimiser(name, float64):
 @pytest.mark.parametrize("name", ["sgd", "nesterov", "adamw"])
 def test_a_loop_that_clips_is_followed(name, float64):
     model = network(5, 6, 3)
-    optimiser = OPTIMISERS[name](model.parameters())
+    optimiser = TORCH[name](model.parameters())
     tracker = capacity.TransportTracker(
         model, "cross_entropy", optimiser, clip_norm=0.3, tangents=4
     )
@@ -305,7 +295,7 @@ def test_a_loop_that_clips_is_followed(name, float64):
 @pytest.mark.parametrize("name", ["sgd", "adam"])
 def test_clipping_to_another_norm_than_announced_is_refused(name, float64):
     model = network(5, 6, 3)
-    optimiser = OPTIMISERS[name](model.parameters())
+    optimiser = TORCH[name](model.parameters())
     tracker = capacity.TransportTracker(
         model, "cross_entropy", optimiser, clip_norm=0.05, tangents=4
     )

@@ -8,15 +8,10 @@ from torch import nn
 
 import capacity
 from capacity.records.estimate import Status
+from optimizer_cases import TORCH
 
-OPTIMISERS = {
-    "sgd": lambda p: torch.optim.SGD(p, lr=0.1),
-    "nesterov": lambda p: torch.optim.SGD(
-        p, lr=0.05, momentum=0.8, nesterov=True, weight_decay=1e-2
-    ),
-    "adamw": lambda p: torch.optim.AdamW(p, lr=0.01, weight_decay=0.1),
-    "rmsprop": lambda p: torch.optim.RMSprop(p, lr=0.003),
-}
+KINDS = ["sgd", "nesterov", "adamw", "rmsprop"]
+"""One of each way in which a gradient is read back."""
 
 
 def followed(
@@ -27,7 +22,7 @@ def followed(
     model = nn.Sequential(nn.Linear(6, 8), nn.ReLU(), nn.Linear(8, 3)).to(kind)
     x, y = torch.randn(256, 6, dtype=kind), torch.randint(3, (256,))
     start = [p.detach().clone() for p in model.parameters()]
-    optimiser = OPTIMISERS[name](model.parameters())
+    optimiser = TORCH[name](model.parameters())
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, steps + 5)
     tracker = capacity.TransportTracker(
         model, "cross_entropy", optimiser, tangents=2, clip_norm=clip
@@ -49,7 +44,7 @@ def followed(
 
 
 @pytest.mark.parametrize("kind", [torch.float32, torch.float64])
-@pytest.mark.parametrize("name", OPTIMISERS)
+@pytest.mark.parametrize("name", KINDS)
 def test_exact_loops_raise_no_alarm(name, kind):
     for options in ({}, {"micro": 4, "clip": 0.3}):
         tracker = followed(name, kind=kind, **options)
@@ -117,7 +112,7 @@ def shrink(model):
             p.mul_(1 - 1e-4)
 
 
-@pytest.mark.parametrize("name", OPTIMISERS)
+@pytest.mark.parametrize("name", KINDS)
 def test_parameters_moved_beside_the_optimiser_are_seen(name):
     assert followed(name, after=shrink).unexplained.systematic
 

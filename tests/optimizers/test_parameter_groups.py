@@ -9,15 +9,7 @@ from torch import nn
 import capacity
 from capacity.networks.flat_model import flatten
 from capacity.records.estimate import Status
-
-OPTIMISERS = {
-    "sgd": lambda g: torch.optim.SGD(g, lr=0.1),
-    "momentum": lambda g: torch.optim.SGD(g, lr=0.05, momentum=0.9),
-    "nesterov": lambda g: torch.optim.SGD(g, lr=0.05, momentum=0.8, nesterov=True),
-    "adam": lambda g: torch.optim.Adam(g, lr=0.01),
-    "adamw": lambda g: torch.optim.AdamW(g, lr=0.01),
-    "rmsprop": lambda g: torch.optim.RMSprop(g, lr=0.003, alpha=0.9),
-}
+from optimizer_cases import TORCH
 
 DATA = [
     (torch.randn(16, 4, generator=torch.Generator().manual_seed(k), dtype=torch.float64), k)
@@ -54,7 +46,7 @@ def train(name, start=None, *, tracked=False):
         trained = [p for p in model.parameters() if p.requires_grad]
         for p, part in zip(trained, parts, strict=True):
             p.data = part.view_as(p).clone()
-    optimiser = OPTIMISERS[name](groups_of(model))
+    optimiser = TORCH[name](groups_of(model))
     schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, [lambda k: 0.9**k, lambda k: 0.5**k])
     tracker = None
     if tracked:
@@ -69,7 +61,7 @@ def train(name, start=None, *, tracked=False):
     return flatten(model), tracker
 
 
-@pytest.mark.parametrize("name", OPTIMISERS)
+@pytest.mark.parametrize("name", TORCH)
 def test_products_match_differences_of_torchs_own_steps(name):
     _, tracker = train(name, tracked=True)
     found = tracker.unexplained
