@@ -40,13 +40,10 @@ class Adam(Optimizer):
     torch_moments = ("exp_avg", "exp_avg_sq")
 
     @classmethod
-    def from_training(
-        cls, training: Training, *, seed: int = 0, path: tuple[str | int, ...] = ()
-    ) -> Adam:
+    def options_of(cls, training: Training) -> dict[str, Any]:
         """Take the recipe's betas and eps."""
-        del seed, path
         beta1, beta2 = training.betas
-        return cls(beta1, beta2, training.eps, training.weight_decay)
+        return {"beta1": beta1, "beta2": beta2, "eps": training.eps}
 
     @classmethod
     def from_torch(

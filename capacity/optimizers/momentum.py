@@ -35,12 +35,9 @@ class Momentum(Optimizer):
     torch_moments = ("momentum_buffer",)
 
     @classmethod
-    def from_training(
-        cls, training: Training, *, seed: int = 0, path: tuple[str | int, ...] = ()
-    ) -> Momentum:
+    def options_of(cls, training: Training) -> dict[str, Any]:
         """Take the recipe's momentum."""
-        del seed, path
-        return cls(training.momentum, training.nesterov, training.weight_decay)
+        return {"mu": training.momentum, "nesterov": training.nesterov}
 
     @classmethod
     def from_torch(

@@ -84,16 +84,33 @@ class Optimizer:
             The optimiser.
 
         Raises:
-            ValueError: If an option is not a field of the class, or not of its type.
+            ValueError: If there is a weight decay, and the class has none.
         """
         shared = {"weight_decay": training.weight_decay, "seed": seed, "path": path}
-        fields = [f.name for f in dataclasses.fields(cls) if f.init and f.name != "name"]  # type: ignore[arg-type]
+        fields = _fields(cls)
         if training.weight_decay and "weight_decay" not in fields:
             raise ValueError(
                 f"weight_decay = {training.weight_decay:g} goes with optimisers that have one; "
                 f"{training.optimizer!r} has none"
             )
-        hints, own = get_type_hints(cls), [name for name in fields if name not in shared]
+        given = {name: value for name, value in shared.items() if name in fields}
+        return cls(**given, **cls.options_of(training))
+
+    @classmethod
+    def options_of(cls, training: Training) -> dict[str, Any]:
+        """Give what a recipe says of the fields beside `weight_decay`: its `options`.
+
+        Args:
+            training: The recipe's training section.
+
+        Returns:
+            Values by field, of the fields' types.
+
+        Raises:
+            ValueError: If an option is not a field of the class, or not of its type.
+        """
+        own = [f for f in _fields(cls) if f not in {"weight_decay", "seed", "path"}]
+        hints = get_type_hints(cls)
         for name, value in training.options.items():
             one_of("options", name, own)
             kind = TypeAdapter(hints[name], config=ConfigDict(strict=True))
@@ -102,8 +119,7 @@ class Optimizer:
             except ValidationError as error:
                 said = error.errors()[0]["msg"]
                 raise ValueError(f"options.{name} = {value!r}: {said}") from None
-        given = {name: value for name, value in shared.items() if name in fields}
-        return cls(**given, **training.options)
+        return training.options
 
     @classmethod
     def from_torch(
@@ -348,6 +364,10 @@ def stated(update: UpdateMap) -> Optimizer:
         The map itself where it is an `Optimizer`; else a wrapper that states nothing.
     """
     return update if isinstance(update, Optimizer) else Unstated(update)
+
+
+def _fields(kind: type[Optimizer]) -> list[str]:
+    return [f.name for f in dataclasses.fields(kind) if f.init and f.name != "name"]  # type: ignore[arg-type]
 
 
 def _refused(name: str, fact: str, method: str, hint: str = "") -> Never:

@@ -33,12 +33,9 @@ class RMSprop(Optimizer):
     torch_moments = ("square_avg",)
 
     @classmethod
-    def from_training(
-        cls, training: Training, *, seed: int = 0, path: tuple[str | int, ...] = ()
-    ) -> RMSprop:
+    def options_of(cls, training: Training) -> dict[str, Any]:
         """Take the recipe's alpha and eps."""
-        del seed, path
-        return cls(training.alpha, training.eps, training.weight_decay)
+        return {"alpha": training.alpha, "eps": training.eps}
 
     @classmethod
     def from_torch(

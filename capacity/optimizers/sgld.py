@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -39,11 +40,9 @@ class Langevin(Optimizer):
     first: int = 0
 
     @classmethod
-    def from_training(
-        cls, training: Training, *, seed: int = 0, path: tuple[str | int, ...] = ()
-    ) -> Langevin:
+    def options_of(cls, training: Training) -> dict[str, Any]:
         """Take the recipe's temperature."""
-        return cls(training.temperature or 0.0, training.weight_decay, seed, path)
+        return {"temperature": training.temperature or 0.0}
 
     def init(self, theta: Tensor) -> State:
         """Start from theta: (theta,)."""
