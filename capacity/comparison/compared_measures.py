@@ -110,9 +110,9 @@ def learned_score(view: RunView, kind: str) -> Estimate | None:
         Mean over tasks with the spread over replicas; None before the first task.
     """
     samples = []
-    for matrix in (view.result.get(kind) or {}).get("replicas") or []:
-        own = [matrix[i][i] for i in range(view.learned)]
-        if own and None not in own:
+    for matrix in view.scores(kind).get("replicas") or []:
+        own = [value for i in range(view.learned) if (value := matrix[i][i]) is not None]
+        if own and len(own) == view.learned:
             samples.append(math.fsum(own) / len(own))
     return from_samples(samples) if samples else None
 
@@ -221,7 +221,7 @@ def course(variant: Variant, kind: str) -> Sequence[Estimate]:
         One estimate per learned task: over seeds, or over replicas where there is one run.
     """
     runs = [
-        [_courses(matrix) for matrix in (entry.view.result.get(kind) or {}).get("replicas") or []]
+        [_courses(matrix) for matrix in entry.view.scores(kind).get("replicas") or []]
         for entry in variant.counted
     ]
     runs = [replicas for replicas in runs if replicas]

@@ -205,7 +205,7 @@ def task_estimate(variant: Variant, kind: str, j: int) -> compared_measures.Esti
     """
     runs = []
     for entry in variant.counted:
-        replicas = (entry.view.result.get(kind) or {}).get("replicas") or []
+        replicas = entry.view.scores(kind).get("replicas") or []
         last = [matrix[entry.view.learned - 1][j] for matrix in replicas]
         runs.append([value for value in last if value is not None])
     runs = [values for values in runs if values]

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from capacity.records.estimate import Status
 from capacity.results.gather import read_checked
 from capacity.results.recipe_differences import flat
+from capacity.results.schema import Transition
 from capacity.results.view import RunView, forecast_mean, measured_mean, pick
 
 if TYPE_CHECKING:
@@ -98,7 +99,7 @@ def _phase(phase: Mapping[str, Any]) -> Iterator[tuple[str, float]]:
         yield from _estimate(f"task/{name}", phase, "transport", name)
 
 
-def _transition(view: RunView, transition: Mapping[str, Any]) -> Iterator[tuple[str, float]]:
+def _transition(view: RunView, transition: Transition) -> Iterator[tuple[str, float]]:
     for target in ("accuracy_drop", "loss_increase"):
         both = {
             "forecast": forecast_mean(transition, target),
@@ -116,7 +117,7 @@ def _summary(view: RunView) -> dict[str, float]:
     for name in view.result.get("final") or {}:
         made |= dict(_estimate(f"final/{name}", view.result["final"], name))
     for target in ("accuracy_drop", "loss_increase"):
-        score = (view.result.get("scores") or {}).get(target)
+        score: Any = dict(view.forecast_scores).get(target)
         for name in ("spearman", "r2", "mean_error"):
             made |= dict(_estimate(f"forecast/{target}_{name}", score, name))
     seconds = view.status.get("seconds") or {}

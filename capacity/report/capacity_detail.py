@@ -7,9 +7,10 @@ import math
 from capacity.records.number_format import Cell, cell, header_cell, text_cell
 from capacity.records.numbers import MISSING, number, plural, with_error
 from capacity.report.tables import Table, drop_target
+from capacity.results.schema import FormName, Transition, Verdicts
 from capacity.results.view import Record, RunView, measured_mean, pick
 
-FORMS = {
+FORMS: dict[FormName, tuple[str, float, str]] = {
     "capacity": ("kept of B's kernel", 1.0, ""),
     "transport_cost": ("C", 1.0, ""),
     "directional": ("expected drop on the old tasks", 100.0, " points"),
@@ -19,7 +20,7 @@ FORMS = {
 _PREDICTED, _LEFT = "forgetting predicted", "room left"
 
 
-def form_unit(view: RunView, form: str) -> tuple[str, float, str]:
+def form_unit(view: RunView, form: FormName) -> tuple[str, float, str]:
     """Say how a form's value is told; the directional one speaks of the loss in regression.
 
     Args:
@@ -55,7 +56,7 @@ def decides_sentence(view: RunView) -> str:
     Returns:
         A few sentences; empty where no form but the literal one was measured.
     """
-    found = [t["verdicts"] for t in view.transitions if t.get("verdicts")]
+    found = [v for t in view.transitions if (v := t.get("verdicts"))]
     if not found:
         return ""
     # The optimiser is the same throughout, and it alone says how the form is had.
@@ -95,7 +96,7 @@ def verdict_table(view: RunView) -> Table | None:
         source = str(verdicts["source"])
         head = header_cell(view.label(transition["task"]))
         rows.append((head, *_literal(transition.get("literal")), Cell("")))
-        rows += [(head, *_form(view, transition, form)) for form in FORMS]
+        rows += [(head, *_form(view, transition, verdicts, form)) for form in FORMS]
     if not rows:
         return None
     measured = "; ".join(f"{form.replace('_', ' ')}: {form_unit(view, form)[0]}" for form in FORMS)
@@ -130,9 +131,9 @@ def preserving_table(view: RunView) -> Table | None:
     """
     rows = []
     for transition in view.transitions:
-        found = transition.get("capacity") or {}
-        convergence = found.get("convergence")
-        if convergence is None:
+        found = transition.get("capacity")
+        convergence = found and found.get("convergence")
+        if not found or not convergence:
             continue
         reach = cell(pick(convergence, "remaining"))
         rows.append((
@@ -182,7 +183,9 @@ def sensitivity_table(view: RunView) -> Table | None:
     rows = []
     scales: list[float] = []
     for transition in view.transitions:
-        found = transition.get("capacity") or {}
+        found = transition.get("capacity")
+        if found is None:
+            continue
         for part in found.get("sensitivity") or []:
             scales = [at["eps"] for at in part["by_eps"]]
             chosen = math.isclose(part["tolerance"], found["tolerance"])
@@ -266,8 +269,9 @@ def _literal(literal: Record | None) -> tuple[Cell, ...]:
     return name, Cell(value), sign, Cell(number(margin)), verdict
 
 
-def _form(view: RunView, transition: Record, form: str) -> tuple[Cell, ...]:
-    verdicts = transition["verdicts"]
+def _form(
+    view: RunView, transition: Transition, verdicts: Verdicts, form: FormName
+) -> tuple[Cell, ...]:
     found = verdicts[form]
     decides = verdicts["decides"] == form
     _, scale, unit = form_unit(view, form)

@@ -22,6 +22,7 @@ from capacity.report.charts import (
     task_scale,
 )
 from capacity.report.tables import Table
+from capacity.results.schema import Closure, FormName, Transition, Verdicts
 from capacity.results.view import Record, RunView, pick
 
 
@@ -34,12 +35,12 @@ def closure_figure(view: RunView) -> Figure | None:
     Returns:
         The figure; None where it was not measured.
     """
-    found = [t for t in view.transitions if (t.get("closures") or {}) and t.get("verdicts")]
+    found = closures_of(view)
     if not found:
         return None
-    form = str(found[0]["verdicts"]["decides"])
+    form = found[0][1]["decides"]
     name, scale, _ = form_unit(view, form)
-    curves = [(t, t["closures"][form]) for t in found]
+    curves = [(t, closures[form]) for t, _, closures in found]
     above = bool(curves[0][1]["fires_above"])
     rows = [row for t, c in curves for row in _curve(view, t, c, above, scale)]
     if not rows:
@@ -93,7 +94,7 @@ def closure_figure(view: RunView) -> Figure | None:
             *(key for key in task_keys(labels) if key.label in present),
             Key("threshold", MUTED, "dash"),
         ],
-        table=_closure_table(view, found, form),
+        table=_closure_table(view, [t for t, _, _ in found], form),
         csv={
             "task": "next task",
             "time": "learning time",
@@ -104,8 +105,26 @@ def closure_figure(view: RunView) -> Figure | None:
     )
 
 
+def closures_of(
+    view: RunView,
+) -> list[tuple[Transition, Verdicts, dict[str, Closure]]]:
+    """List the transitions before which the room was followed.
+
+    Args:
+        view: The run.
+
+    Returns:
+        Each with its verdicts and its curves by form.
+    """
+    return [
+        (transition, verdicts, closures)
+        for transition in view.transitions
+        if (closures := transition.get("closures")) and (verdicts := transition.get("verdicts"))
+    ]
+
+
 def _curve(
-    view: RunView, transition: Record, curve: Record, above: bool, scale: float
+    view: RunView, transition: Transition, curve: Closure, above: bool, scale: float
 ) -> list[dict[str, Any]]:
     rows = []
     for point in curve["points"]:
@@ -124,7 +143,7 @@ def _curve(
     return rows
 
 
-def _closure_table(view: RunView, found: list[Record], form: str) -> Table:
+def _closure_table(view: RunView, found: list[Record], form: FormName) -> Table:
     name, scale, _ = form_unit(view, form)
     rows = []
     for transition in found:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import altair as alt
 
 from capacity.records.number_format import Cell, cell, header_cell
@@ -98,14 +96,15 @@ def forgetting_tables(view: RunView) -> list[Table]:
     kind, scale = ("accuracy", 100.0) if view.classifies else ("loss", 1.0)
     unit = "points of accuracy" if view.classifies else "loss"
     best = "highest accuracy" if view.classifies else "lowest loss"
-    found: dict[str, Any] = (view.result.get("forgetting") or {}).get(kind) or {}
+    found = view.forgotten(kind)
+    tables = {"last": found.get("last"), "max": found.get("max")}
     explained = {
         "last": "against just after the task was learned",
         "max": f"against the {best} so far",
     }
     made = []
     for version, against in explained.items():
-        cells = found.get(version) or []
+        cells = tables[version] or []
         rows = [
             (
                 header_cell(view.label(i)),
@@ -138,7 +137,7 @@ def _of(view: RunView, row: Record, kind: str) -> tuple[float | None, float | No
     tested = (row.get(f"test_{kind}") or [])[: i + 1]
     if len(tested) <= i or None in tested:
         return None, None
-    scores = (view.result.get(kind) or {}).get("mean") or []
+    scores = view.scores(kind)["mean"] or []
     first = [scores[j][j] if j < len(scores) else None for j in range(i)]
     mean = sum(tested) / len(tested)
     if not i or None in first:

@@ -42,8 +42,8 @@ def matrix_figure(view: RunView) -> Figure | None:
         The figure; None while no task was learned.
     """
     kind, scale, unit = ("accuracy", 100.0, "%") if view.classifies else ("loss", 1.0, "")
-    scores: Record = view.result.get(kind) or {}
-    mean, stderr = scores.get("mean") or [], scores.get("stderr") or []
+    scores = view.scores(kind)
+    mean, stderr = scores["mean"] or [], scores.get("stderr") or []
     n, short = len(mean), [str(i + 1) for i in range(len(view.tasks))]
     rows: list[dict[str, Any]] = []
     known = [v for row in mean for v in row if v is not None]

@@ -43,9 +43,8 @@ def spectrum_figure(view: RunView) -> Figure | None:
     """
     labels = [view.label(i) for i in range(len(view.tasks))]
     rows: list[dict[str, Any]] = []
-    for i, phase in enumerate(view.phases):
-        transport = (phase or {}).get("transport") or {}
-        for rank, s in enumerate(transport.get("singular_values") or [], start=1):
+    for i, transport in enumerate(view.transports):
+        for rank, s in enumerate(transport["singular_values"] if transport else [], start=1):
             if s["value"] is None or s["value"] <= 0:
                 continue
             rows.append({

@@ -10,6 +10,7 @@ from capacity.records.numbers import MINUS, number, plural, with_interval
 from capacity.report.capacity_detail import decides_sentence
 from capacity.report.strategy_forecasts import strategy_sentence
 from capacity.report.tables import drop_target
+from capacity.results.schema import Transition
 from capacity.results.view import Record, RunView, forecast_mean, measured_mean, pick
 
 _STILL = 0.005
@@ -83,7 +84,7 @@ def state_sentence(view: RunView) -> str:
     )
     if not count:
         kept = "Nothing had been measured."
-    lost = [(i, task["diverged"]) for i, task in enumerate(view.tasks) if task.get("diverged")]
+    lost = [(i, where) for i, task in enumerate(view.tasks) if (where := task.get("diverged"))]
     if lost:
         i, where = lost[0]
         who = ", ".join(map(str, where["replicas"]))
@@ -189,7 +190,7 @@ def facts(view: RunView) -> list[Fact]:
     return shown
 
 
-def transition_sentence(view: RunView, transition: Record) -> str:
+def transition_sentence(view: RunView, transition: Transition) -> str:
     """Say what was forecast for a task, and what then happened.
 
     Args:
@@ -242,7 +243,7 @@ def _amount(view: RunView, found: Estimate, scale: float) -> str:
     return say(found, scale=scale) + (" points" if view.classifies else "")
 
 
-def _where(view: RunView, transition: Record, target: str, scale: float) -> str:
+def _where(view: RunView, transition: Transition, target: str, scale: float) -> str:
     """Name the old task that lost most, where a mean would hide it."""
     cells = [(old["task"], pick(old["measured"], target)) for old in transition["old"]]
     known = [(j, e.value) for j, e in cells if e is not None and e.value is not None]
@@ -268,8 +269,9 @@ def literal_sentence(view: RunView) -> str:
     found = [t for t in view.transitions if t.get("literal") is not None]
     if not found:
         return ""
-    fired = sum(bool(t["literal"]["fires"]) for t in found)
-    undecided = sum(t["literal"]["verdict"] == "undecided" for t in found)
+    literal = [form for t in found if (form := t.get("literal"))]
+    fired = sum(form["fires"] for form in literal)
+    undecided = sum(form["verdict"] == "undecided" for form in literal)
     of = plural(len(found), "transition")
     any_of = "the one transition" if len(found) == 1 else f"any of {of}"
     forecast = any(t["new"]["forecast"] is not None for t in found)
@@ -283,9 +285,11 @@ def literal_sentence(view: RunView) -> str:
             f"it cannot say how much is forgotten. {decides}"
         )
     shares = [
-        pick(t, "capacity", "directions").value / t["capacity"]["parameters"]  # type: ignore[union-attr]
+        e.value / measured["parameters"]
         for t in found
-        if (e := pick(t, "capacity", "directions")) is not None and e.value is not None
+        if (measured := t.get("capacity"))
+        and (e := pick(measured, "directions")) is not None
+        and e.value is not None
     ]
     room = (
         f"R_A is {_span(shares)} % of the {_count(found)} parameters"
@@ -301,8 +305,8 @@ def literal_sentence(view: RunView) -> str:
     )
 
 
-def _count(found: list[Record]) -> str:
-    return number(next((t["capacity"]["parameters"] for t in found if t.get("capacity")), None))
+def _count(found: list[Transition]) -> str:
+    return number(next((c["parameters"] for t in found if (c := t.get("capacity"))), None))
 
 
 def _span(shares: list[float]) -> str:
@@ -310,7 +314,7 @@ def _span(shares: list[float]) -> str:
     return low if low == high else f"{low} to {high}"
 
 
-def _demand(found: list[Record]) -> str:
+def _demand(found: list[Transition]) -> str:
     """Add the largest task dimension, where there is one."""
     ranks = [pick(t, "dimension", "stable_rank") for t in found]
     known = [e.value for e in ranks if e is not None and e.value is not None]

@@ -158,11 +158,10 @@ def density_source(view: RunView) -> tuple[str, Record] | None:
         Its name in words and its spectrum; None where nothing was counted.
     """
     composed = view.result.get("composed")
-    if composed and composed.get("density"):
+    if composed:
         return f"all {plural(int(composed['tasks']), 'task')}", composed
-    for i in reversed(range(len(view.phases))):
-        transport = (view.phases[i] or {}).get("transport") or {}
-        if transport.get("density"):
+    for i, transport in reversed(list(enumerate(view.transports))):
+        if transport is not None:
             return view.spoken(i), transport
     return None
 

@@ -8,6 +8,7 @@ from capacity.records.estimate import Estimate, Status
 from capacity.records.number_format import Cell, cell, header_cell, stacked
 from capacity.records.numbers import MISSING, number, plural
 from capacity.report.tables import Table
+from capacity.results.schema import Spectrum
 from capacity.results.view import Record, RunView, pick
 
 
@@ -132,13 +133,13 @@ _NAMES = {"chaotic": "stretched", "bulk": "left alone", "stable": "shrunk"}
 
 def _rows(view: RunView) -> list[tuple[str, Record]]:
     """Tasks whose spectrum was counted, and all together; runs of older versions have none."""
-    found = [
-        (view.label(i), (phase or {}).get("transport") or {}) for i, phase in enumerate(view.phases)
+    found: list[tuple[str, Spectrum | None]] = [
+        (view.label(i), transport) for i, transport in enumerate(view.transports)
     ]
     composed = view.result.get("composed")
     if composed:
         found.append((f"all: {plural(int(composed['tasks']), 'task')}", composed))
-    return [(name, transport) for name, transport in found if transport.get("parts")]
+    return [(name, transport) for name, transport in found if transport is not None]
 
 
 def _whole(value: float) -> str:

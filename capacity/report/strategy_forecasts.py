@@ -11,7 +11,8 @@ from capacity.records.number_format import say
 from capacity.records.numbers import Bounds, number, plural, with_interval
 from capacity.report.capacity_detail import capital
 from capacity.report.tables import drop_target
-from capacity.results.view import Record, RunView, forecast_mean, pick
+from capacity.results.schema import StrategyForecast, Transition
+from capacity.results.view import RunView, forecast_mean, pick
 from capacity.strategies import REGISTRY
 
 
@@ -60,7 +61,7 @@ def spoken(name: str) -> str:
     return ((known and known.title) or base.replace("_", " ")) + comma + rest
 
 
-def foreseen(transition: Record, target: str) -> list[Foreseen]:
+def foreseen(transition: Transition, target: str) -> list[Foreseen]:
     """Read a transition's forecasts under strategies.
 
     Args:
@@ -89,7 +90,7 @@ def foreseen(transition: Record, target: str) -> list[Foreseen]:
     return made
 
 
-def without_value(transition: Record, target: str) -> list[tuple[str, Estimate | None]]:
+def without_value(transition: Transition, target: str) -> list[tuple[str, Estimate | None]]:
     """Find the strategies whose forecast came to nothing: most often it diverged.
 
     Args:
@@ -103,11 +104,11 @@ def without_value(transition: Record, target: str) -> list[tuple[str, Estimate |
     return [(label, drop) for label, drop in found if drop is None or drop.value is None]
 
 
-def _entries(transition: Record) -> Sequence[Record]:
+def _entries(transition: Transition) -> Sequence[StrategyForecast]:
     return transition.get("by_strategy") or []
 
 
-def best_mitigation(transition: Record, target: str) -> Foreseen | None:
+def best_mitigation(transition: Transition, target: str) -> Foreseen | None:
     """Find the strategy that was forecast to end with the best average.
 
     Args:
@@ -120,7 +121,7 @@ def best_mitigation(transition: Record, target: str) -> Foreseen | None:
     return next((s for s in foreseen(transition, target) if s.mitigates), None)
 
 
-def strategy_sentence(view: RunView, transition: Record) -> str:
+def strategy_sentence(view: RunView, transition: Transition) -> str:
     """Say what the best strategy was forecast to cost instead.
 
     Args:

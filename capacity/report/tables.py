@@ -17,6 +17,7 @@ from capacity.records.number_format import (
     text_cell,
 )
 from capacity.records.numbers import MISSING, number, plural
+from capacity.results.schema import Transition
 from capacity.results.view import Record, RunView, forecast_mean, measured_mean, pick
 
 _MARKS = "†‡§¶‖*"
@@ -193,8 +194,8 @@ def room_table(view: RunView) -> Table:
         literal = transition.get("literal")
         phase = view.phases[transition["task"]]
         open_ = _not_measured(view, transition)
-        dimension = transition.get("dimension") or {}
-        demand = "no demand" if dimension.get("no_demand") else ""
+        dimension = transition.get("dimension")
+        demand = "no demand" if dimension and dimension.get("no_demand") else ""
         rows.append((
             header_cell(view.label(transition["task"])),
             cell(pick(transition, "capacity", "nats")),
@@ -238,7 +239,7 @@ def _verdict(literal: Record | None) -> str:
     return "fires" if literal["fires"] else said.get(verdict, verdict)
 
 
-def _not_measured(view: RunView, transition: Record) -> str:
+def _not_measured(view: RunView, transition: Transition) -> str:
     state = str(view.tasks[transition["task"]]["status"])
     return "" if state == "learned" else state.replace("_", " ")
 
@@ -349,7 +350,8 @@ def eps_table(view: RunView) -> Table | None:
             cell(pick(at, "directions")),
         )
         for transition in view.transitions
-        for at in (transition.get("capacity") or {}).get("by_eps") or []
+        if (measured := transition.get("capacity"))
+        for at in measured["by_eps"]
     ]
     if len(rows) <= len(view.transitions):
         return None

@@ -12,7 +12,8 @@ from capacity.records.number_format import Cell, cell, header_cell, stacked, tex
 from capacity.records.numbers import number
 from capacity.report.strategy_forecasts import best_mitigation
 from capacity.report.tables import Table, drop_target
-from capacity.results.view import Record, RunView, forecast_mean, measured_mean, pick
+from capacity.results.schema import Transition
+from capacity.results.view import RunView, forecast_mean, measured_mean, pick
 
 FORGETS = 0.05
 """Drop of mean accuracy on the old tasks from which on a network is said to forget; the same as in
@@ -48,7 +49,7 @@ def threshold(view: RunView) -> float | None:
     """
     if view.classifies:
         return FORGETS
-    found = [t["verdicts"]["directional"] for t in view.transitions if t.get("verdicts")]
+    found = [v["directional"] for t in view.transitions if (v := t.get("verdicts"))]
     return float(found[0]["threshold"]) if found else None
 
 
@@ -140,7 +141,7 @@ def _remark(view: RunView, limit: float | None, *, criterion: bool) -> str:
     )
 
 
-def _lost(view: RunView, transition: Record) -> str:
+def _lost(view: RunView, transition: Transition) -> str:
     state = str(view.tasks[transition["task"]]["status"])
     return "not measured" if state == "learned" else state.replace("_", " ")
 
@@ -160,11 +161,11 @@ def _joined(interval: str, word: str) -> str:
     return f"{word}; {interval}" if interval else word
 
 
-def _criterion(view: RunView, transition: Record) -> Cell:
+def _criterion(view: RunView, transition: Transition) -> Cell:
     verdicts = transition.get("verdicts")
     if not verdicts:
         return Cell("not measured", numeric=False, light="off")
-    form = str(verdicts["decides"])
+    form = verdicts["decides"]
     found = verdicts[form]
     _, factor, _ = drop_target(view)
     scale = factor if form == "directional" else 1.0
@@ -196,7 +197,7 @@ def _held(view: RunView, forecast: Estimate | None, measured: Estimate | None) -
     return text_cell(f"no: {number(abs(off) * scale, 2)} {'above' if off > 0 else 'below'}")
 
 
-def _spared(view: RunView, transition: Record, limit: float | None) -> Cell:
+def _spared(view: RunView, transition: Transition, limit: float | None) -> Cell:
     target, scale, bounds = drop_target(view)
     best = best_mitigation(transition, target)
     if best is None:

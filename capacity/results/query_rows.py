@@ -188,14 +188,14 @@ def _run(k: int, path: Path, view: RunView) -> Row:
 
 def _tasks(k: int, view: RunView) -> Iterable[Row]:
     kind = "accuracy" if view.classifies else "loss"
-    last = ((view.result.get("forgetting") or {}).get(kind) or {}).get("last") or []
+    last = view.forgotten(kind).get("last") or []
     end = view.learned - 1
     for i, task in enumerate(view.tasks):
         row: Row = {"run": k, "task": i}
         for name in ("name", "status", "train_samples", "test_samples", "steps"):
             row[name] = task[name]
         for score in ("accuracy", "loss"):
-            mean = (view.result.get(score) or {}).get("mean")
+            mean = view.scores(score)["mean"]
             if mean and end >= 0:
                 row[f"{score}_learned"], row[f"{score}_final"] = mean[i][i], mean[end][i]
         if 0 <= end < len(last):
@@ -205,8 +205,8 @@ def _tasks(k: int, view: RunView) -> Iterable[Row]:
 
 def _transitions(k: int, view: RunView) -> Iterable[Row]:
     for transition in view.transitions:
-        verdict = transition.get("verdicts") or transition.get("literal") or {}
-        before: Row = {"verdict": verdict.get("verdict")}
+        verdict = transition.get("verdicts") or transition.get("literal")
+        before: Row = {"verdict": verdict and verdict["verdict"]}
         for name, where in _BEFORE.items():
             before |= _cells(name, transition, *where)
         for old in transition["old"]:
@@ -223,8 +223,8 @@ def _strategies(k: int, view: RunView) -> Iterable[Row]:
             row: Row = {"run": k, "task": transition["task"], "rank": place}
             row["strategy"] = entry["name"]
             for target in ("accuracy_drop", "loss_increase"):
-                values = [cell["forecast"][target]["value"] for cell in entry["old"]]
-                known = [value for value in values if value is not None]
+                found = [pick(cell["forecast"], target) for cell in entry["old"]]
+                known = [e.value for e in found if e is not None and e.value is not None]
                 row[f"mean_{target}"] = math.fsum(known) / len(known) if known else None
             for name, where in _REACHED.items():
                 row |= _cells(name, entry, *where)

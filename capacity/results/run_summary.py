@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, cast
 
+from capacity.results.schema import Change, Phase, Result, Transition
 from capacity.results.view import Record, RunView, cells_mean
 
 _TARGETS = ("accuracy_drop", "loss_increase")
@@ -22,16 +24,16 @@ def summarised(view: RunView) -> RunView:
     """
     result, lean = view.result, _lean(view)
     if not result:
-        return replace(lean, result={})
-    kept: dict[str, Any] = {name: result[name] for name in _WHOLE if name in result}
+        return replace(lean, result=cast(Result, {}))
+    kept: dict[str, Any] = {name: part for name, part in result.items() if name in _WHOLE}
     for kind in ("accuracy", "loss"):
-        scores = result.get(kind)
-        if scores is not None:
-            kept[kind] = {"mean": scores.get("mean"), "replicas": scores.get("replicas")}
+        if kind in result:
+            scores = view.scores(kind)
+            kept[kind] = {"mean": scores["mean"], "replicas": scores.get("replicas")}
     kept["tasks"] = [{"name": task["name"], "status": task["status"]} for task in view.tasks]
     kept["phases"] = [phase and _cost(phase) for phase in view.phases]
     kept["transitions"] = [_transition(transition) for transition in view.transitions]
-    return replace(lean, result=kept)
+    return replace(lean, result=cast(Result, kept))
 
 
 def _lean(view: RunView) -> RunView:
@@ -39,18 +41,21 @@ def _lean(view: RunView) -> RunView:
     return replace(view, recipe=recipe, recipe_text="", rows=(), log_volume_steps={})
 
 
-def _cost(phase: Record) -> Record:
+def _cost(phase: Phase) -> Record:
     thermo = phase.get("thermo")
     return {"thermo": thermo and {"inefficiency_path": thermo.get("inefficiency_path")}}
 
 
-def _transition(transition: Record) -> Record:
-    cell = {side: _means(transition, side) for side in ("forecast", "measured")}
+def _transition(transition: Transition) -> Record:
+    cell = {
+        "forecast": _means([old["forecast"] for old in transition["old"]]),
+        "measured": _means([old["measured"] for old in transition["old"]]),
+    }
     return {"task": transition["task"], "old": [cell]}
 
 
-def _means(transition: Record, side: str) -> Record | None:
-    if all(cell[side] is None for cell in transition["old"]):
+def _means(cells: Sequence[Change | None]) -> Record | None:
+    if not any(cells):
         return None
-    means = {target: cells_mean(transition, side, target) for target in _TARGETS}
+    means = {target: cells_mean(cells, target) for target in _TARGETS}
     return {target: mean and mean.to_dict() for target, mean in means.items()}

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal, NotRequired
 
-from pydantic import BeforeValidator, ConfigDict, Field, TypeAdapter, with_config
+from pydantic import ConfigDict, Field, TypeAdapter, with_config
 from typing_extensions import TypedDict
 
 Pair = Annotated[list[float], Field(min_length=2, max_length=2)]
@@ -95,7 +95,7 @@ class Scores(TypedDict):
 
     mean: Table | None
     stderr: NotRequired[Table | None]
-    replicas: NotRequired[list[Table | None] | None]
+    replicas: NotRequired[list[Table] | None]
 
 
 class ForgettingTables(TypedDict, total=False):
@@ -214,6 +214,9 @@ class LiteralForm(TypedDict):
     note: NotRequired[str]
 
 
+FormName = Literal["capacity", "transport_cost", "directional"]
+
+
 class Form(TypedDict):
     """A form of the criterion."""
 
@@ -231,7 +234,7 @@ class Verdicts(TypedDict):
     """What the forms of the criterion say."""
 
     verdict: str
-    decides: Literal["capacity", "transport_cost", "directional"]
+    decides: FormName
     why: str
     capacity: Form
     transport_cost: Form
@@ -258,14 +261,6 @@ class Closure(TypedDict):
     closes: bool | None
 
 
-class Closures(TypedDict):
-    """The forms along a training."""
-
-    capacity: Closure
-    transport_cost: Closure
-    directional: Closure
-
-
 class Transition(TypedDict):
     """What learning one more task was forecast and measured to do."""
 
@@ -280,8 +275,7 @@ class Transition(TypedDict):
     dimension: NotRequired[Dimension | None]
     literal: NotRequired[LiteralForm | None]
     verdicts: NotRequired[Verdicts | None]
-    # Earlier versions wrote an object without forms where there is nothing to follow.
-    closures: NotRequired[Annotated[Closures | None, BeforeValidator(lambda c: c or None)]]
+    closures: NotRequired[dict[str, Closure] | None]
     plasticity: NotRequired[dict[str, E] | None]
 
 

@@ -7,11 +7,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import cache
-from typing import Any, cast
+from typing import Any, cast, get_args
 
 from pydantic import TypeAdapter, ValidationError
 
-from capacity.results.schema import MetricsRow, Result, Spectrum
+from capacity.results.schema import FormName, MetricsRow, Result, Spectrum
 
 _WORDS = {
     "missing": "is missing",
@@ -75,6 +75,10 @@ def check_shape(result: Mapping[str, Any]) -> Result:
             raise ValueError(f"{place}.task is not one of the {count} tasks after the first")
         if len(transition["old"]) != task:
             raise ValueError(f"{place}.old is not a list of {task}, one for every earlier task")
+        closures = transition.get("closures") or {}  # earlier versions: no form, or all of them
+        for form in get_args(FormName) if closures else ():
+            if form not in closures:
+                raise ValueError(f"{place}.closures.{form} is missing")
         for j, old in enumerate(transition["old"]):
             if old["task"] != j:
                 raise ValueError(f"{place}.old[{j}].task is not {j}")

@@ -6,10 +6,22 @@ import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, cast
 
 from capacity.base.printable import visible
 from capacity.records.estimate import Estimate, Status, from_samples, not_defined
+from capacity.results.schema import (
+    Change,
+    ForecastScores,
+    ForgettingTables,
+    Phase,
+    Result,
+    Scores,
+    StrategyForecast,
+    Task,
+    Transition,
+    Transport,
+)
 
 Record = Mapping[str, Any]
 _PREFIX = re.compile(r"^task (\d+)\s*[:\u00b7-]\s*", re.IGNORECASE)
@@ -30,7 +42,7 @@ class RunView:
         verified: Whether its files were checked against the digests that they were written with.
     """
 
-    result: Record = field(default_factory=dict)
+    result: Result = field(default_factory=lambda: cast(Result, {}))
     recipe: Record = field(default_factory=dict)
     recipe_text: str = ""
     env: Record = field(default_factory=dict)
@@ -58,8 +70,8 @@ class RunView:
         """Whether forecasts were made within a budget, not by a simulation."""
         if (self.recipe.get("measure") or {}).get("forecast_budget") is None:
             return False
-        prices = [t.get("cost_ratio") or {} for t in self.result.get("transitions") or []]
-        return not any("Simulated: no cheaper" in (price.get("note") or "") for price in prices)
+        prices = [pick(transition, "cost_ratio") for transition in self.transitions]
+        return not any("Simulated: no cheaper" in price.note for price in prices if price)
 
     @property
     def interval_covers(self) -> str:
@@ -69,7 +81,7 @@ class RunView:
         return "which does not know the error of the linearisation"
 
     @property
-    def tasks(self) -> list[Record]:
+    def tasks(self) -> list[Task]:
         """The tasks in order."""
         return list(self.result.get("tasks") or [])
 
@@ -85,14 +97,48 @@ class RunView:
         return sum(task["status"] == "learned" for task in self.tasks)
 
     @property
-    def transitions(self) -> list[Record]:
+    def transitions(self) -> list[Transition]:
         """The transitions in order."""
         return list(self.result.get("transitions") or [])
 
     @property
-    def phases(self) -> list[Record | None]:
+    def phases(self) -> list[Phase | None]:
         """What each task did to theta; None where it was not learned."""
         return list(self.result.get("phases") or [])
+
+    @property
+    def transports(self) -> list[Transport | None]:
+        """What each task did to theta, to first order; None where it was not measured."""
+        return [None if phase is None else phase.get("transport") for phase in self.phases]
+
+    @property
+    def forecast_scores(self) -> ForecastScores:
+        """How well the forecasts met what was measured."""
+        return self.result.get("scores") or {"pairs": 0}
+
+    def scores(self, kind: str) -> Scores:
+        """Read the scores after every task.
+
+        Args:
+            kind: `accuracy` or `loss`.
+
+        Returns:
+            As the result has them; no mean where there are none.
+        """
+        both = {"accuracy": self.result.get("accuracy"), "loss": self.result.get("loss")}
+        return both[kind] or {"mean": None}
+
+    def forgotten(self, kind: str) -> ForgettingTables:
+        """Read what was forgotten.
+
+        Args:
+            kind: `accuracy` or `loss`.
+
+        Returns:
+            As the result has it; empty where nothing was learned.
+        """
+        tables = self.result.get("forgetting") or {}
+        return {"accuracy": tables.get("accuracy"), "loss": tables.get("loss")}[kind] or {}
 
     @property
     def replicas(self) -> int:
@@ -102,8 +148,7 @@ class RunView:
     @property
     def classifies(self) -> bool:
         """Whether accuracy is defined; for regression the loss takes its place."""
-        accuracy = self.result.get("accuracy") or {}
-        return accuracy.get("mean") is not None
+        return self.scores("accuracy")["mean"] is not None
 
     @property
     def names(self) -> list[str]:
@@ -169,23 +214,23 @@ def pick(record: Record | None, *path: str) -> Estimate | None:
     return estimate(part)
 
 
-def forecast_mean(transition: Record, target: str) -> Estimate | None:
+def forecast_mean(transition: Transition | StrategyForecast, target: str) -> Estimate | None:
     """Average a transition's forecast over its old tasks.
 
     The ends of the intervals are averaged too: that is the interval of the mean if the old tasks
     err together, and wider than the truth if they do not.
 
     Args:
-        transition: One transition of the result.
+        transition: One transition of the result, or one of its forecasts under a strategy.
         target: `accuracy_drop` or `loss_increase`.
 
     Returns:
         The average, or None if nothing was forecast.
     """
-    return cells_mean(transition, "forecast", target)
+    return cells_mean([cell["forecast"] for cell in transition["old"]], target)
 
 
-def measured_mean(view: RunView, transition: Record, target: str) -> Estimate | None:
+def measured_mean(view: RunView, transition: Transition, target: str) -> Estimate | None:
     """Average what was measured over the old tasks, replica by replica.
 
     Args:
@@ -196,31 +241,33 @@ def measured_mean(view: RunView, transition: Record, target: str) -> Estimate | 
     Returns:
         The average with its spread over replicas, or None if nothing was measured.
     """
-    if all(cell["measured"] is None for cell in transition["old"]):
+    cells = [cell["measured"] for cell in transition["old"]]
+    if not any(cells):
         return None
     i = int(transition["task"])
     kind, sign = ("accuracy", 1.0) if target == "accuracy_drop" else ("loss", -1.0)
     samples = []
-    for scores in (view.result.get(kind) or {}).get("replicas") or []:
+    for scores in view.scores(kind).get("replicas") or []:
         pairs = [(scores[i - 1][j], scores[i][j]) for j in range(i)]
-        if any(before is None or after is None for before, after in pairs):
-            continue
-        samples.append(sign * sum(before - after for before, after in pairs) / i)
-    return from_samples(samples) if samples else cells_mean(transition, "measured", target)
+        moved = [
+            before - after for before, after in pairs if before is not None and after is not None
+        ]
+        if len(moved) == i:
+            samples.append(sign * sum(moved) / i)
+    return from_samples(samples) if samples else cells_mean(cells, target)
 
 
-def cells_mean(transition: Record, side: str, target: str) -> Estimate | None:
-    """Average one side of a transition over its old tasks, as `forecast_mean` does.
+def cells_mean(cells: Sequence[Change | None], target: str) -> Estimate | None:
+    """Average over the old tasks of a transition, as `forecast_mean` does.
 
     Args:
-        transition: One transition of the result.
-        side: `forecast` or `measured`.
+        cells: What was forecast, or measured, of each.
         target: `accuracy_drop` or `loss_increase`.
 
     Returns:
-        The average, or None if there is no cell of this side.
+        The average, or None if there is none.
     """
-    found = [pick(cell[side], target) for cell in transition["old"]]
+    found = [pick(cell, target) for cell in cells]
     known = [e for e in found if e is not None]
     if not known:
         return None

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import re
+from typing import cast
 
 from capacity.results.reader import RunReader
+from capacity.results.schema import Result
 from capacity.results.view import RunView
 
 
@@ -30,7 +32,7 @@ def view_of(run: RunReader) -> RunView:
         if match:
             volumes[int(match[1])] = values.tolist()
     return RunView(
-        result=run.result(),
+        result=cast(Result, run.result()),  # checked when it was read
         recipe=recipe,
         recipe_text=text,
         env=run.environment(),

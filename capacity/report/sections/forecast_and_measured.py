@@ -35,7 +35,7 @@ def _content(view: RunView) -> Iterator[Block | None]:
     yield Heading("How good were the forecasts?", "score")
     yield score_sentence(view)
     yield predictor_figure(view)
-    yield score_table(view) if (view.result.get("scores") or {}).get("pairs", 0) else None
+    yield score_table(view) if view.forecast_scores["pairs"] else None
 
 
 SECTION = Section("forecast", "Forecast and measured", _content)
