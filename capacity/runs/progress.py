@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from typing import TextIO
+from typing import Any, TextIO
 
 from tqdm import tqdm
 
@@ -21,7 +21,7 @@ class Progress:
     def __init__(self, *, quiet: bool = False, stream: TextIO | None = None) -> None:
         self._stream = Lenient(stream if stream is not None else sys.stderr)
         self._quiet = quiet
-        self._bar: tqdm | None = None
+        self._bar: tqdm[Any] | None = None
         self._label = ""
         self.terminal = not quiet and self._stream.isatty()
 

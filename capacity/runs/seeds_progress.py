@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import threading
-from typing import TextIO
+from typing import Any, TextIO
 
 from tqdm import tqdm
 
@@ -26,8 +26,8 @@ class SeedsProgress:
         self._stream = Lenient(stream if stream is not None else sys.stderr)
         self._terminal = not quiet and self._stream.isatty()
         self._lock = threading.RLock()
-        self._bars: dict[int, tqdm] = {}
-        self._all: tqdm | None = None
+        self._bars: dict[int, tqdm[Any]] = {}
+        self._all: tqdm[Any] | None = None
 
     def line(self, text: str) -> None:
         """Print a line that stays.
