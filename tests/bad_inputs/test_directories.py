@@ -155,7 +155,7 @@ OUTPUTS = {
 def test_a_page_that_cannot_be_written_is_named(case, kept, tmp_path, capsys, monkeypatch):
     words, output, *said = OUTPUTS[case]
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("capacity.report.page.to_html", lambda view: "a page")  # in no time
+    monkeypatch.setattr("capacity.report.page.to_html", lambda *_: "a page")  # in no time
     (tmp_path / "folder").mkdir()
     (tmp_path / "file").write_text("x")
     before = fingerprint(tmp_path)
@@ -167,7 +167,7 @@ def test_a_page_that_cannot_be_written_is_named(case, kept, tmp_path, capsys, mo
 @pytest.mark.parametrize("error", [NO_SPACE, READ_ONLY])
 def test_a_report_on_a_disk_that_cannot_be_written(error, kept, capsys, monkeypatch):
     with monkeypatch.context() as patch:
-        patch.setattr("capacity.report.page.to_html", lambda view: "a page")  # in no time
+        patch.setattr("capacity.report.page.to_html", lambda *_: "a page")  # in no time
         patch.setattr("os.fsync", fails(error))
         check_refused(capsys, ["report", str(kept)], "cannot be written", error.strerror)
 
