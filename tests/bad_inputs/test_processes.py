@@ -8,13 +8,13 @@ import time
 
 import pytest
 
+pytestmark = pytest.mark.slow
+
 RUN = [sys.executable, "-m", "capacity.cli", "run", "tiny-digits", "--out"]
 FULL = """
 import resource, sys
 resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))
 from capacity.cli import main
-
-pytestmark = pytest.mark.slow
 sys.exit(main(sys.argv[1:]))
 """
 
