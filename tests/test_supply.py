@@ -28,7 +28,7 @@ SPELLINGS = {
     "MIT": r"\bMIT\b",
     "MIT-0": r"MIT-0",
     "MPL-2.0": r"MPL-2\.0",
-    "PSF-2.0": r"PSF-2\.0",
+    "PSF-2.0": r"PSF-2\.0|Python Software Foundation",
     "Matplotlib": r"matplotlib",
 }
 
