@@ -132,5 +132,14 @@ class Strategy(recipe.Strategy):
 
         Returns:
             The strategy with `samples` lowered.
+
+        Raises:
+            ValueError: If it states a price per sample, and has no option `samples`.
         """
-        return self.model_copy(update={"samples": min(getattr(self, "samples"), samples)})  # noqa: B009
+        kept = getattr(self, "samples", None)
+        if kept is None:
+            raise ValueError(
+                f"strategy {self.name!r} states a price per sample and has no option samples to do "
+                f"with fewer; give {type(self).__name__} one, or state the price as a whole"
+            )
+        return self.model_copy(update={"samples": min(kept, samples)})

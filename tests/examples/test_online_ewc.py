@@ -143,3 +143,13 @@ def test_without_a_price_a_budget_is_refused_by_name():
             )
     finally:
         del REGISTRY.own["free_ewc"]
+
+
+def test_a_price_per_sample_without_an_option_for_samples_is_refused_by_name():
+    class Dear(OnlineEWC):
+        name = "dear_ewc"
+        samples: None = None
+
+    with pytest.raises(ValueError, match="strategy 'dear_ewc' states a price per sample and has"):
+        Dear().thinned(8)
+    assert OnlineEWC(samples=128).thinned(8).samples == 8
