@@ -38,7 +38,7 @@ def written_loss(outputs, targets):
 
 
 def run(model, old, new, loss, folder):
-    measure = capacity.Measure(transport=False, closure_points=0)
+    measure = capacity.Measure(level="capacity")
     capacity.run(
         [old, new],
         model=model,

@@ -132,9 +132,9 @@ def run_tasks(count: int, out: Path, full: bool) -> list[tuple[float, float]]:
         x, direction = torch.randn(40, 8, generator=draw), torch.randn(8, generator=draw)
         y = (x @ direction > 0).long()
         tasks.append(((x[:20], y[:20]), (x[20:], y[20:])))
-    measure = capacity.Measure()
+    measure = capacity.Measure(level="full")
     if not full:
-        measure = capacity.Measure(forecast=False, capacity=False, transport=False)
+        measure = capacity.Measure(forecast=False)
     spent: list[tuple[float, float]] = []
     old = [0.0]
 

@@ -223,23 +223,35 @@ class Training(Section):
         return [self.lr] * steps
 
 
+LEVELS: dict[str, dict[str, Any]] = {
+    "forecast": {"transport": False, "capacity": False, "verdicts": False, "closure_points": 0},
+    "capacity": {"transport": False, "capacity": True, "verdicts": True, "closure_points": 0},
+    "full": {"transport": True, "capacity": True, "verdicts": True, "closure_points": 4},
+}
+"""What each level of a measurement switches on, cheapest first."""
+
+
 class Measure(Section):
     """What is measured beside accuracy and loss. Nothing here changes the training.
 
     Example:
         >>> import capacity
-        >>> capacity.Measure(forecast_budget=0.05, capacity=False).transport
+        >>> capacity.Measure(level="full", capacity=False).transport
         True
     """
 
+    level: Literal["forecast", "capacity", "full"] = "forecast"
+    """`forecast`: forecasts, strategies, forgetting and cost; `capacity` adds R_A, m_B and the
+    verdicts; `full` adds J_t, its spectra, and when the criterion closed. What `transport`,
+    `capacity`, `verdicts` and `closure_points` are where they are not given."""
     forecast: bool = True
     """Forecast the forgetting of every earlier task before each task."""
     forecast_budget: Annotated[float | Literal["auto"] | None, BeforeValidator(budget_given)] = None
     """Share of the training's operations to forecast with; `auto` is 5 %; null simulates for 2."""
     strategies: Annotated[tuple[NamedStrategy, ...], Strict(False), Field(max_length=100)] = ()
     """Strategies to forecast and rank before each task, as [ewc, {name: replay, memory: 20}]."""
-    transport: bool = True
-    """Track J_t of replica 0; off, R_A takes J_t = 1."""
+    transport: bool = False
+    """Track J_t of replica 0; off, R_A takes J_t = 1. On at level `full`."""
     tangents: PositiveInt = 16
     """Tangents K pushed forward together through every training step."""
     log_volume_probes: Annotated[int, Field(ge=2)] = 4
@@ -257,8 +269,8 @@ class Measure(Section):
     """Most further passes to count the singular values of J_t - 1; 0 gives a lower bound."""
     composed_spectrum: bool = False
     """Resolve the spectrum of J_t over all tasks, too, once the last is learned."""
-    capacity: bool = True
-    """Measure R_A and m_B before each task, and judge by them: the dearest part of a run."""
+    capacity: bool = False
+    """Measure R_A and m_B before each task, the dearest part of a run. On from level `capacity`."""
     capacity_probes: Annotated[int, Field(ge=2)] = 16
     """Random probes for log det in R_A; at least 2, to know the error."""
     capacity_nodes: PositiveInt = 10
@@ -281,10 +293,17 @@ class Measure(Section):
     """Scale of a single direction's displacement; None derives it from the training of A."""
     curvature_samples: PositiveInt = 512
     """Most samples of a task behind its curvature."""
-    verdicts: bool = True
-    """Judge by every form of the criterion whether the next task will make the network forget."""
-    closure_points: Annotated[int, Field(ge=0)] = 4
-    """Moments along each training at which the next task is judged, too; 0 for none."""
+    verdicts: bool = False
+    """Judge by every form of the criterion whether the next task will make the network forget,
+    where R_A and m_B are measured. On from level `capacity`."""
+    closure_points: Annotated[int, Field(ge=0)] = 0
+    """Moments along each training at which the next task is judged, too; 4 at level `full`."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _level_fills_in(cls, given: Any) -> Any:
+        level = given.get("level", "forecast") if isinstance(given, Mapping) else None
+        return LEVELS[level] | dict(given) if isinstance(level, str) and level in LEVELS else given
 
     @model_validator(mode="after")
     def _strategies_can_be_compared(self) -> Measure:
@@ -446,4 +465,7 @@ def _override(fields: dict[str, Any], item: str) -> None:
         section = section.setdefault(part, {})
         if not isinstance(section, dict):
             raise ValueError(f"override {item!r}: {part!r} is a value, not a section")
+    if parts == ["measure", "level"]:  # the file's switches were those of another level
+        for switch in LEVELS["full"]:
+            section.pop(switch, None)
     section[parts[-1]] = value

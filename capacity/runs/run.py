@@ -162,7 +162,8 @@ def run(
         loss: For tasks of your own that do not bring one: `cross_entropy`, `mse`, or a function of
             (outputs, targets) that returns the mean.
         training: Overrides the recipe's training section.
-        measure: Overrides the recipe's measure section.
+        measure: Overrides the recipe's measure section; tasks of your own are measured at level
+            `forecast` without it.
         replicas: Overrides the recipe's number of replicas.
         seed: Overrides the recipe's seed.
         name: Overrides the recipe's name.

@@ -102,7 +102,8 @@ def test_a_run_says_it_in_its_result(tmp_path):
     made = capacity.run(
         [((a, y), (a, y)) for a in x], model=Looking(), training=PLAN, replicas=1, quiet=True,
         measure=capacity.Measure(
-            tangents=2, top_values=1, sweeps=2, forecast=False, verdicts=False, closure_points=0,
+            level="full", verdicts=False, closure_points=0, forecast=False,
+            tangents=2, top_values=1, sweeps=2,
             sensitivity_eps=(), curvature_samples=4, tolerance=0.5, displacement=1.0,
         ),
         out=tmp_path / "run",

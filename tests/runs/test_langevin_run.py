@@ -26,7 +26,7 @@ def langevin(out, *, temperature=1e-3, **measure):
         training=Training(
             optimizer="sgld", temperature=temperature, lr=0.1, epochs=3, batch_size=8
         ),
-        measure=Measure(tangents=4, top_values=2, sweeps=2, **measure),
+        measure=Measure(level="full", tangents=4, top_values=2, sweeps=2, **measure),
         replicas=2,
         out=out,
         quiet=True,

@@ -459,7 +459,7 @@ def test_a_full_disk_fails_and_leaves_what_was_measured(
 
 
 def test_a_failure_is_in_the_result_and_the_run_goes_on(monkeypatch, tmp_path):
-    measure = Measure(transport=False, verdicts=False, forecast=False, sensitivity_eps=())
+    measure = Measure(level="capacity", verdicts=False, forecast=False, sensitivity_eps=())
     recipe = recipe_of("strategy").model_copy(update={"measure": measure})
     whole = capacity.run(recipe, out=tmp_path / "whole", quiet=True)
 

@@ -139,7 +139,7 @@ def test_spectrum_of_every_task_and_of_all_together(tiny, tmp_path):
 
 
 def test_tracking_changes_no_parameter(tiny, tmp_path):
-    off = Measure(transport=False, forecast=False, verdicts=False, sensitivity_eps=())
+    off = Measure(level="full", transport=False, forecast=False, verdicts=False, sensitivity_eps=())
     plain = capacity.run(SMALL, out=tmp_path / "plain", measure=off, quiet=True)
     for i in range(len(tiny.result["tasks"])):
         watched, alone = (RunDirectory.open(r.path).theta(f"task{i}") for r in (tiny, plain))
@@ -175,7 +175,7 @@ def test_divergence_keeps_what_was_measured(tmp_path):
         capacity_tasks(tasks),
         model=lambda: nn.Linear(6, 2),
         training=Training(lr=0.1, epochs=20),
-        measure=Measure(transport=False),
+        measure=Measure(level="capacity"),
         replicas=2,
         out=tmp_path / "run",
         quiet=True,
@@ -254,6 +254,7 @@ def test_own_tensors_and_own_module(tmp_path):
         [pair(0), pair(1)],
         model=module,
         training=Training(lr=0.1, epochs=2, optimizer="adam"),
+        measure=Measure(level="full"),
         replicas=2,
         out=tmp_path / "run",
         quiet=True,
@@ -269,6 +270,7 @@ def test_own_tensors_and_own_module(tmp_path):
             [pair(0), pair(2)],
             model=module,
             training=Training(lr=0.1, epochs=2, optimizer="adam"),
+            measure=Measure(level="full"),
             replicas=2,
             out=made.path,
             quiet=True,
@@ -282,7 +284,7 @@ def test_own_avalanche_benchmark(tmp_path):
     made = capacity.run(
         benchmark,
         training=Training(lr=0.1, epochs=1),
-        measure=Measure(transport=False),
+        measure=Measure(level="capacity"),
         replicas=1,
         out=tmp_path / "run",
         quiet=True,

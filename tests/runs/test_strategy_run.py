@@ -27,6 +27,7 @@ def run(out, strategy, *, transport=True, **training):
         model=nn.Sequential(nn.Linear(4, 3), nn.Tanh(), nn.Linear(3, 3)),
         training=Training(strategy=strategy, **plan),
         measure=Measure(
+            level="full",
             tangents=2,
             top_values=2,
             sweeps=1,

@@ -67,8 +67,16 @@ def python_call(recipe: Record) -> str:
         lines.append("    )),")
     if own_model:
         lines.append("    model=model,  # your own, as before")
+    measure = recipe.get("measure") or {}
+    plain = Measure()
+    # Whatever a level says by itself need not be said again.
+    leveled = Measure(level=measure.get("level", plain.level)).model_dump(mode="json")
+    defaults = {
+        "training": Training().model_dump(mode="json"),
+        "measure": leveled | {"level": plain.level},
+    }
     for name, section in (("training", Training), ("measure", Measure)):
-        changed = _arguments(recipe.get(name) or {}, section().model_dump(mode="json"))
+        changed = _arguments(recipe.get(name) or {}, defaults[name])
         lines.append(f"    {name}=capacity.{section.__name__}({changed}),")
     for name in ("replicas", "seed", "name"):
         if name in recipe and name in Recipe.model_fields:
