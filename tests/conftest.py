@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import os
+import sys
+
+if "torch" not in sys.modules:
+    # Networks of a hundred parameters gain nothing from a second thread, and workers, with the
+    # processes that they start, share the cores. Libraries read this when they are loaded.
+    for library in ("OMP", "MKL", "OPENBLAS"):
+        os.environ.setdefault(f"{library}_NUM_THREADS", "1")
 
 import pytest
 import torch
 
-if "PYTEST_XDIST_WORKER" in os.environ:
-    # The workers share the cores, and so do the processes that they start.
-    torch.set_num_threads(1)
-    os.environ.setdefault("OMP_NUM_THREADS", "1")
+torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
 
 
 @pytest.fixture(autouse=True)

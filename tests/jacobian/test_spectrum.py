@@ -17,13 +17,13 @@ from dense import MatrixMap, dense_jacobian, digits_task, network, trained
 
 pytestmark = pytest.mark.slow
 
-# Hidden width and training: 625 steps each. The second is small to be quick;
-# benchmarks/composed_spectrum.py has it at full size.
+# Hidden width and training: 625 steps each, of networks that are small to be quick;
+# benchmarks/composed_spectrum.py has them at full size.
 TRAININGS = {
     "momentum": (
-        16,
-        Training(optimizer="momentum", lr=0.05, epochs=25, batch_size=64, schedule="cosine"),
-        1600,
+        8,
+        Training(optimizer="momentum", lr=0.05, epochs=25, batch_size=16, schedule="cosine"),
+        400,
     ),
     "sgd": (8, Training(lr=0.3, epochs=25, batch_size=16), 400),
 }
@@ -31,7 +31,7 @@ TRAININGS = {
 
 @pytest.fixture(scope="module", params=TRAININGS)
 def long(request):
-    """625 steps of a 64-16-10 (64-8-10) network on digits, and its J written out."""
+    """625 steps of a 64-8-10 network on digits, and its J written out."""
     kind = torch.get_default_dtype()
     torch.set_default_dtype(torch.float64)
     torch.manual_seed(0)

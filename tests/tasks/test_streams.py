@@ -272,12 +272,13 @@ def test_bad_sources(call, message):
         call()
 
 
-def test_tensors_do_not_pay_for_avalanche():
+def test_tensors_and_digits_do_not_pay_for_avalanche():
     import subprocess
     import sys
 
     code = (
-        "import sys, torch; from capacity.tasks import as_sequence; "
+        "import sys, torch; from capacity.recipe.config import TaskStream; "
+        "from capacity.tasks import as_sequence, build_tasks; build_tasks(TaskStream()); "
         "as_sequence([(torch.randn(4, 2), torch.zeros(4).long())]); "
         "assert not any(m.split('.')[0] == 'avalanche' for m in sys.modules)"
     )

@@ -49,14 +49,23 @@ def test_action_of_gradient_descent(float64):
 
 
 def test_inefficiency_of_one_mode_is_that_of_gradient_flow(float64):
-    rate, lr, steps = 0.8, 1e-4, 30_000
-    _, _, cost = descend([rate], lr=lr, steps=steps)
-    x = rate * lr * steps
-    expected = (x / 2) / math.tanh(x / 2)
-    assert cost.loss_drop_ratio.value == pytest.approx(expected, rel=1e-4)
-    assert cost.loss_drop_ratio.status is Status.OK
-    assert cost.inefficiency_path.value == pytest.approx(expected, rel=1e-4)
-    assert cost.length_ratio.value == pytest.approx(1.0, rel=1e-9)
+    rate, time, found = 0.8, 3.0, []
+    x = rate * time
+    flow = (x / 2) / math.tanh(x / 2)
+    for steps in (150, 300):
+        lr = time / steps
+        _, _, cost = descend([rate], lr=lr, steps=steps)
+        q = (1 - lr * rate) ** steps
+        drop = (x / 2) * (1 + q) / (1 - q)
+        assert cost.loss_drop_ratio.value == pytest.approx(drop, rel=1e-9)
+        assert cost.loss_drop_ratio.status is Status.OK
+        # Per step the action is the drop of the flow to first order in lr * rate.
+        path = drop / (1 - lr * rate / 2)
+        assert cost.inefficiency_path.value == pytest.approx(path, rel=1e-9)
+        assert cost.length_ratio.value == pytest.approx(1.0, rel=1e-9)
+        found.append((cost.loss_drop_ratio.value, cost.inefficiency_path.value))
+    for coarse, fine in zip(*found, strict=True):
+        assert 2 * fine - coarse == pytest.approx(flow, rel=1e-4), "the limit of small steps"
 
 
 def test_momentum_has_a_path_but_no_loss_drop_inefficiency(float64):
