@@ -169,10 +169,13 @@ def compress(training: Training, samples: int, *, steps: int, batch: int) -> Com
     """
     kind = _compression(training)
     planned = training.learning_rates(samples)
-    share = min(1.0, steps * batch / (training.epochs * samples))
+    share = min(1.0, steps * batch / training.seen(samples))
     stretch = max(1.0, len(planned) / steps)
-    # The planned schedule, read at the middle of every step: it keeps its shape.
+    # The planned schedule, read at the middle of every step: it keeps its shape. A rate that is 0
+    # but for fewer steps than one stands for has none there, and goes by its mean.
     shape = [planned[int((k + 0.5) * len(planned) / steps)] for k in range(steps)]
+    if not any(shape):
+        shape = [math.fsum(planned) / len(planned)] * steps
     total = math.fsum(planned)
     clip, longer = _CLIP_ADAPTIVE, None
     if isinstance(kind, FollowsGradient):

@@ -110,7 +110,12 @@ class Corpus:
             known = sorted({row[name] for row in self.rows})
             if value not in known:
                 return f"the corpus has no {name} {value!r} ({', '.join(known)})"
-        if plan.schedule != "constant" or plan.weight_decay or plan.clip_norm is not None:
+        if (
+            plan.schedule != "constant"
+            or plan.warmup
+            or plan.weight_decay
+            or plan.clip_norm is not None
+        ):
             return "the corpus holds constant rates, without weight decay or clipping"
         for name, number, low, high in (
             ("a budget of", conditions.budget, self.budget, self.budget),

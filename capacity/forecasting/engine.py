@@ -132,7 +132,7 @@ def forecast_cheaply(
             training.strategy if strategy is None else strategy,
             budget=budget,
             training=whole,
-            sample=whole / (training.epochs * samples),
+            sample=whole / training.seen(samples),
             old=len(old),
             outputs=model.outputs(theta, new.train.x[:1]).shape[-1],
         )
@@ -153,7 +153,7 @@ def forecast_cheaply(
         training=whole,
         wanted=steps_wanted(plan.training, samples),
         planned=plan.training.steps(samples),
-        largest=min(plan.training.batch_size, samples),
+        largest=min(plan.training.samples_per_step, samples),
         tests=[len(task.test) for task in scored],
         passes=passes,
         stretch=stretch,
@@ -196,7 +196,7 @@ class _Lesson:
     def step(self, batch: int) -> StrategyStep:
         """Make steps of so many samples of the new task."""
         plan, new = _narrowed(self.plan, self.new, batch), self.new
-        if batch < min(self.plan.training.batch_size, len(new.train)):
+        if batch < min(self.plan.training.samples_per_step, len(new.train)):
             # The weights of a few samples cancel where those of a whole batch do not.
             new = additive(new, new.train)
         return StrategyStep(self.model, new, plan, self.replicas)
@@ -254,7 +254,7 @@ def _slope(
 
 def _narrowed(plan: Contribution, new: Task, batch: int) -> Contribution:
     """Draw from a memory in the proportion of the batches."""
-    share = batch / min(plan.training.batch_size, len(new.train))
+    share = batch / min(plan.training.samples_per_step, len(new.train))
 
     def less(memory: Replay | None) -> Replay | None:
         if memory is None:
@@ -291,11 +291,11 @@ def _batches(split: Split, size: int, seed: int) -> Iterator[Tensor]:
 def _price_of_training(lesson: _Lesson, theta: Tensor) -> tuple[float, float]:
     """Count a planned training, and what counting it took."""
     training, samples = lesson.plan.training, len(lesson.new.train)
-    size = min(training.batch_size, samples)
+    size = min(training.samples_per_step, samples)
     one = _price_of_step(lesson, theta, from_training(training), size)
     # An epoch sees every sample once: its last batch may be smaller than the one counted.
     step = one + moving(lesson.model.size, _PASSES_OF_TRAINING)
-    return max(step * samples / size * training.epochs, 1.0), one
+    return max(step * training.seen(samples) / size, 1.0), one
 
 
 def _price_of_step(lesson: _Lesson, theta: Tensor, update: UpdateMap, size: int) -> float:

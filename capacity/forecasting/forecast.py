@@ -83,7 +83,7 @@ def forecast_replicas(
         )
     _, reached = linearized_scores(model, theta, delta, new, new.test)
     ends.append(reached)
-    ratio = made.spent * cost_ratio(model, theta[0], new, training.batch_size, plan)
+    ratio = made.spent * cost_ratio(model, theta[0], new, training.samples_per_step, plan)
     every = all(task.classifies for task in (*old, new))
     return Forecast(
         old=tuple(forgetting),
@@ -205,13 +205,8 @@ def forecast(
     )  # fmt: skip
     old_tasks = tuple(older)
     start = theta.expand(orders, -1).contiguous()
-    order = DataOrder(
-        samples=len(new_task.train),
-        batch_size=training.batch_size,
-        epochs=training.epochs,
-        replicas=orders,
-        seed=seed,
-        path=("forecast",),
+    order = DataOrder.planned(
+        training, len(new_task.train), replicas=orders, seed=seed, path=("forecast",)
     )
 
     def under(options: Strategy) -> Forecast:

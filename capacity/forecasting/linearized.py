@@ -9,7 +9,6 @@ linear in theta the simulation is the training, exactly.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import replace
 from functools import partial
 from typing import NamedTuple
 
@@ -120,7 +119,7 @@ def simulate(
         The displacements.
     """
     plan = Contribution(training=training) if contribution is None else contribution
-    order = replace(order, epochs=plan.training.epochs)
+    order = order.under(plan.training)
     if update is None:
         update = from_training(plan.training, seed=order.seed, path=order.path)
     step = LinearizedStep(model, task, plan, theta)

@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
-from dataclasses import dataclass
-from itertools import islice
+from dataclasses import replace
 
 import torch
-from torch import Tensor
 from torch.nn.functional import kl_div, log_softmax
 
 from capacity.forecasting.linearized import linearized_scores, simulate_stably
@@ -20,28 +17,6 @@ from capacity.training.train import train
 
 _PILOT_SHARE = 0.05
 """Share of B's steps that the pilot takes."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class _First(DataOrder):
-    """The first steps of a data order.
-
-    Attributes:
-        steps: How many.
-    """
-
-    steps: int
-
-    def epoch_batches(self, device: torch.device) -> Iterator[Iterator[Tensor]]:
-        """Iterate as the whole order does, and stop early."""
-        left = self.steps
-        for batches in super().epoch_batches(device):
-            some = list(islice(batches, left))
-            if some:
-                yield iter(some)
-            left -= len(some)
-            if not left:
-                return
 
 
 def linearized(cell: Cell) -> Outcome:
@@ -84,15 +59,8 @@ def pilot(cell: Cell) -> Outcome:
     """
     order = _order(cell, "pilot")
     steps = max(1, round(_PILOT_SHARE * cell.training.steps(len(cell.new.train))))
-    first = _First(
-        samples=order.samples,
-        batch_size=order.batch_size,
-        epochs=order.epochs,
-        replicas=1,
-        seed=order.seed,
-        path=order.path,
-        steps=steps,
-    )
+    each = math.ceil(order.samples / order.batch_size)
+    first = replace(order, epochs=math.ceil(steps / each), steps=steps)
     theta = cell.theta[None]
     phase = train(cell.model, theta, cell.new, cell.training, first)
     if phase.diverged is not None:
@@ -214,10 +182,9 @@ KL_ON_NEW = Predictor(
 
 
 def _order(cell: Cell, purpose: str) -> DataOrder:
-    return DataOrder(
-        samples=len(cell.new.train),
-        batch_size=cell.training.batch_size,
-        epochs=cell.training.epochs,
+    return DataOrder.planned(
+        cell.training,
+        len(cell.new.train),
         replicas=1,
         seed=cell.setting.seed,
         path=("predictors", purpose, cell.replica),

@@ -7,7 +7,6 @@ path. Bundled recipes are the files under `benchmarks/recipes/`.
 
 from __future__ import annotations
 
-import math
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -23,16 +22,15 @@ from pydantic import (
     ValidationError,
     model_validator,
 )
-from pydantic_core import PydanticKnownError
 
-from capacity.base.checks import budget_given, nearest, one_of, path_text
-from capacity.base.registry import Registry, registry_of
-from capacity.recipe.refusals import refusal
+from capacity.base.checks import budget_given, nearest, path_text
+from capacity.base.registry import registry_of
+from capacity.recipe.refusals import refusal, registered
 from capacity.recipe.strategy import PositiveFloat, PositiveInt, Section, Strategy
 from capacity.recipe.strict_yaml import parse_yaml, read_yaml
+from capacity.recipe.training import Training as Training
 
 Fraction = Annotated[float, Field(gt=0, lt=1)]
-Decay = Annotated[float, Field(ge=0, lt=1)]
 # YAML has lists only; the numbers inside stay strictly typed.
 Sizes = Annotated[tuple[PositiveInt, ...], Strict(False), Field(max_length=200)]
 NamedStrategy = Annotated[
@@ -42,29 +40,13 @@ NamedStrategy = Annotated[
 
 
 _SOURCES = "capacity.tasks.sources"
-
-
-def _optimizer_known(given: object) -> object:
-    """Check a name against the registry; a step of one's own is registered under its name."""
-    known = registry_of("capacity.optimizers")
-    if not isinstance(given, str) and callable(getattr(given, "step", None)):
-        known.register(getattr(given, "name", ""), given)
-        return getattr(given, "name", "")
-    return _known(known, given)
+_MOST_RATES = 2000
+"""Rates that a file of 64 KiB holds, beside the rest."""
 
 
 def _source_known(given: object) -> object:
     """Check a name against the sources of data; `custom` marks that there is none."""
-    return given if given == "custom" else _known(registry_of(_SOURCES), given, "custom")
-
-
-def _known(registry: Registry, given: object, *more: str) -> object:
-    if not isinstance(given, str) or (
-        given not in registry.built_in and given not in registry.names()
-    ):
-        expected = ", ".join(map(repr, [*registry.names(), *more]))
-        raise PydanticKnownError("literal_error", {"expected": expected})
-    return given
+    return given if given == "custom" else registered(registry_of(_SOURCES), given, "custom")
 
 
 class TaskStream(Section):
@@ -123,104 +105,6 @@ class Model(Section):
     """Widths of the hidden layers (`mlp`), or channels of the convolutions (`cnn`)."""
     activation: Literal["relu", "tanh", "gelu"] = "relu"
     """Nonlinearity after every hidden layer."""
-
-
-class Training(Section):
-    """How each task is learned. The optimiser state starts anew with each task.
-
-    Example:
-        >>> import capacity
-        >>> plan = capacity.Training(optimizer="momentum", lr=0.05, epochs=3, batch_size=32)
-        >>> plan.steps(samples=100)  # of one task: 3 epochs of 4 batches
-        12
-    """
-
-    optimizer: Annotated[str, BeforeValidator(_optimizer_known)] = "sgd"
-    """`sgd`, `momentum` (heavy ball), `adam`, `adamw`, `rmsprop`, as `torch.optim` has them;
-    `sgld`, Langevin dynamics: SGD with noise of a given temperature; or one that you registered
-    (`capacity.optimizers.register`). In Python also a `GradientStep`, which is registered here."""
-    lr: PositiveFloat = 0.1
-    """Learning rate at the start of a task."""
-    schedule: Literal["constant", "cosine"] = "constant"
-    """Learning rate over a task: constant, or cosine to 0."""
-    epochs: Annotated[int, Field(ge=1, le=1_000_000)] = 10
-    """Passes over the task's training data."""
-    batch_size: PositiveInt = 64
-    """Samples per step; a task smaller than this trains on full batches."""
-    momentum: Decay = 0.9
-    """Momentum coefficient (`momentum` only)."""
-    nesterov: bool = False
-    """Nesterov's variant (`momentum` only)."""
-    weight_decay: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
-    """Weight decay: decoupled for `adamw`, added to the gradient for the others."""
-    clip_norm: PositiveFloat | None = None
-    """Clip the gradient of each replica to this norm; None clips nothing."""
-    betas: Annotated[tuple[Decay, Decay], Strict(False)] = (0.9, 0.999)
-    """Decay of the first and second moments (`adam`, `adamw`)."""
-    alpha: Decay = 0.99
-    """Decay of the second moment (`rmsprop` only)."""
-    eps: PositiveFloat = 1e-8
-    """Added to the denominator (`adam`, `adamw`, `rmsprop`)."""
-    temperature: PositiveFloat | None = None
-    """Temperature of the noise (`sgld` only, and needed there)."""
-    options: dict[str, Any] = Field(default_factory=dict)
-    """Options of a registered optimiser; those of the package's own are the fields above."""
-    strategy: SerializeAsAny[Strategy] = Field(default_factory=lambda: Strategy())
-    """What is done against forgetting, as {name: ewc, strength: 10}."""
-
-    def __hash__(self) -> int:
-        return hash(self.model_dump_json())  # options are a dict
-
-    @model_validator(mode="after")
-    def _temperature_goes_with_noise(self) -> Training:
-        if (self.temperature is not None) != (self.optimizer == "sgld"):
-            raise ValueError(
-                "optimizer = 'sgld' needs a temperature, as temperature = 1e-4"
-                if self.temperature is None
-                else f"temperature = {self.temperature:g} goes with optimizer = 'sgld' only, not "
-                f"{self.optimizer!r}, which has no noise"
-            )
-        return self
-
-    @model_validator(mode="after")
-    def _options_are_the_optimizers(self) -> Training:
-        known = registry_of("capacity.optimizers")
-        if self.optimizer not in known.built_in:
-            from_training = getattr(known.load(self.optimizer), "from_training", None)
-            if from_training is not None:  # else whoever trains with it refuses it
-                from_training(self)
-        elif self.options:
-            raise ValueError(
-                f"options = {self.options!r} goes with optimisers that are registered; those of "
-                f"{self.optimizer!r} are fields of training, as momentum, betas or eps"
-            )
-        return self
-
-    def steps(self, samples: int) -> int:
-        """Count the optimiser steps of one task.
-
-        Args:
-            samples: Training samples of the task.
-
-        Returns:
-            Number of steps.
-        """
-        return self.epochs * math.ceil(samples / self.batch_size)
-
-    def learning_rates(self, samples: int) -> list[float]:
-        """List the learning rate of every step of one task.
-
-        Args:
-            samples: Training samples of the task.
-
-        Returns:
-            One rate per step.
-        """
-        one_of("training.schedule", self.schedule, ("constant", "cosine"))
-        steps = self.steps(samples)
-        if self.schedule == "cosine":
-            return [self.lr * 0.5 * (1 + math.cos(math.pi * k / steps)) for k in range(steps)]
-        return [self.lr] * steps
 
 
 LEVELS: dict[str, dict[str, Any]] = {
@@ -346,6 +230,16 @@ class Recipe(Section):
     """Networks trained side by side, with their own initialisation and data order."""
     seed: Annotated[int, Field(ge=0)] = 0
     """Root of every random stream of the run."""
+
+    @model_validator(mode="after")
+    def _fits_into_a_file(self) -> Recipe:
+        rates = self.training.rates or ()
+        if len(rates) > _MOST_RATES:
+            raise ValueError(
+                f"training.rates has {len(rates)} rates, and a recipe keeps {_MOST_RATES} at most; "
+                "name a schedule, or give rates with schedule_per = 'epoch'"
+            )
+        return self
 
     def to_yaml(self) -> str:
         """Write the recipe out in full, defaults included.

@@ -10,8 +10,10 @@ from typing import get_args
 
 import yaml
 from pydantic import BaseModel, ValidationError
+from pydantic_core import PydanticKnownError
 
 from capacity.base.checks import nearest
+from capacity.base.registry import Registry
 
 
 class _Shortened(reprlib.Repr):
@@ -32,6 +34,28 @@ _REMEDY = {
     "string_type": "put it in quotes",
     "tuple_type": "give a list, as [1, 2]",
 }
+
+
+def registered(registry: Registry, given: object, *more: str) -> object:
+    """Check a name against a registry, while a section is built.
+
+    Args:
+        registry: The registry.
+        given: What came.
+        more: Names that are accepted beside the registry's.
+
+    Returns:
+        The name.
+
+    Raises:
+        PydanticKnownError: If nobody knows it.
+    """
+    if not isinstance(given, str) or (
+        given not in registry.built_in and given not in registry.names()
+    ):
+        expected = ", ".join(map(repr, [*registry.names(), *more]))
+        raise PydanticKnownError("literal_error", {"expected": expected})
+    return given
 
 
 def refusal(error: ValidationError, root: type[BaseModel]) -> str:

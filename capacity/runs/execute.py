@@ -297,11 +297,11 @@ class Execution:
         before = evaluate(self._model, start, task, task.train)
         done = lesson.epochs_done
         label = f"task {i + 1}/{len(self._tasks)} train"
-        self._progress.start(label, training.epochs - (done or 0))
+        self._progress.start(label, training.passes(len(task.train)) - (done or 0))
         alone = lesson.strategy is None  # or the loss is another than the task's
         kind = {
             "plain": lesson.update.plain and alone,
-            "full": training.batch_size >= len(task.train) and alone,
+            "full": training.samples_per_step >= len(task.train) and alone,
             "noisy": recipe.training.temperature is not None,
         }
         layout = self._model.layout
@@ -312,7 +312,9 @@ class Execution:
             row |= path_row(None, layout, None, before.loss, before.loss, **kind)
             self._write_row(lesson, row)
         last = i + 1 == len(self._tasks)
-        along = Along(start, training.epochs, 0 if last else recipe.measure.closure_points)
+        along = Along(
+            start, training.passes(len(task.train)), 0 if last else recipe.measure.closure_points
+        )
 
         def on_epoch(epoch: int, steps: int, learned: float, theta: Tensor) -> None:
             fit = evaluate(self._model, theta, task, task.train)
@@ -390,10 +392,9 @@ class Execution:
         return [evaluate(self._model, self._theta, t, t.test) for t in self._tasks.tasks]
 
     def _order(self, i: int, purpose: str) -> DataOrder:
-        return DataOrder(
-            samples=len(self._tasks[i].train),
-            batch_size=self._recipe.training.batch_size,
-            epochs=self._plan.training.epochs,
+        return DataOrder.planned(
+            self._plan.training,
+            len(self._tasks[i].train),
             replicas=self._recipe.replicas,
             seed=self._recipe.seed,
             path=(purpose, i),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
 from torch import Tensor
@@ -97,7 +96,7 @@ class Mitigation:
             theta,
             new,
             plan.training,
-            replace(order, epochs=plan.training.epochs),
+            order.under(plan.training),
             observers=self.observers(),
             strategy=step,
         )

@@ -169,5 +169,4 @@ class FewerEpochs(_Plan):
     ) -> Contribution:
         """Change the number of epochs."""
         del model, old, new, state, source
-        epochs = max(1, round(training.epochs * self.factor))
-        return Contribution(training=training.model_copy(update={"epochs": epochs}))
+        return Contribution(training=training.shortened(self.factor))

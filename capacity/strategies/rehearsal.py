@@ -74,7 +74,7 @@ class ExperienceReplay(_Rehearsal):
         del model
         kept = _kept(self, old, state, source)
         weighted = self.strength * min(self.memory_batch, kept.row.shape[1])
-        fresh = min(training.batch_size, len(new.train))
+        fresh = min(training.samples_per_step, len(new.train))
         made = replay.build(
             old,
             kept,
@@ -268,7 +268,7 @@ class Joint(_Rehearsal):
         del model
         sizes = [len(task.train) for task in old]
         kept = select(sizes, sum(sizes), "balanced", state, source)
-        fresh = min(training.batch_size, len(new.train))
+        fresh = min(training.samples_per_step, len(new.train))
         made = replay.build(
             old,
             kept,

@@ -60,7 +60,9 @@ class ActionMeter:
         wide = self._moved if before.dtype is torch.float64 else self._wide.copy_(self._moved)
         length = torch.linalg.vector_norm(wide, dim=-1)
         squared = length.square()
-        self.action = self.action.to(squared.device) + squared / lr
+        # At rate 0, as warmup begins, no time passes and nothing moves.
+        cost = squared / lr if lr else torch.where(squared > 0, torch.inf, squared)
+        self.action = self.action.to(squared.device) + cost
         self.length = self.length.to(squared.device) + length
         self.time += lr
         return self._moved, squared

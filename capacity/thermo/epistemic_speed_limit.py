@@ -171,6 +171,11 @@ def epistemic_speed_limit(
     for i, task in enumerate(chain):
         before = [_losses(flat, ensemble.theta, t, where) for t in chain[:i]]
         rates = how.learning_rates(len(task.train))
+        if not all(rates):
+            raise ValueError(
+                "training has steps of rate 0, as warmup begins with: no time passes in them, and "
+                "their action is not defined; leave warmup out, or give rates above 0"
+            )
         prices = (
             price_of_keeping(flat, ensemble.theta, chain[:i], task, duration=sum(rates))
             if keeping
@@ -180,7 +185,7 @@ def epistemic_speed_limit(
         landscape = TaskLandscape(
             model=flat,
             task=task,
-            batch_size=how.batch_size,
+            batch_size=how.samples_per_step,
             seed=seed,
             path=("order", i),
             decay=decay,

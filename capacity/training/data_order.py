@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
 from capacity.base.random_streams import stream
+from capacity.recipe.config import Training
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,6 +23,7 @@ class DataOrder:
         replicas: Number of replicas R.
         seed: Root seed.
         path: Name of the stream below the seed; another name gives another, independent order.
+        steps: Batches in all, where the last epoch ends early; None takes whole epochs.
     """
 
     samples: int
@@ -30,6 +32,50 @@ class DataOrder:
     replicas: int
     seed: int
     path: tuple[str | int, ...] = ("order",)
+    steps: int | None = None
+
+    @classmethod
+    def planned(
+        cls,
+        training: Training,
+        samples: int,
+        *,
+        replicas: int,
+        seed: int,
+        path: tuple[str | int, ...] = ("order",),
+    ) -> DataOrder:
+        """Order the data as a plan reads them.
+
+        Args:
+            training: The plan.
+            samples: Size n of the training split.
+            replicas: Number of replicas R.
+            seed: Root seed.
+            path: Name of the stream below the seed.
+
+        Returns:
+            The order of its steps.
+        """
+        return cls(
+            samples=samples,
+            batch_size=training.samples_per_step,
+            epochs=training.passes(samples),
+            replicas=replicas,
+            seed=seed,
+            path=path,
+            steps=training.max_steps,
+        )
+
+    def under(self, training: Training) -> DataOrder:
+        """Give the same order for as long as another plan takes.
+
+        Args:
+            training: The plan.
+
+        Returns:
+            The order, with that plan's number of epochs or steps.
+        """
+        return replace(self, epochs=training.passes(self.samples), steps=training.max_steps)
 
     def epoch_batches(self, device: torch.device) -> Iterator[Iterator[Tensor]]:
         """Iterate over epochs, and in each over its batches.
@@ -41,6 +87,11 @@ class DataOrder:
             Per epoch, an iterator over index tensors (R, b).
         """
         streams = [stream(self.seed, *self.path, replica) for replica in range(self.replicas)]
+        left = self.steps
         for _ in range(self.epochs):
             order = torch.stack([torch.randperm(self.samples, generator=g) for g in streams])
-            yield iter(order.to(device).split(self.batch_size, dim=1))
+            batches = order.to(device).split(self.batch_size, dim=1)
+            if left is not None:
+                batches = batches[:left]
+                left -= len(batches)
+            yield iter(batches)

@@ -39,6 +39,17 @@ FIELDS = {
     "negative rate": (["training.lr=-1"], "training.lr = -1", "greater than 0"),
     "rate that is no number": (["training.lr=.nan"], "training.lr = nan", "finite"),
     "infinite rate": (["training.lr=.inf"], "training.lr = inf", "finite"),
+    "unknown schedule": (["training.schedule=cosin"], "'cosin'", "did you mean 'cosine'"),
+    "a schedule without its factor": (
+        ["training.schedule=exponential"], "training: schedule = 'exponential' needs gamma"
+    ),
+    "a factor without its schedule": (
+        ["training.gamma=0.5"], "gamma goes with schedule = 'step' and 'exponential' only"
+    ),
+    "no share of warmup": (["training.warmup=1.5"], "1.5 is no warmup", "as 0.06"),
+    "no step": (["training.max_steps=0"], "training.max_steps = 0"),
+    "no batch per step": (["training.accumulate=0"], "training.accumulate = 0"),
+    "rates of no schedule": (["training.rates=[1.0]"], "schedule = 'custom' only"),
     "no epoch": (["training.epochs=0"], "training.epochs = 0", "greater than or equal to 1"),
     "epochs without end": (
         ["training.epochs=1000000000000"], "training.epochs", "less than or equal to 1000000"

@@ -60,6 +60,7 @@ def recipe_named(name: str) -> Recipe:
     fields["training"]["epochs"] = 2
     fields["measure"]["log_volume_probes"] = 2
     if name == "momentum":
+        fields["training"] |= {"schedule": "linear", "warmup": 3}
         fields["measure"]["strategies"] = []  # those of "strategy" are killed while forecast
     if name == "si":
         fields["training"]["strategy"] = {"name": "si", "strength": 0.01}

@@ -1,0 +1,257 @@
+"""The recipe's part on training: how each task is learned."""
+
+from __future__ import annotations
+
+import math
+from typing import Annotated, Any, Literal
+
+from pydantic import BeforeValidator, Field, SerializeAsAny, Strict, model_validator
+
+from capacity.base.checks import one_of
+from capacity.base.registry import registry_of
+from capacity.recipe.refusals import registered
+from capacity.recipe.schedules import NEEDS, Schedule, factors
+from capacity.recipe.strategy import PositiveFloat, PositiveInt, Section, Strategy
+
+Decay = Annotated[float, Field(ge=0, lt=1)]
+_Factor = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+
+
+def _optimizer_known(given: object) -> object:
+    """Check a name against the registry; a step of one's own is registered under its name."""
+    known = registry_of("capacity.optimizers")
+    if not isinstance(given, str) and callable(getattr(given, "step", None)):
+        known.register(getattr(given, "name", ""), given)
+        return getattr(given, "name", "")
+    return registered(known, given)
+
+
+def _warmup_given(given: object) -> object:
+    """Check a number of steps, or a share of them."""
+    count = isinstance(given, int) and not isinstance(given, bool) and 0 <= given < 2**31
+    if count or (isinstance(given, float) and 0 <= given < 1):
+        return given
+    raise ValueError(
+        f"{given!r} is no warmup; give a whole number of steps, as 100, or their share, as 0.06"
+    )
+
+
+_AS = {"power": "2.0", "gamma": "0.1", "decay_every": "1000", "rates": "[1.0, 0.5, 0.1]"}
+"""An example of what a schedule needs."""
+
+
+class Training(Section):
+    """How each task is learned. The optimiser state starts anew with each task.
+
+    Example:
+        >>> import capacity
+        >>> plan = capacity.Training(optimizer="momentum", lr=0.05, epochs=3, batch_size=32)
+        >>> plan.steps(samples=100)  # of one task: 3 epochs of 4 batches
+        12
+    """
+
+    optimizer: Annotated[str, BeforeValidator(_optimizer_known)] = "sgd"
+    """`sgd`, `momentum` (heavy ball), `adam`, `adamw`, `rmsprop`, as `torch.optim` has them;
+    `sgld`, Langevin dynamics: SGD with noise of a given temperature; or one that you registered
+    (`capacity.optimizers.register`). In Python also a `GradientStep`, which is registered here."""
+    lr: PositiveFloat = 0.1
+    """Learning rate of a task: the one that schedule and warmup are relative to."""
+    schedule: Schedule = "constant"
+    """Learning rate over a task: `constant`; from lr to its share `final` by `cosine`, `linear` or
+    `polynomial` (with `power`); times `gamma` every `decay_every` steps (`step`), or every step
+    (`exponential`); or the `rates` given (`custom`)."""
+    schedule_per: Literal["step", "epoch"] = "step"
+    """What the schedule counts in, warmup and `decay_every` included."""
+    warmup: Annotated[int | float, BeforeValidator(_warmup_given)] = 0
+    """Steps over which the rate rises linearly from 0 to lr, or below 1 their share of all; the
+    schedule begins behind them."""
+    final: Annotated[float, Field(ge=0, le=1)] = 0.0
+    """Share of lr that `cosine`, `linear` and `polynomial` end at."""
+    power: PositiveFloat | None = None
+    """Exponent of `polynomial`."""
+    gamma: PositiveFloat | None = None
+    """Factor of `step` and `exponential`."""
+    decay_every: PositiveInt | None = None
+    """Steps after which `step` takes its factor again."""
+    rates: Annotated[tuple[_Factor, ...], Strict(False), Field(max_length=10**6)] | None = None
+    """Learning rate of every step, relative to lr (`custom` only)."""
+    epochs: Annotated[int, Field(ge=1, le=1_000_000)] = 10
+    """Passes over the task's training data."""
+    max_steps: PositiveInt | None = None
+    """Steps of each task, in place of epochs: in the middle of one where they end there."""
+    batch_size: PositiveInt = 64
+    """Samples per step; a task smaller than this trains on full batches."""
+    accumulate: PositiveInt = 1
+    """Batches whose gradients make one step, along their mean over samples: a step is one on
+    `accumulate * batch_size` samples. What is left of an epoch makes a last, smaller step."""
+    momentum: Decay = 0.9
+    """Momentum coefficient (`momentum` only)."""
+    nesterov: bool = False
+    """Nesterov's variant (`momentum` only)."""
+    weight_decay: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
+    """Weight decay: decoupled for `adamw`, added to the gradient for the others."""
+    clip_norm: PositiveFloat | None = None
+    """Clip the gradient of each replica to this norm; None clips nothing."""
+    betas: Annotated[tuple[Decay, Decay], Strict(False)] = (0.9, 0.999)
+    """Decay of the first and second moments (`adam`, `adamw`)."""
+    alpha: Decay = 0.99
+    """Decay of the second moment (`rmsprop` only)."""
+    eps: PositiveFloat = 1e-8
+    """Added to the denominator (`adam`, `adamw`, `rmsprop`)."""
+    temperature: PositiveFloat | None = None
+    """Temperature of the noise (`sgld` only, and needed there)."""
+    options: dict[str, Any] = Field(default_factory=dict)
+    """Options of a registered optimiser; those of the package's own are the fields above."""
+    strategy: SerializeAsAny[Strategy] = Field(default_factory=lambda: Strategy())
+    """What is done against forgetting, as {name: ewc, strength: 10}."""
+
+    def __hash__(self) -> int:
+        return hash(self.model_dump_json())  # options are a dict
+
+    @model_validator(mode="after")
+    def _temperature_goes_with_noise(self) -> Training:
+        if (self.temperature is not None) != (self.optimizer == "sgld"):
+            raise ValueError(
+                "optimizer = 'sgld' needs a temperature, as temperature = 1e-4"
+                if self.temperature is None
+                else f"temperature = {self.temperature:g} goes with optimizer = 'sgld' only, not "
+                f"{self.optimizer!r}, which has no noise"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _schedule_has_what_it_needs(self) -> Training:
+        needed = NEEDS[self.schedule]
+        for name in ("power", "gamma", "decay_every", "rates"):
+            if (getattr(self, name) is not None) != (name in needed):
+                takes = " and ".join(repr(s) for s, fields in NEEDS.items() if name in fields)
+                raise ValueError(
+                    f"schedule = {self.schedule!r} needs {name}, as {_AS[name]}"
+                    if name in needed
+                    else f"{name} goes with schedule = {takes} only, not {self.schedule!r}"
+                )
+        if self.rates is None:
+            return self
+        if not any(self.rates):
+            raise ValueError("rates are all 0; give one above 0, relative to lr")
+        if self.warmup:
+            raise ValueError("warmup does not go with schedule = 'custom'; put it into rates")
+        if self.schedule_per == "epoch" and self.max_steps is not None:
+            raise ValueError(
+                "rates per epoch do not go with max_steps; give epochs, or rates per step"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _options_are_the_optimizers(self) -> Training:
+        known = registry_of("capacity.optimizers")
+        if self.optimizer not in known.built_in:
+            from_training = getattr(known.load(self.optimizer), "from_training", None)
+            if from_training is not None:  # else whoever trains with it refuses it
+                from_training(self)
+        elif self.options:
+            raise ValueError(
+                f"options = {self.options!r} goes with optimisers that are registered; those of "
+                f"{self.optimizer!r} are fields of training, as momentum, betas or eps"
+            )
+        return self
+
+    @property
+    def samples_per_step(self) -> int:
+        """Samples behind the gradient of a step; fewer where a task or an epoch has no more."""
+        return self.batch_size * self.accumulate
+
+    def steps(self, samples: int) -> int:
+        """Count the optimiser steps of one task.
+
+        Args:
+            samples: Training samples of the task.
+
+        Returns:
+            Number of steps.
+        """
+        return self.max_steps or self.epochs * math.ceil(samples / self.samples_per_step)
+
+    def passes(self, samples: int) -> int:
+        """Count the epochs that one task begins.
+
+        Args:
+            samples: Training samples of the task.
+
+        Returns:
+            Number of epochs; with `max_steps` the last may end early.
+        """
+        if self.max_steps is None:
+            return self.epochs
+        return math.ceil(self.max_steps / math.ceil(samples / self.samples_per_step))
+
+    def seen(self, samples: int) -> int:
+        """Count the samples behind all gradients of one task.
+
+        Args:
+            samples: Training samples of the task.
+
+        Returns:
+            Their number; a sample counts once per epoch.
+        """
+        if self.max_steps is None:
+            return self.epochs * samples
+        whole, rest = divmod(self.max_steps, math.ceil(samples / self.samples_per_step))
+        return whole * samples + rest * min(self.samples_per_step, samples)
+
+    def learning_rates(self, samples: int) -> list[float]:
+        """List the learning rate of every step of one task.
+
+        Args:
+            samples: Training samples of the task.
+
+        Returns:
+            One rate per step.
+
+        Raises:
+            ValueError: If `rates` are not as many as the task has steps, or epochs.
+        """
+        one_of("training.schedule", self.schedule, NEEDS)
+        steps, per_epoch = self.steps(samples), math.ceil(samples / self.samples_per_step)
+        by_step = self.schedule_per == "step"
+        units = steps if by_step else self.passes(samples)
+        if self.rates is None:
+            relative = factors(
+                self.schedule,
+                units,
+                warmup=self.warmup,
+                final=self.final,
+                power=self.power,
+                gamma=self.gamma,
+                decay_every=self.decay_every,
+            )
+        elif len(self.rates) == units:
+            relative = list(self.rates)
+        else:
+            raise ValueError(
+                f"training.rates has {len(self.rates)} rates, and a task of {samples} samples "
+                f"takes {units} {self.schedule_per}s; give one each, set max_steps = "
+                f"{len(self.rates)}, or name a schedule"
+            )
+        if not by_step:
+            relative = [relative[k // per_epoch] for k in range(steps)]
+        return [self.lr * factor for factor in relative]
+
+    def shortened(self, factor: float) -> Training:
+        """Make the same training of fewer epochs, or steps where it is planned in those.
+
+        Args:
+            factor: Share of them that is left, at least one.
+
+        Returns:
+            The training; `rates` keep their shape.
+        """
+        name = "epochs" if self.max_steps is None else "max_steps"
+        before = int(getattr(self, name))
+        now = max(1, round(before * factor))
+        changed: dict[str, Any] = {name: now}
+        if self.rates is not None:
+            count = len(self.rates) * now // before
+            places = (int((k + 0.5) * len(self.rates) / count) for k in range(count))
+            changed["rates"] = tuple(self.rates[place] for place in places)
+        return self.model_copy(update=changed)
