@@ -19,7 +19,7 @@ from capacity.jacobian.trajectory import DEFAULT_BUDGET, Layout, TrainingStep, T
 from capacity.krylov.lanczos import random_signs
 from capacity.optimizers.optimizer import stated
 from capacity.optimizers.update_map import State, UpdateMap
-from capacity.products.hessian_products import Loss
+from capacity.products.hessian_products import HessianProducts, Loss
 from capacity.records.estimate import Estimate, with_note
 
 
@@ -44,8 +44,11 @@ class PhaseTracker:
         budget: int = DEFAULT_BUDGET,
         data: Data | None = None,
         layout: Layout = (),
+        products: HessianProducts | None = None,
     ) -> None:
-        self.trajectory = Trajectory(loss, update, budget=budget, data=data, layout=layout)
+        self.trajectory = Trajectory(
+            loss, update, budget=budget, data=data, layout=layout, products=products
+        )
         self._count, self._generator = tangents, generator
         self._log_volume = LogVolume(
             self.trajectory.products,

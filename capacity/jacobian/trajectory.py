@@ -63,7 +63,8 @@ class Trajectory:
     Attributes:
         loss: The loss of the phase.
         update: Its update map, unless `record` was given another of the same kind for a step.
-        products: Hessian products of the loss, shared by everything that runs over the trajectory.
+        products: Hessian products of the loss, shared by everything that runs over the trajectory,
+            and with other phases where they are handed in.
         budget: Bytes for stored states and batches.
         stride: Steps per stored state.
         layout: Names and sizes of theta's parameters in order, for messages; may be empty.
@@ -78,10 +79,11 @@ class Trajectory:
         budget: int = DEFAULT_BUDGET,
         data: Data | None = None,
         layout: Layout = (),
+        products: HessianProducts | None = None,
     ) -> None:
         self.loss, self.update, self.layout = loss, update, tuple(layout)
         self.budget = positive_int("budget", budget, minimum=0)
-        self.products = HessianProducts(loss)
+        self.products = products or HessianProducts(loss)
         self.stride = 1
         self._states: dict[int, State] = {}
         self._steps: list[tuple[float, UpdateMap]] = []

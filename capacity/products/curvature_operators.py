@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from typing import TypeVar
 
 from torch import Tensor
 from torch.func import grad
@@ -35,9 +36,8 @@ def hessian(
     Returns:
         V (K, P) -> H V (K, P).
     """
-    products = _shared(
-        HessianProducts, model, task, split, lambda own: HessianProducts(model.loss(own))
-    )
+    own = additive(task, split)
+    products = hessian_products(model, own) if own is task else HessianProducts(model.loss(own))
     return lambda rows: mean_over(split, chunk, lambda x, y: products(theta, x, y, rows))
 
 
@@ -60,34 +60,40 @@ def ggn(
     Returns:
         V (K, P) -> G V (K, P).
     """
-    products = _shared(
-        GaussNewtonProducts,
-        model,
-        task,
-        split,
-        lambda own: GaussNewtonProducts(model.outputs, own.loss_of),
-    )
+    own = additive(task, split)
+
+    def make() -> GaussNewtonProducts:
+        return GaussNewtonProducts(model.outputs, own.loss_of)
+
+    products = _shared(model, own, GaussNewtonProducts, make) if own is task else make()
     return lambda rows: mean_over(split, chunk, lambda x, y: products(theta, x, y, rows))
 
 
-def _shared(
-    kind: type,
-    model: FlatModel,
-    task: Task,
-    split: Split,
-    make: Callable[[Task], HessianProducts],
-) -> HessianProducts:
+def hessian_products(model: FlatModel, task: Task) -> HessianProducts:
+    """Give the Hessian products of a task's loss, one and the same for tasks with one loss.
+
+    Args:
+        model: The network.
+        task: The task, for its loss of a batch as it is trained with.
+
+    Returns:
+        The products; on the CPU for the calling thread alone.
+    """
+    return _shared(model, task, HessianProducts, lambda: HessianProducts(model.loss(task)))
+
+
+_Kept = TypeVar("_Kept", bound=HessianProducts)
+
+
+def _shared(model: FlatModel, task: Task, kind: type[_Kept], make: Callable[[], _Kept]) -> _Kept:
     """Share traced graphs among tasks with one loss: tracing costs more than small products do."""
     # They belong to the network and go with it; they hold the task, so no other loss has its id.
-    own = additive(task, split)
-    if own is not task:  # the loss of this split alone
-        return make(own)
     loss: object = task.loss if isinstance(task.loss, str) else id(task.loss)
     if isinstance(task.loss, FittedLoss) and task.loss.reference is None:
         loss = id(task.loss.function), task.loss.dtype, task.loss.shape
     # Those of one thread share buffers.
     key = (kind, loss, task.outputs, model.table, model.plain_kernels, threading.get_ident())
-    kept = model.traced.pop(key, None) or make(task)
+    kept: _Kept = model.traced.pop(key, None) or make()
     model.traced[key] = kept  # the latest last
     while len(model.traced) > max(1, _KEPT // model.size):
         del model.traced[next(iter(model.traced))]

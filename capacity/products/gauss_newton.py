@@ -36,15 +36,15 @@ class GaussNewtonProducts(HessianProducts):
         super().__init__(lambda theta, x, y: loss(outputs(theta, x), y))
         self._parts = outputs, loss
 
-    def _untraced(self) -> Untraced:
-        return _GaussNewton(self.loss, *self._parts)
+    def _untraced(self, slow: str = "") -> Untraced:
+        return _GaussNewton(self.loss, slow, *self._parts)
 
 
 class _GaussNewton(Untraced):
     """Through the function transforms, as they are."""
 
-    def __init__(self, loss: Any, outputs: Outputs, output_loss: OutputLoss) -> None:
-        super().__init__(loss)
+    def __init__(self, loss: Any, slow: str, outputs: Outputs, output_loss: OutputLoss) -> None:
+        super().__init__(loss, slow)
         self._outputs, self._output_loss = outputs, output_loss
 
     def prepare(self, theta: Tensor, x: Tensor, y: Tensor, *, gradient: bool) -> tuple[Any, Any]:

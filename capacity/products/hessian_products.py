@@ -40,6 +40,8 @@ _PIECE = 8 << 20
 """Bytes of tangents that go through a graph together on the CPU: what stays in its cache."""
 
 _UNTRACED = "Hessian products run untraced"
+_SMALL = 1 << 14
+"""Parameters up to which tracing another graph takes longer than some tangents more."""
 _BUFFERS = 128 << 20
 """Bytes that all results of their graph may take, roughly."""
 
@@ -164,13 +166,17 @@ class HessianProducts:
         ready: dict[_Way, tuple[Tensor, ...]] = {}
         pieces = max(1, math.ceil(len(tangents) / self._piece(theta, x, y, tangents)))
         start = 0
-        for rows in tangents.tensor_split(pieces):
+        for given in tangents.tensor_split(pieces):
+            count = len(given)
+            rows = _filled(given) if theta.numel() <= _SMALL else given
             way = self._way(theta, x, y, rows)
+            if way.slow:
+                took(_UNTRACED, way.slow)
             if way not in ready:
                 made, ready[way] = way.prepare(theta, x, y, gradient=gradient and found is None)
                 found = made if found is None else found
-            stop, column = start + len(rows), 0
-            parts = way.multiply(rows, ready[way], (theta, x, y))
+            stop, column = start + count, 0
+            parts = [part[:count] for part in way.multiply(rows, ready[way], (theta, x, y))]
             if in_place:
                 # A part may be a view of the tangents: the Hessian of a b swaps a and b.
                 parts = [part.clone() if _shares(part, rows) else part for part in parts]
@@ -209,8 +215,8 @@ class HessianProducts:
             self._ways[key] = self._trace(*inputs)
         return self._ways[key]
 
-    def _untraced(self) -> Untraced:
-        return Untraced(self.loss)
+    def _untraced(self, slow: str = "") -> Untraced:
+        return Untraced(self.loss, slow)
 
     def _trace(self, theta: Tensor, x: Tensor, y: Tensor, tangents: Tensor) -> _Way:
         inputs = (theta, x, y, tangents)
@@ -219,8 +225,7 @@ class HessianProducts:
             # The graph would keep the first batch's size (a mask's count, say) as a number: the
             # next product would fail, or come out wrong.
             self.untraced = f"a size depends on the data ({sized})"
-            took(_UNTRACED, self.untraced)
-            return self._untraced()
+            return self._untraced(self.untraced)
         try:
             direct = self._untraced().all
             graph = trace(lambda t, x, y, v: direct(t, x, y, v), *inputs)
@@ -232,12 +237,17 @@ class HessianProducts:
             # differentiated either, the untraced call says so in the user's own terms.
             self._untraced().all(*inputs)
             self.untraced = f"{type(error).__name__}: {error}"
-            took(_UNTRACED, self.untraced)
-            return self._untraced()
+            return self._untraced(self.untraced)
 
 
 class _Way(Protocol):
-    """A way to get products: what the tangents share, then the tangents."""
+    """A way to get products: what the tangents share, then the tangents.
+
+    Attributes:
+        slow: Why it is slower than it could be; empty where it is not.
+    """
+
+    slow: str
 
     def prepare(self, theta: Tensor, x: Tensor, y: Tensor, *, gradient: bool) -> tuple[Any, Any]:
         """Compute what the tangents share; the gradient comes first, if it is wanted."""
@@ -251,8 +261,8 @@ class _Way(Protocol):
 class Untraced:
     """Through the function transforms, as they are."""
 
-    def __init__(self, loss: Loss) -> None:
-        self._loss = loss
+    def __init__(self, loss: Loss, slow: str = "") -> None:
+        self._loss, self.slow = loss, slow
 
     def prepare(self, theta: Tensor, x: Tensor, y: Tensor, *, gradient: bool) -> tuple[Any, Any]:
         """Give the gradient and the function that pulls tangents back through it."""
@@ -274,6 +284,8 @@ class Untraced:
 
 class _Traced:
     """Through a graph of `Untraced.all`."""
+
+    slow = ""
 
     def __init__(self, graph: fx.GraphModule, theta: Tensor) -> None:
         simplify(graph)
@@ -307,6 +319,14 @@ class _Traced:
         self, tangents: Tensor, ready: Any, inputs: tuple[Tensor, ...]
     ) -> Sequence[Tensor]:
         return self._late(tangents, *(inputs[k] for k in self._shared), *ready)
+
+
+def _filled(tangents: Tensor) -> Tensor:
+    """Add rows of zeros up to one of a few counts, at most a quarter more: each has its graph."""
+    count = max(len(tangents), 1)
+    step = 1 << max(0, (count - 1).bit_length() - 3)
+    missing = -count % step
+    return torch.nn.functional.pad(tangents, (0, 0, 0, missing)) if missing else tangents
 
 
 def _shares(a: Tensor, b: Tensor) -> bool:

@@ -17,6 +17,7 @@ from capacity.jacobian.training_jacobian import TrainingJacobian
 from capacity.jacobian.trajectory import LostTrajectory, TrainingStep, Trajectory
 from capacity.networks.flat_model import FlatModel
 from capacity.optimizers.update_map import UpdateMap
+from capacity.products.curvature_operators import hessian_products
 from capacity.recipe.config import Measure
 from capacity.records.estimate import Estimate, from_error, not_defined
 from capacity.strategies.step import StrategyStep
@@ -47,6 +48,7 @@ class PhaseTransport:
             generator=generator,
             data=(task.train.x, task.train.y) if strategy is None else strategy.data_of(0),
             layout=model.layout,
+            products=hessian_products(model, task) if strategy is None else None,
         )
         self._retraced = 0
 

@@ -7,6 +7,7 @@ import torch
 from torch import nn
 from torch.func import grad, jacrev, vjp, vmap
 
+from capacity.base.slow_paths import slow_paths
 from capacity.networks.flat_model import FlatModel
 from capacity.products.hessian_products import HessianProducts
 
@@ -166,3 +167,31 @@ def test_products_of_wide_layers_agree_with_double_backward(width):
         truth = vmap(lambda row, pull=pull: pull(row)[0])(v.double())
         off = (products(theta, x, y, v) - truth).norm(dim=-1) / truth.norm(dim=-1)
         assert float(off.max()) < 3e-6
+
+
+def test_numbers_of_tangents_that_lie_close_share_a_graph(float64):
+    flat, loss, draw = problem("mlp")
+    products, (x, y), theta = HessianProducts(loss), draw(4), torch.randn(flat.size)
+    v = torch.randn(40, flat.size)
+    dense = jacrev(grad(loss))(theta, x, y)
+    for count in range(1, 41):
+        found = products(theta, x, y, v[:count])
+        assert found.shape == (count, flat.size)
+        torch.testing.assert_close(found, v[:count] @ dense, rtol=1e-9, atol=1e-10)
+    moved = products.add_to(v[:37].clone(), theta, x, y, scale=-0.5)
+    torch.testing.assert_close(moved, v[:37] - 0.5 * v[:37] @ dense, rtol=1e-9, atol=1e-10)
+    assert len(products._ways) <= 17
+
+
+def test_a_slow_way_is_said_to_everyone_who_takes_it():
+    def loss(theta, x, y):
+        made = (x @ theta.view(3, 2)).square().mean()
+        return made * 1.0 if float(made.detach()) > -1 else made
+
+    products = HessianProducts(loss)
+    given = torch.ones(6), torch.ones(4, 3), torch.zeros(4), torch.ones(1, 6)
+    for _ in range(2):
+        with slow_paths() as found:
+            products(*given)
+        assert len(found) == 1
+        assert "untraced" in found[0]

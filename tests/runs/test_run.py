@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 import capacity
+from capacity.products.hessian_products import HessianProducts
 from capacity.recipe import config
 from capacity.recipe.config import Measure, Training
 from capacity.runs.directory import RunDirectory
@@ -245,6 +246,29 @@ def test_a_failure_is_recorded(tmp_path, monkeypatch):
         capacity.run(SMALL, out=tmp_path / "run", quiet=True)
     status = RunDirectory.open(tmp_path / "run").status()
     assert (status["state"], status["message"]) == ("failed", "RuntimeError: out of luck")
+
+
+def test_tasks_of_one_kind_share_the_graphs_of_their_trainings(
+    tmp_path, monkeypatch, without_reports
+):
+    traced, trace = [], HessianProducts._trace
+    monkeypatch.setattr(
+        HessianProducts, "_trace", lambda self, *given: traced.append(1) or trace(self, *given)
+    )
+    counts = []
+    for count in (1, 4):
+        capacity.run(
+            [(pair(k, 20), pair(k + 9, 20)) for k in range(count)],
+            model=nn.Sequential(nn.Linear(6, 3), nn.Tanh(), nn.Linear(3, 2)),
+            training=Training(lr=0.1, epochs=1, batch_size=10),
+            measure=Measure(forecast=False, capacity=False, composed_spectrum=False, tangents=2),
+            replicas=1,
+            out=tmp_path / str(count),
+            quiet=True,
+        )
+        counts.append(len(traced))
+        traced.clear()
+    assert counts[0] == counts[1] > 0
 
 
 def test_own_tensors_and_own_module(tmp_path):
