@@ -3,27 +3,19 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterator
 
 import yaml
 
 from capacity.comparison import comparison_figures, comparison_sentences, comparison_tables
 from capacity.comparison.comparison_figures import quantity_figure
-from capacity.report.blocks import Absent, Block, Code, Pair, Part, Section, Sections
+from capacity.records.numbers import plural
+from capacity.report.blocks import Absent, Block, Code, Fold, Pair, Section, Sections
 from capacity.results.gather import Gathered
-
-_NONE_FINISHED = Absent("No run finished.")
 
 
 def _verdict(gathered: Gathered) -> list[Block]:
-    said = comparison_sentences.sentences(gathered)
-    content = {
-        "headline": comparison_sentences.headline(gathered),
-        "sentences": [("", sentence) for sentence in said],
-    }
     return [
-        Part("verdict.html", content | {"facts": [], "remarks": []}),
-        Pair([quantity_figure(gathered, k) for k in range(2)]),
+        comparison_sentences.headline(gathered),
         comparison_tables.summary_table(gathered),
     ]
 
@@ -33,36 +25,42 @@ def _differs(gathered: Gathered) -> list[Block]:
     return [comparison_tables.difference_table(gathered) or none]
 
 
-def _course(gathered: Gathered) -> list[Block]:
-    none = Absent("No finished run learned two tasks.")
-    return [comparison_figures.course_figure(gathered) or none]
+def _course(gathered: Gathered) -> list[Block | None]:
+    figure = comparison_figures.course_figure(gathered)
+    score = "accuracy" if gathered.classifies else "loss"
+    return [
+        figure or Absent("No finished run learned two tasks."),
+        Fold(
+            f"Final {score} and forgetting of every run",
+            [Pair([quantity_figure(gathered, k) for k in range(2)])],
+        ),
+        Fold(f"Final {score} on every task", [comparison_figures.task_figure(gathered)], "tasks"),
+        Fold(
+            f"The {score} just after learning, and the inefficiency: a variant that forgets little "
+            "may have learned little",
+            [Pair([quantity_figure(gathered, k) for k in (2, 4)])],
+            "more",
+        ),
+        Fold(
+            "Forecast against measured forgetting",
+            [Pair([quantity_figure(gathered, 3), comparison_figures.forecast_figure(gathered)])],
+            "forecast",
+        ),
+    ]
 
 
-def _tasks(gathered: Gathered) -> list[Block]:
-    none = Absent("The runs learn different tasks.") if gathered.counted else _NONE_FINISHED
-    return [comparison_figures.task_figure(gathered) or none]
-
-
-def _more(gathered: Gathered) -> Iterator[Block]:
-    pair = Pair([quantity_figure(gathered, k) for k in (2, 4)])
-    if pair.drawn:
-        yield (
-            "A variant that forgets little may simply have learned little: the score just after "
-            "learning says which. The inefficiency is by how many times learning exceeded the "
-            "least that the speed limit allows."
-        )
-    yield pair if pair.drawn else _NONE_FINISHED
-
-
-def _forecast(gathered: Gathered) -> list[Block]:
-    pair = Pair([quantity_figure(gathered, 3), comparison_figures.forecast_figure(gathered)])
-    none = Absent("No finished run was both forecast and measured.")
-    return [pair if pair.drawn else none]
-
-
-def _configuration(gathered: Gathered) -> list[Block]:
-    lead = "The fields of the recipe that all runs have in common."
-    return [lead, Code(_nested(gathered.shared))]
+def _runs(gathered: Gathered) -> list[Block]:
+    counted, count = len(gathered.counted), len(gathered.entries)
+    return [
+        Fold(
+            f"{counted} of {plural(count, 'run')} counted", [comparison_tables.run_table(gathered)]
+        ),
+        Fold(
+            f"{plural(len(gathered.shared), 'field')} of the recipe that all runs share",
+            [Code(_nested(gathered.shared))],
+            "configuration",
+        ),
+    ]
 
 
 def _reproduce(gathered: Gathered) -> list[Block]:
@@ -92,11 +90,7 @@ SECTIONS: Sections[Gathered] = Sections([
     Section("verdict", "Verdict", _verdict),
     Section("differs", "What differs", _differs),
     Section("course", "Over the sequence", _course),
-    Section("tasks", "Task by task", _tasks),
-    Section("more", "Learning and its cost", _more),
-    Section("forecast", "Forecasts", _forecast),
-    Section("runs", "Every run", lambda gathered: [comparison_tables.run_table(gathered)]),
-    Section("configuration", "Shared configuration", _configuration),
+    Section("runs", "Every run", _runs),
     Section("reproduce", "Reproduce", _reproduce),
 ])
 """The page; `SECTIONS.register` adds a section to it."""

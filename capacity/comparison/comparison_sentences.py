@@ -102,32 +102,6 @@ def differs(gathered: Gathered) -> str:
     return f"{runs} of {plural(len(gathered.variants), 'recipe')}, which differ in {named}{more}."
 
 
-def sentences(gathered: Gathered) -> list[str]:
-    """Say of every variant what it kept and what it lost.
-
-    Args:
-        gathered: The runs.
-
-    Returns:
-        One sentence per variant, the best first; those without a finished run last.
-    """
-    first, second, third, *_ = compared_measures.quantities(gathered)
-    made = []
-    for variant, top in compared_measures.ranked(gathered, first):
-        said = f"{variant.label}: {first.name} {_said(top, first)}"
-        for quantity in (third, second):
-            found = compared_measures.of_variant(variant, quantity)
-            if found is not None and found.value is not None:
-                said += f", {quantity.name} {_said(found, quantity)}"
-        counted = len(variant.counted)
-        over = plural(counted, "seed") if counted > 1 else "one run"
-        made.append(f"{said} ({over}).")
-    made += [
-        f"{variant.label}: no finished run." for variant in gathered.variants if not variant.counted
-    ]
-    return made
-
-
 def warnings(gathered: Gathered) -> list[str]:
     """Say what a reader must know before trusting the means.
 

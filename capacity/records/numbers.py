@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 MINUS = "\u2212"
 NARROW_SPACE = "\u202f"
@@ -44,13 +45,14 @@ def with_error(value: float, stderr: float) -> str:
         stderr: Its standard error, not negative.
 
     Returns:
-        As `96.4 ± 0.3`; one or two digits of the error are kept.
+        As `96.4 ± 0.3`; one or two digits of the error are kept. Equal samples have no error to
+        print: the number alone.
     """
     # Equal values whose mean is rounded have an error of the last bits: nobody reads those digits.
     if max(abs(value), stderr) <= _ROUNDING:
-        return "0 ± 0"
+        return "0"
     if stderr <= _ROUNDING * abs(value):
-        return f"{number(value)} ± 0"
+        return number(value)
     top = max(abs(value), stderr)
     if top >= _LARGE or top < _SMALL:
         exponent = math.floor(math.log10(top))
@@ -68,19 +70,36 @@ def with_interval(value: float, interval: tuple[float, float], bounds: Bounds = 
         bounds: The values that are possible; an interval that reaches beyond is cut there.
 
     Returns:
-        As `31 (24 to 38)`.
+        As `31 (24 to 38)`; the number alone where the ends read like it.
     """
     half = (interval[1] - interval[0]) / 2
     low, high = clip(interval, bounds)
-    if half <= 0:
-        return f"{number(value)} ({number(low)} to {number(high)})"
     top = max(abs(value), abs(low), abs(high))
-    if top >= _LARGE or top < _SMALL:
-        return f"{number(value)} ({number(low, 2)} to {number(high, 2)})"
-    # An interval that is almost a point would ask for digits that nobody reads.
-    places = min(_decimals(half), 3 - math.floor(math.log10(top)))
-    parts = (fixed(part, places) for part in (value, low, high))
+    if half <= 0:
+        parts = [number(value), number(low), number(high)]
+    elif top >= _LARGE or top < _SMALL:
+        parts = [number(value), number(low, 2), number(high, 2)]
+    else:
+        # An interval that is almost a point would ask for digits that nobody reads.
+        places = min(_decimals(half), 3 - math.floor(math.log10(top)))
+        parts = [fixed(part, places) for part in (value, low, high)]
+    if parts[0] == parts[1] == parts[2]:
+        return parts[0]
     return "{} ({} to {})".format(*parts)
+
+
+def span(values: Sequence[float], digits: int = 2) -> str:
+    """Write what numbers go from and to.
+
+    Args:
+        values: The numbers, at least one.
+        digits: Significant digits.
+
+    Returns:
+        As `3.1 to 12`; one number where both ends read alike.
+    """
+    low, high = number(min(values), digits), number(max(values), digits)
+    return low if low == high else f"{low} to {high}"
 
 
 def clip(interval: tuple[float, float], bounds: Bounds) -> tuple[float, float]:

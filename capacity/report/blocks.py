@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Generic, TypeAlias, TypeVar
 
@@ -80,9 +80,70 @@ class Part:
     folder: Path | None = None
 
 
-Block: TypeAlias = str | Heading | Absent | Code | Table | Figure | Pair | Part
+@dataclass(frozen=True)
+class Line:
+    """One line of a list.
+
+    Attributes:
+        label: What it is about.
+        text: A sentence.
+        anchor: Of the section that says more; empty for none.
+    """
+
+    label: str
+    text: str
+    anchor: str = ""
+
+
+@dataclass(frozen=True)
+class Lines:
+    """A list, one line each.
+
+    Attributes:
+        lines: The lines.
+    """
+
+    lines: Sequence[Line]
+
+
+@dataclass(frozen=True)
+class Answer:
+    """A question of the reader, and what the page answers.
+
+    Attributes:
+        question: In a few words.
+        anchor: Its id in the page.
+        blocks: The answer; what is None or empty is left out.
+    """
+
+    question: str
+    anchor: str
+    blocks: Sequence[Block | None]
+
+
+@dataclass(frozen=True)
+class Fold:
+    """What opens on demand, below one line that says what is to be found there.
+
+    Attributes:
+        finding: The line.
+        blocks: What it opens; what is None or empty is left out, and a fold without a block, too.
+        anchor: Its id in the page; empty for none. A link to it, or to anything inside, opens it.
+    """
+
+    finding: str
+    blocks: Sequence[Block | None]
+    anchor: str = ""
+
+
+Block: TypeAlias = (
+    str | Heading | Absent | Code | Table | Figure | Pair | Part | Lines | Answer | Fold
+)
 """A part of a section; a text is a paragraph."""
-KINDS = {kind.__name__.lower(): kind for kind in (Heading, Absent, Code, Table, Figure, Pair, Part)}
+KINDS = {
+    kind.__name__.lower(): kind
+    for kind in (Heading, Absent, Code, Table, Figure, Pair, Part, Lines, Answer, Fold)
+}
 """Blocks that are no paragraph, by the name under which the template knows them."""
 Subject = TypeVar("Subject")
 
@@ -110,25 +171,31 @@ class Section(Generic[Subject]):
             )
 
     def blocks(self, subject: Subject) -> list[Block]:
-        """Give what the section shows.
+        """Give what the section shows; something that no page shows is a ValueError.
 
         Args:
             subject: What the page is about.
 
         Returns:
             Its blocks.
-
-        Raises:
-            ValueError: If it gives something that no page shows.
         """
-        given = []
-        for block in self.content(subject):
+        return self._shown(self.content(subject))
+
+    def _shown(self, blocks: Iterable[Block | None]) -> list[Block]:
+        given: list[Block] = []
+        for block in blocks:
             if not isinstance(block, (str, type(None), *KINDS.values())):
                 raise ValueError(
                     f"section {self.anchor!r} gives a {type(block).__name__}; accepted: str, "
                     f"{', '.join(kind.__name__ for kind in KINDS.values())}"
                 )
-            if block and not (isinstance(block, Pair) and not block.drawn):
+            if isinstance(block, Answer | Fold):
+                block = replace(block, blocks=self._shown(block.blocks))
+            if block and not (
+                (isinstance(block, Pair) and not block.drawn)
+                or (isinstance(block, Lines) and not block.lines)
+                or (isinstance(block, Answer | Fold) and not block.blocks)
+            ):
                 given.append(block)
         return given
 
@@ -154,7 +221,7 @@ class Sections(list[Section[Subject]]):
         self.insert(len(self) if before is None else anchors.index(before), section)
 
 
-def figures_in(blocks: Iterable[Block]) -> list[Figure]:
+def figures_in(blocks: Iterable[Block | None]) -> list[Figure]:
     """Find the figures among the blocks of a section.
 
     Args:
@@ -169,4 +236,6 @@ def figures_in(blocks: Iterable[Block]) -> list[Figure]:
             found.append(block)
         elif isinstance(block, Pair):
             found += block.drawn
+        elif isinstance(block, Answer | Fold):
+            found += figures_in(block.blocks)
     return found

@@ -60,8 +60,7 @@ def decides_sentence(view: RunView) -> str:
     if not found:
         return ""
     # The optimiser is the same throughout, and it alone says how the form is had.
-    form, why = str(found[0]["decides"]), str(found[0]["why"])
-    name = form.replace("_", " ")
+    name = str(found[0]["decides"]).replace("_", " ")
     said = [str(v["verdict"]) for v in found]
     one = len(found) == 1
     parts = [
@@ -75,7 +74,7 @@ def decides_sentence(view: RunView) -> str:
     ]
     of = "" if one else f" of the {plural(len(found), 'transition')},"
     listed = parts[0] if len(parts) == 1 else f"{', '.join(parts[:-1])} and {parts[-1]}"
-    return f"What decides instead is the {name} form:{of} it {listed}. {why}"
+    return f"What decides instead is the {name} form:{of} it {listed}."
 
 
 def verdict_table(view: RunView) -> Table | None:

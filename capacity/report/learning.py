@@ -117,9 +117,8 @@ def matrix_figure(view: RunView) -> Figure | None:
         id="fig-matrix",
         title=f"{view.scored_on.capitalize()} {kind} after every task"
         + (", %" if view.classifies else ""),
-        caption=f"Read down a column: a task is first learned on the outlined diagonal, and what "
-        f"is forgotten later {held} below it. To the right of the diagonal stands what the network "
-        "does on tasks that it has not seen yet."
+        caption=f"Read down a column: a task is learned on the outlined diagonal, and what is "
+        f"forgotten later {held} below it; to the right stand tasks not seen yet."
         + (" Dashed cells were not reached." if None in [r["shade"] for r in rows] else ""),
         alt=f"Matrix of {view.scored_on} {kind}, one row per learned task, one column per tested "
         f"task: {_mean_of(rows, own=True)}{unit} on average on a task just learned, "

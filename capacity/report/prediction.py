@@ -88,9 +88,8 @@ def drop_figure(view: RunView) -> Figure | None:
     return Figure(
         id="fig-drop",
         title="Forgetting forecast before training, and measured after it",
-        caption="One line per new task; a dot on the tick is a forecast that came true. The bar is "
-        f"the forecast's 90 % interval, {view.interval_covers}; the "
-        "line through the dot is the 90 % interval of the measured mean.",
+        caption="A dot on the tick is a forecast that came true. Bar and line: 90 % intervals; the "
+        f"forecast's is one {view.interval_covers}.",
         alt=f"Dot plot of {title}: "
         + "; ".join(
             f"{task} " + ", ".join(f"{r['kind']} {r['said']}" for r in rows if r["task"] == task)

@@ -2,16 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
-from capacity.records.estimate import Estimate
-from capacity.records.number_format import correlation, say
-from capacity.records.numbers import MINUS, number, plural, with_interval
+from capacity.records.number_format import correlation
+from capacity.records.numbers import MINUS, plural
 from capacity.report.capacity_detail import decides_sentence
-from capacity.report.strategy_forecasts import strategy_sentence
 from capacity.report.tables import drop_target
-from capacity.results.schema import Transition
-from capacity.results.view import Record, RunView, forecast_mean, measured_mean, pick
+from capacity.results.view import Record, RunView, pick
 
 _STILL = 0.005
 _STATES = {
@@ -21,21 +16,6 @@ _STATES = {
     "failed": "Failed",
     "running": "Running, or killed",
 }
-
-
-@dataclass(frozen=True)
-class Fact:
-    """One number that sums the run up.
-
-    Attributes:
-        value: The number with its uncertainty.
-        unit: Its unit.
-        label: What it is.
-    """
-
-    value: str
-    unit: str
-    label: str
 
 
 def state_word(view: RunView) -> str:
@@ -103,160 +83,6 @@ def state_sentence(view: RunView) -> str:
     return f"{opening.replace('..', '.')} {kept}"
 
 
-def headline(view: RunView) -> str:
-    """Say what the run showed.
-
-    Args:
-        view: The run.
-
-    Returns:
-        One sentence.
-    """
-    final: Record = view.result.get("final") or {}
-    learned = view.learned
-    if not final:
-        return "No task was learned, so there is nothing to conclude about forgetting."
-    quantity, scale = ("accuracy", 100.0) if view.classifies else ("loss", 1.0)
-    reached = say(pick(final, quantity), scale=scale)
-    unit = " %" if view.classifies else ""
-    if learned < 2:
-        return (
-            f"One task was learned, to a {view.scored_on} {quantity} of {reached}{unit}; "
-            "with no second task there is nothing to forget."
-        )
-    lost = say(pick(final, "forgetting_last"), scale=scale)
-    counted = "both tasks" if learned == 2 else f"all {learned} tasks"
-    if learned < len(view.tasks):
-        counted = f"the {learned} tasks learned"
-    earlier = "the earlier task" if learned == 2 else f"the {learned - 1} earlier tasks"
-    each = "since it was learned" if learned == 2 else "on average since each was learned"
-    if view.classifies:
-        return (
-            f"The network ends with {reached} % accuracy averaged over {counted}, having lost "
-            f"{lost} points on {earlier} {each}{_kept_by_forecast(view)}."
-        )
-    return (
-        f"The network ends with a loss of {reached} averaged over {counted}; on {earlier} it rose "
-        f"by {lost} {each}{_kept_by_forecast(view)}."
-    )
-
-
-def _kept_by_forecast(view: RunView) -> str:
-    target, scale, _ = drop_target(view)
-    error = pick(view.result.get("scores") or {}, target, "mean_error")
-    if error is None or error.value is None:
-        return ""
-    unit = " points" if view.classifies else ""
-    if error.value * scale < 0.05:
-        return f"; forecasts made before each training were right to within 0.1{unit}"
-    said = number(error.value * scale, 2)
-    return f"; forecasts made before each training were off by {said}{unit} on average"
-
-
-def facts(view: RunView) -> list[Fact]:
-    """Pick the numbers that sum the run up.
-
-    Args:
-        view: The run.
-
-    Returns:
-        Up to four facts.
-    """
-    final: Record = view.result.get("final") or {}
-    target, _, _ = drop_target(view)
-    kind, scale = ("accuracy", 100.0) if view.classifies else ("loss", 1.0)
-    unit = "%" if view.classifies else ""
-    points = "points" if view.classifies else ""
-    made = [
-        (pick(final, kind), scale, unit, f"final mean {view.scored_on} {kind}"),
-        (pick(final, "forgetting_last"), scale, points, "mean forgetting since learned"),
-        (
-            pick(view.result.get("scores") or {}, target, "mean_error"),
-            scale,
-            points,
-            "mean error of the forecasts",
-        ),
-    ]
-    shown = [
-        Fact(say(found, scale=factor), unit, label)
-        for found, factor, unit, label in made
-        if found is not None and found.value is not None
-    ]
-    score: Record = view.result.get("scores") or {}
-    rank = pick(score, target, "spearman")
-    if rank is not None and rank.value is not None:
-        label = f"rank correlation of forecast and measured forgetting, {score['pairs']} pairs"
-        shown.append(Fact(f"{rank.value:.2f}".replace("-", MINUS), "", label))
-    return shown
-
-
-def transition_sentence(view: RunView, transition: Transition) -> str:
-    """Say what was forecast for a task, and what then happened.
-
-    Args:
-        view: The run.
-        transition: One transition of the result.
-
-    Returns:
-        One sentence.
-    """
-    i = int(transition["task"])
-    target, scale, _ = drop_target(view)
-    earlier = view.spoken(0) if i == 1 else f"the {i} earlier tasks"
-    forecast = forecast_mean(transition, target)
-    measured = measured_mean(view, transition, target)
-    opening = f"Learning {view.spoken(i)}"
-    if forecast is None:
-        said = f"{opening} was not forecast"
-    else:
-        said = f"{opening} was forecast to {_change(view, forecast, earlier)}"
-    if measured is None or measured.value is None:
-        state = str(view.tasks[i]["status"]).replace("_", " ")
-        lost = f"{said}; it was not measured, because the task was {_participle(state)}."
-        return lost + strategy_sentence(view, transition)
-    outcome = _amount(view, measured, scale)
-    word = "it cost" if view.classifies else "it rose by"
-    where = _where(view, transition, target, scale)
-    return f"{said}; {word} {outcome}.{where}{strategy_sentence(view, transition)}"
-
-
-def _participle(state: str) -> str:
-    return {"diverged": "lost to divergence"}.get(state, state)
-
-
-def _change(view: RunView, found: Estimate, earlier: str) -> str:
-    _, scale, bounds = drop_target(view)
-    if found.value is None:
-        return f"have no value ({found.note or found.status.value})"
-    value = found.value * scale
-    if found.interval is None:
-        amount = number(value)
-    else:
-        low, high = found.interval
-        amount = with_interval(value, (low * scale, high * scale), bounds)
-    if view.classifies:
-        return f"cost {amount} points of accuracy on {earlier}"
-    return f"raise the loss on {earlier} by {amount}"
-
-
-def _amount(view: RunView, found: Estimate, scale: float) -> str:
-    return say(found, scale=scale) + (" points" if view.classifies else "")
-
-
-def _where(view: RunView, transition: Transition, target: str, scale: float) -> str:
-    """Name the old task that lost most, where a mean would hide it."""
-    cells = [(old["task"], pick(old["measured"], target)) for old in transition["old"]]
-    known = [(j, e.value) for j, e in cells if e is not None and e.value is not None]
-    if len(known) < 2:
-        return ""
-    worst, most = max(known, key=lambda pair: pair[1])
-    total = sum(max(value, 0.0) for _, value in known)
-    if total <= 0 or most < 0.6 * total:
-        return ""
-    unit = " points" if view.classifies else ""
-    return f" Most of it fell on {view.spoken(worst)}: {number(most * scale)}{unit}."
-
-
 def literal_sentence(view: RunView) -> str:
     """Say in plain words what the literal criterion can and cannot decide here.
 
@@ -281,44 +107,14 @@ def literal_sentence(view: RunView) -> str:
     if fired:
         return (
             f"The literal criterion m_B > R_A fires in {fired} of {of}: the new task needs more "
-            "directions than the old ones leave. It does not see how the tasks are aligned, so "
-            f"it cannot say how much is forgotten. {decides}"
+            f"directions than the old ones leave. How much is forgotten it cannot say. {decides}"
         )
-    shares = [
-        e.value / measured["parameters"]
-        for t in found
-        if (measured := t.get("capacity"))
-        and (e := pick(measured, "directions")) is not None
-        and e.value is not None
-    ]
-    room = (
-        f"R_A is {_span(shares)} % of the {_count(found)} parameters"
-        if shares
-        else "R_A is of the order of P"
-    )
     doubt = f" ({undecided} undecided)" if undecided else ""
     return (
-        f"The literal criterion m_B > R_A does not fire in {any_of}{doubt}, and that says nothing "
-        f"about forgetting here: {room}{_demand(found)}. In an over-parameterised "
-        "network it practically never fires, and it does not see how the tasks are aligned. "
-        f"{decides}"
+        f"The literal criterion m_B > R_A does not fire in {any_of}{doubt}, and says nothing about "
+        "forgetting here: in an over-parameterised network it practically never fires, and it does "
+        f"not see how the tasks are aligned. {decides}"
     )
-
-
-def _count(found: list[Transition]) -> str:
-    return number(next((c["parameters"] for t in found if (c := t.get("capacity"))), None))
-
-
-def _span(shares: list[float]) -> str:
-    low, high = f"{100 * min(shares):.0f}", f"{100 * max(shares):.0f}"
-    return low if low == high else f"{low} to {high}"
-
-
-def _demand(found: list[Transition]) -> str:
-    """Add the largest task dimension, where there is one."""
-    ranks = [pick(t, "dimension", "stable_rank") for t in found]
-    known = [e.value for e in ranks if e is not None and e.value is not None]
-    return f", m_B (stable rank) at most {max(known):.0f}" if known else ""
 
 
 def score_sentence(view: RunView) -> str:

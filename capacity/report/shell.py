@@ -11,13 +11,22 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from jinja2 import ChoiceLoader, Environment, FileSystemLoader, PackageLoader, StrictUndefined
+from jinja2 import (
+    ChoiceLoader,
+    Environment,
+    FileSystemLoader,
+    PackageLoader,
+    StrictUndefined,
+    pass_context,
+)
+from jinja2.runtime import Context
 from markupsafe import Markup, escape
 
 from capacity.base.printable import visible
 from capacity.records.numbers import number, plural
 from capacity.report.blocks import KINDS, Part, Section, Subject, figures_in
 from capacity.report.charts import Figure, javascript, script_json
+from capacity.report.glossary import linked
 
 _SYMBOL = re.compile(r"\b([A-Za-z])_([A-Za-z0-9])\b|\|([A-Za-z0-9\u2212\u0394\u03b8 ]+)\|_F²")
 _OWN_COLORS = 8
@@ -92,7 +101,8 @@ def sections_page(
     shown = [(s.anchor, s.title, s.blocks(subject)) for s in sections]
     shown = [section for section in shown if section[2]]
     figures = [figure for *_, blocks in shown for figure in figures_in(blocks)]
-    return page("sections.html", figures, colors, sections=shown, **content)
+    # The templates tell here which terms they met: the glossary at the end explains those.
+    return page("sections.html", figures, colors, sections=shown, met={}, **content)
 
 
 def _is(kind: type) -> Callable[[object], bool]:
@@ -133,6 +143,7 @@ def _environment(folder: Path | None = None) -> Environment:
         lstrip_blocks=True,
     )
     environment.filters["symbols"] = symbols
+    environment.filters["terms"] = _terms
     environment.filters["number"] = number
     environment.filters["slug"] = slug
     environment.globals["plural"] = plural
@@ -152,13 +163,23 @@ def symbols(text: str) -> Markup:
     Returns:
         Escaped HTML.
     """
+    return Markup(_set(str(escape(text))))
 
+
+def _set(escaped: str) -> str:
     def index(match: re.Match[str]) -> str:
         if match[3]:
             return f"|{match[3]}|<sub>F</sub>²"
         return f"<i>{match[1]}</i><sub>{match[2]}</sub>"
 
-    return Markup(_SYMBOL.sub(index, str(escape(text))))
+    return _SYMBOL.sub(index, escaped)
+
+
+@pass_context
+def _terms(context: Context, text: str) -> Markup:
+    """Set symbols and link terms to the glossary, where the page has one."""
+    met = context.get("met")
+    return symbols(text) if met is None else linked(escape(text), met, _set)
 
 
 def slug(text: str) -> str:

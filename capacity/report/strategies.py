@@ -54,11 +54,8 @@ def strategy_figure(view: RunView) -> Figure | None:
                 "said": say(found.drop, scale=scale, interval=True, bounds=bounds),
                 "new": "\u2013" if found.new is None else say(found.new, scale=scale),
             })
-    order = [label for label, _, _ in ranking]
-    means = [
-        {"strategy": label, "mean": drop, "said": number(drop)}
-        for label, drop, _ in ranking
-    ]  # fmt: skip
+    order = [one.label for one in ranking]
+    means = [{"strategy": one.label, "mean": one.drop, "said": number(one.drop)} for one in ranking]
     title = "forecast drop, points" if view.classifies else "forecast rise of the loss"
     y = alt.Y(
         "strategy:N",
@@ -100,10 +97,9 @@ def strategy_figure(view: RunView) -> Figure | None:
         caption="One dot per new task, a tick at the mean over them; the strategies stand in the "
         "order of the average they would end with, the best on top. Further left forgets less, but "
         "may also learn less: the table has both. A bar is a 90 % interval, "
-        f"{view.interval_covers}. Each strategy starts from the network of this run at that "
-        "task, not from one that it had trained all along." + _left_out(view, target),
-        alt=f"Forecast forgetting per strategy: {best[0]} ends with the best average, {worst[0]} "
-        "with the worst.",
+        f"{view.interval_covers}." + _left_out(view, target),
+        alt=f"Forecast forgetting per strategy: {best.label} ends with the best average, "
+        f"{worst.label} with the worst.",
         spec=spec(chart, height=max(30 * len(order), 60)),
         keys=[
             *(key for key in task_keys(labels, "dot") if key.label in present),

@@ -1,19 +1,18 @@
-"""Strategies against forgetting as they were forecast: read, ranked, and said in a sentence."""
+"""Strategies against forgetting as they were forecast: read, and ranked."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from contextlib import suppress
+from dataclasses import dataclass
+from statistics import fmean
 
 from capacity.recipe.strategy import PLAIN, strategy_class
 from capacity.records.estimate import Estimate
-from capacity.records.number_format import say
-from capacity.records.numbers import Bounds, number, plural, with_interval
-from capacity.report.capacity_detail import capital
 from capacity.report.tables import drop_target
 from capacity.results.schema import StrategyForecast, Transition
 from capacity.results.view import RunView, forecast_mean, pick
-from capacity.strategies import REGISTRY
+from capacity.strategies.strategy import Strategy
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,6 +40,11 @@ class Foreseen:
         """Whether it is something to do, rather than nothing, or an upper reference."""
         known = strategy_class(_base(self.name))
         return known is None or known.mitigates
+
+    @property
+    def plain(self) -> bool:
+        """Whether it is nothing at all."""
+        return _base(self.name) == PLAIN
 
 
 def _base(name: str) -> str:
@@ -121,118 +125,78 @@ def best_mitigation(transition: Transition, target: str) -> Foreseen | None:
     return next((s for s in foreseen(transition, target) if s.mitigates), None)
 
 
-def strategy_sentence(view: RunView, transition: Transition) -> str:
-    """Say what the best strategy was forecast to cost instead.
+@dataclass(frozen=True, kw_only=True)
+class Ranked:
+    """A strategy over all transitions that forecast it; numbers in print units.
 
-    Args:
-        view: The run.
-        transition: One transition of the result.
-
-    Returns:
-        One sentence with a space before it; empty where no strategy was forecast.
+    Attributes:
+        label: Its name for people.
+        mitigates: Whether it is something to do, rather than nothing, or an upper reference.
+        plain: Whether it is nothing at all.
+        drop: Mean loss on the old tasks with each new one.
+        average: Mean score over all tasks that it would end with.
+        new: Mean score on the new task; None where it was not forecast.
+        work: What it takes, in plain trainings; None where that is not known.
     """
-    target, scale, bounds = drop_target(view)
-    order = foreseen(transition, target)
-    best = best_mitigation(transition, target)
-    if best is None:
-        return ""
-    counted = sum(s.mitigates for s in order)
-    if view.classifies:
-        said = f" {capital(best.label)} was forecast to {_change(best.drop, scale, bounds)}"
-        reached = "" if best.average is None else say(best.average, scale=scale)
-    else:
-        said = (
-            f" Under {best.label} it was forecast to {_change(best.drop, scale, bounds, rise=True)}"
-        )
-        reached = ""
-    if counted > 1:
-        said += f"; of {counted} strategies it would end with the best average"
-        said += f", {reached} %" if reached else ""
-    if _base(order[0].name) == PLAIN:
-        said += (
-            ", below that of plain training" if view.classifies else "; plain training is better"
-        )
-    return said + "."
+
+    label: str
+    mitigates: bool
+    plain: bool
+    drop: float
+    average: float
+    new: float | None
+    work: float | None
 
 
-def _change(found: Estimate, scale: float, bounds: Bounds, *, rise: bool = False) -> str:
-    """Say cost or gain: a memory wins back what this run had forgotten before."""
-    low, high = found.interval or (found.value or 0.0,) * 2
-    if high >= 0:
-        return f"{'rise by' if rise else 'cost'} {_amount(found, scale, bounds)}"
-    gain = replace(found, value=-(found.value or 0.0), interval=(-high, -low))
-    said = _amount(gain, scale, bounds)
-    return f"fall by {said}" if rise else f"win back {said} points on them"
-
-
-def _amount(found: Estimate, scale: float, bounds: Bounds) -> str:
-    value = (found.value or 0.0) * scale
-    if found.interval is None:
-        return number(value)
-    return with_interval(value, tuple(end * scale for end in found.interval), bounds)  # type: ignore[arg-type]
-
-
-def ranked(view: RunView) -> list[tuple[str, float, float]]:
+def ranked(view: RunView) -> list[Ranked]:
     """Rank strategies over all transitions that forecast them.
 
     Args:
         view: The run.
 
     Returns:
-        Label, mean drop and mean average in print units, the best average first; a strategy that
-        some transition lacks is ranked by those that have it.
+        The best average first; a strategy that some transition lacks is ranked by those that have
+        it.
     """
     target, scale, _ = drop_target(view)
-    drops: dict[str, list[float]] = {}
-    averages: dict[str, list[float]] = {}
+    found: dict[str, list[tuple[int, Foreseen]]] = {}
     for transition in view.transitions:
-        for found in foreseen(transition, target):
-            drops.setdefault(found.label, []).append(found.drop.value or 0.0)
-            if found.average is not None and found.average.value is not None:
-                averages.setdefault(found.label, []).append(found.average.value)
-    sign = -1.0 if view.classifies else 1.0
-    made = [
-        (label, scale * _mean(values), scale * _mean(averages.get(label, [])))
-        for label, values in drops.items()
-    ]
-    return sorted(made, key=lambda entry: sign * entry[2])
+        for one in foreseen(transition, target):
+            found.setdefault(one.name, []).append((int(transition["task"]), one))
+    options = _options(view)
+    batch = int((view.recipe.get("training") or {}).get("batch_size") or 0)
+    made = []
+    for name, every in found.items():
+        averages = [e.average.value for _, e in every if e.average and e.average.value is not None]
+        new = [e.new.value for _, e in every if e.new and e.new.value is not None]
+        known = options.get(name)
+        work = [known.steps_worth(batch, old) for old, _ in every] if known and batch else []
+        made.append(
+            Ranked(
+                label=every[0][1].label,
+                mitigates=every[0][1].mitigates,
+                plain=every[0][1].plain,
+                drop=scale * fmean(e.drop.value or 0.0 for _, e in every),
+                average=scale * fmean(averages) if averages else 0.0,
+                new=scale * fmean(new) if new else None,
+                work=fmean(work) if work else None,
+            )
+        )
+    return sorted(made, key=lambda one: -one.average if view.classifies else one.average)
 
 
-def _mean(values: Sequence[float]) -> float:
-    return sum(values) / len(values) if values else 0.0
-
-
-def strategies_sentence(view: RunView) -> str:
-    """Say which strategy the forecasts recommend over the whole sequence.
-
-    Args:
-        view: The run.
-
-    Returns:
-        A sentence or two; empty where no strategy was forecast.
-    """
-    order = ranked(view)
-    if not order:
-        return ""
-    unit = " points" if view.classifies else ""
-    own = str((view.recipe.get("training") or {}).get("strategy", {}).get("name", PLAIN))
-    best = next((entry for entry in order if entry[0] not in _references()), order[0])
-    transitions = sum(bool(t.get("by_strategy")) for t in view.transitions)
-    said = (
-        f"Over {plural(transitions, 'transition')}, {best[0]} is forecast to end with the best "
-        f"average and to {_mean_cost(best[1], unit)} on the old tasks with each new one"
-    )
-    plain = next((entry for entry in order if entry[0] == spoken(own)), None)
-    if plain is not None and plain is not best:
-        said += f"; {plain[0]}, as in this run, to {_mean_cost(plain[1], unit)}"
-    return f"{said}. These are forecasts: capacity compare sets trained runs side by side."
-
-
-def _references() -> set[str]:
-    """Labels of what is no strategy, but what one could reach at most."""
-    names = [name for name in REGISTRY.names() if name != PLAIN]
-    return {spoken(n) for n in names if (kind := strategy_class(n)) and not kind.mitigates}
-
-
-def _mean_cost(drop: float, unit: str) -> str:
-    return f"win back {number(-drop)}{unit}" if drop < 0 else f"lose {number(drop)}{unit}"
+def _options(view: RunView) -> dict[str, Strategy]:
+    """Give the strategies that were compared by their names in the result."""
+    measured = (view.recipe.get("measure") or {}).get("strategies") or []
+    own = (view.recipe.get("training") or {}).get("strategy")
+    made: dict[str, Strategy] = {}
+    for options in [*measured, *([own] if own else []), {"name": PLAIN}]:
+        kind = strategy_class(str(options.get("name")))
+        if kind is None:
+            continue
+        # A run may come from where the strategy had other options.
+        with suppress(ValueError):
+            one = kind.model_validate(options)
+            if isinstance(one, Strategy):
+                made[one.label] = one
+    return made

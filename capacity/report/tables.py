@@ -34,6 +34,9 @@ class Table:
         rows: Entries, one tuple per row.
         remark: A sentence below it.
         id: Anchor in the page; empty for none.
+        anchors: Anchors of the rows; empty for none.
+        stacks: Whether its rows become blocks on a telephone, each entry under its head; else the
+            table is scrolled.
     """
 
     caption: str
@@ -41,6 +44,8 @@ class Table:
     rows: Sequence[Sequence[Cell]]
     remark: str = ""
     id: str = ""
+    anchors: Sequence[str] = ()
+    stacks: bool = False
 
     @property
     def notes(self) -> list[tuple[str, str]]:

@@ -9,8 +9,8 @@ from dataclasses import dataclass, replace
 
 from capacity.records.estimate import Estimate
 from capacity.records.number_format import Cell, cell, header_cell, stacked, text_cell
-from capacity.records.numbers import number
-from capacity.report.strategy_forecasts import best_mitigation
+from capacity.records.numbers import MISSING, number
+from capacity.report.strategy_forecasts import best_mitigation, foreseen
 from capacity.report.tables import Table, drop_target
 from capacity.results.schema import Transition
 from capacity.results.view import RunView, forecast_mean, measured_mean, pick
@@ -93,52 +93,49 @@ def light_table(view: RunView) -> Table:
     for transition in view.transitions:
         forecast = forecast_mean(transition, target)
         measured = measured_mean(view, transition, target)
-        row = [header_cell(view.label(transition["task"]))]
-        if criterion:
-            row.append(_criterion(view, transition))
-        row += [
+        row = [
+            header_cell(view.label(transition["task"])),
             _lit(view, forecast, limit, "not forecast"),
             _lit(view, measured, limit, _lost(view, transition)),
             _held(view, forecast, measured),
         ]
+        if criterion:
+            row.append(_criterion(view, transition))
         if strategies:
-            row.append(_spared(view, transition, limit))
+            row.append(_spared(view, transition))
         rows.append(row)
     what = "Accuracy lost on the old tasks, points" if view.classifies else "Rise of the old losses"
     columns = ["New task"]
-    columns += ["Criterion: expected drop"] if criterion else []
-    columns += [f"{what}::forecast before", f"{what}::measured after", "Forecast held?"]
-    columns += ["Best strategy by its forecast average"] if strategies else []
+    columns += [f"{what}::Forecast", f"{what}::Measured", "Held?"]
+    columns += ["Criterion"] if criterion else []
+    columns += ["Best strategy"] if strategies else []
     return Table(
         id="table-lights",
-        caption="Does the network forget? Each new task at a glance",
+        caption=f"Does the network forget? {what}, by new task",
         columns=columns,
         rows=rows,
-        remark=_remark(view, limit, criterion=criterion),
+        remark=_remark(view, limit, criterion=criterion, strategies=strategies),
+        anchors=[f"transition-{int(t['task']) + 1}" for t in view.transitions],
+        stacks=True,
     )
 
 
-def _remark(view: RunView, limit: float | None, *, criterion: bool) -> str:
+def _remark(view: RunView, limit: float | None, *, criterion: bool, strategies: bool) -> str:
     if limit is None:
-        said = "A loss has no scale of its own, and no criterion was asked: no light is lit. "
-    else:
-        _, scale, _ = drop_target(view)
-        unit = " points" if view.classifies else ""
-        said = (
-            f"Threshold: {number(limit * scale, 2)}{unit} on average over the old tasks. "
-            "\u25b2 forgets: the whole 90 % interval lies above it; \u25cf keeps: the whole "
-            "interval lies below; \u25c6 undecided: the interval holds the threshold; \u25cb "
-            "nothing to judge. "
-        )
-    if criterion:
-        said += (
-            "The criterion has a threshold of its own, shown beside it, and its interval holds its "
-            "known error. "
-        )
-    return said + (
-        f"A forecast has a 90 % interval, {view.interval_covers}. Why a value is missing or "
-        "uncertain stands below the table of its section."
+        return "A loss has no scale of its own, and no criterion was asked: no light is lit."
+    _, scale, _ = drop_target(view)
+    unit = " points" if view.classifies else ""
+    said = (
+        f"Threshold: {number(limit * scale, 2)}{unit} on average over the old tasks. \u25b2 "
+        "forgets: the whole 90 % interval lies above it; \u25cf keeps: it lies below; \u25c6 "
+        "undecided: it holds the threshold; \u25cb nothing to judge."
     )
+    if criterion:
+        said += " The criterion has a threshold of its own."
+    if strategies:
+        kind = "accuracy" if view.classifies else "loss"
+        said += f" Beside a strategy: the {kind} averaged over all tasks that it would end with."
+    return said
 
 
 def _lost(view: RunView, transition: Transition) -> str:
@@ -181,32 +178,53 @@ def _criterion(view: RunView, transition: Transition) -> Cell:
     )
 
 
+def held(forecast: Estimate, measured: Estimate) -> bool | None:
+    """Say whether what was measured lies inside the forecast's interval.
+
+    Args:
+        forecast: The forecast; it has a value.
+        measured: What came of it; it has one, too.
+
+    Returns:
+        None where the forecast has no interval.
+    """
+    return None if forecast.interval is None else not _off(forecast.interval, measured.value or 0.0)
+
+
+def _off(interval: tuple[float, float], value: float) -> float:
+    """Tell how far a value lies above an interval (positive) or below it."""
+    low, high = interval
+    # Rounding in the last bits is no miss.
+    slack = 1e-9 * max(1.0, abs(low), abs(high))
+    if low - slack <= value <= high + slack:
+        return 0.0
+    return value - high if value > high else value - low
+
+
 def _held(view: RunView, forecast: Estimate | None, measured: Estimate | None) -> Cell:
-    """Say whether what was measured lies inside the forecast's interval, and else how far off."""
+    """Say whether the forecast held, and else by how much what came lies off its interval."""
     if forecast is None or measured is None or forecast.value is None or measured.value is None:
-        return text_cell("\u2013")
+        return text_cell(MISSING)
     if forecast.interval is None:
         return text_cell("no interval")
     _, scale, _ = drop_target(view)
-    low, high = forecast.interval
-    # Rounding in the last bits is no miss.
-    slack = 1e-9 * max(1.0, abs(low), abs(high))
-    if low - slack <= measured.value <= high + slack:
+    off = _off(forecast.interval, measured.value)
+    if not off:
         return text_cell("yes")
-    off = measured.value - high if measured.value > high else measured.value - low
     return text_cell(f"no: {number(abs(off) * scale, 2)} {'above' if off > 0 else 'below'}")
 
 
-def _spared(view: RunView, transition: Transition, limit: float | None) -> Cell:
-    target, scale, bounds = drop_target(view)
+def _spared(view: RunView, transition: Transition) -> Cell:
+    """Name the strategy that was forecast to end best, with what it would end with."""
+    target, scale, _ = drop_target(view)
     best = best_mitigation(transition, target)
     if best is None:
-        return text_cell("\u2013")
-    light = judged(best.drop, limit)
-    drop = stacked(cell(best.drop, scale=scale, interval=True, bounds=bounds))
-    return Cell(
-        f"{best.label}: {drop.text}",
-        numeric=False,
-        light=light.color,
-        small=_joined(drop.small, light.word),
-    )
+        return text_cell(MISSING)
+    average = best.average.value if best.average else None
+    plain = next((s.average for s in foreseen(transition, target) if s.plain and s.average), None)
+    unit = " %" if view.classifies else ""
+    said = "" if average is None else f": {number(average * scale, 2)}{unit}"
+    beside = ""
+    if plain is not None and plain.value is not None:
+        beside = f"plain training: {number(plain.value * scale, 2)}{unit}"
+    return Cell(f"{best.label}{said}", numeric=False, small=beside)

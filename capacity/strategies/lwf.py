@@ -80,6 +80,11 @@ class LwF(Strategy):
         )
         return Contribution(training=training, distillation=made)
 
+    def steps_worth(self, batch: int, old: int) -> float:
+        """Run the old network on the new samples: a third of a gradient each."""
+        del batch, old
+        return 4 / 3
+
     def price(self, gradient: float, old: int, outputs: int) -> Price:
         """Weights alone are remembered."""
         del gradient, old, outputs

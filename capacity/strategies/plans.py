@@ -158,6 +158,11 @@ class FewerEpochs(_Plan):
     title = "fewer epochs"
     factor: Annotated[float, Field(gt=0, le=1)] = 0.2
 
+    def steps_worth(self, batch: int, old: int) -> float:
+        """Take a share of the steps."""
+        del batch, old
+        return self.factor
+
     def contribution(
         self,
         model: FlatModel,

@@ -42,6 +42,11 @@ class _Rehearsal(Strategy):
         del gradient, old, outputs
         return Price()
 
+    def steps_worth(self, batch: int, old: int) -> float:
+        """Learn the memory batch beside the new one."""
+        del old
+        return 1 + min(getattr(self, "memory_batch", 0), getattr(self, "memory", 0)) / batch
+
 
 class ExperienceReplay(_Rehearsal):
     """Replay: the loss is the mean over the new batch and a memory batch, put together.
@@ -204,6 +209,10 @@ class DarkReplayLabels(_DarkReplay):
     def _labels(self) -> float:
         return self.label_strength
 
+    def steps_worth(self, batch: int, old: int) -> float:
+        """Learn two memory batches beside the new one."""
+        return 2 * super().steps_worth(batch, old) - 1
+
 
 class AGEM(_Rehearsal):
     """A-GEM (Chaudhry et al. 2019): never oppose the gradient of a memory batch.
@@ -251,6 +260,11 @@ class Joint(_Rehearsal):
     name = "joint"
     title = "joint (upper reference)"
     mitigates = False
+
+    def steps_worth(self, batch: int, old: int) -> float:
+        """Learn all old data beside the new, for tasks of one size."""
+        del batch
+        return 1.0 + old
 
     def contribution(
         self,

@@ -124,6 +124,20 @@ class Strategy(recipe.Strategy):
             f"forecast within a budget pays; define {type(self).__name__}.price, or take no budget"
         )
 
+    def steps_worth(self, batch: int, old: int) -> float:
+        """Say what a training takes, counted in gradients of a sample, over plain training.
+
+        Args:
+            batch: Samples of the new task per step.
+            old: Number of old tasks.
+
+        Returns:
+            The factor: 1 unless a subclass says otherwise. What it does to P numbers once per step
+            is not counted.
+        """
+        del batch, old
+        return 1.0
+
     def thinned(self, samples: int) -> Self:
         """Do with fewer samples.
 

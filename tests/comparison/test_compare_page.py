@@ -72,6 +72,7 @@ def test_page_says_what_differs_who_is_best_and_what_is_left_out(source):
 
 def test_page_in_a_browser_is_silent_and_fits_a_phone(visit, path):
     page, requests, heard = visit(path, 390)
+    page.evaluate("document.querySelectorAll('details').forEach(d => { d.open = true })")
     figures = page.locator("figure").all()
     assert len(figures) >= 7
     for figure in figures:

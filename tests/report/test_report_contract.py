@@ -32,17 +32,24 @@ class Page(HTMLParser):
     def handle_starttag(self, tag, attrs):
         self.tags.append((tag, dict(attrs)))
         self._inside = tag
+        self._part(tag)
         if tag == "script":
             self.scripts.append("")
 
     def handle_endtag(self, tag):
         self._inside = ""
+        self._part(tag)
+
+    def _part(self, tag):
+        """Part words, except where a link to the glossary stands in the middle of a sentence."""
+        if tag != "a":
+            self.text += " "
 
     def handle_data(self, data):
         if self._inside == "script":
             self.scripts[-1] += data
         elif self._inside != "style":
-            self.text += data + " "
+            self.text += data
 
 
 @pytest.fixture(scope="module")
@@ -203,15 +210,71 @@ def test_refusals_are_shown_with_their_notes(pages):
         assert status in text.lower()
 
 
-def test_verdict_gives_forecast_and_measurement_in_points(pages):
+def test_verdict_answers_in_points(pages):
     text = pages["finished"][1].text
-    # Before task 2 the drop is 12 points on each of two earlier tasks; 14 were forecast.
-    found = re.search(
-        r"Learning task 3 [^.]*forecast to cost 14\.0 \(.*?\) points .*?; it cost 12", text
+    questions = (
+        "What was lost?",
+        "Was it foreseen?",
+        "What to do for the next task?",
+        "What not to trust?",
+        "What did learning cost?",
     )
-    assert found, text[:2500]
+    places = [text.index(question) for question in questions]
+    assert places == sorted(places)
+    answers = [text[a:b] for a, b in itertools.pairwise([*places, text.index("Does the network")])]
+    # Task 1 lost 12 points to each of two later tasks, task 2 lost 12 to one.
+    assert "most task 1 (classes 0-1 <b>), 24; least task 2 (classes 2-3 <b>), 12" in answers[0]
+    # Before each task the drop is 12 points on each earlier one; 14 were forecast.
+    assert "off by 2.0 points on average; 3 of 3 pairs came out inside" in answers[1]
+    assert re.search(r"nothing is lost 12 0 of 3", answers[1])
+    assert "Replay or EWC" in answers[2]
+    assert "Forecasts: of 3 values, 3 uncalibrated" in answers[3]
+    assert "times the least that the speed limit allows" in answers[4]
     assert "0.93" in text
     assert "over-parameterised" in text
+
+
+def test_no_number_is_printed_with_an_empty_spread(pages):
+    for _, page in pages.values():
+        assert not re.search(r"± 0(?![.\d])", page.text)
+        assert not re.search(r"(\d[\d.]*) \(\1 to \1\)", page.text)
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_every_table_and_figure_but_the_first_ones_is_folded_below_its_finding(pages, case):
+    source, _ = pages[case]
+    parts = re.split(r"(<details[^>]*>|</details>)", source)
+    depth, shown = 0, ""
+    for part in parts:
+        depth += part.startswith("<details") - part.startswith("</details")
+        shown += part if not depth else ""
+    assert len(re.findall(r"<figure ", shown)) <= 2
+    assert len(re.findall(r"<table", shown)) <= 3
+    for finding in re.findall(r'<details class="fold"[^>]*><summary>(.*?)</summary>', source):
+        words = re.sub(r"<[^>]*>", "", finding)
+        assert 12 < len(words) < 130, words
+        assert "None" not in words
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_every_linked_term_has_its_entry_with_a_source(pages, case):
+    source, page = pages[case]
+    linked = {a["href"][1:] for _, a in page.tags if a.get("class") == "term"}
+    entries = dict(re.findall(r'<div id="(term-\d+)">(.*?)</div>', source, re.DOTALL))
+    assert linked == set(entries)
+    assert linked or case == "stopped_early"
+    for entry in entries.values():
+        assert "<dt>" in entry
+        assert re.search(r'class="source">\S', entry)
+
+
+def test_the_recipe_on_the_page_is_what_was_used(pages):
+    shown = pages["finished"][0]
+    recipe = shown[shown.index('id="configuration"') :].partition("</details>")[0]
+    assert "optimizer: sgd" in recipe
+    assert "epochs: 10" in recipe
+    for unused in ("betas", "nesterov", "max_angle", "fingerprint", "null", "clip_norm"):
+        assert unused not in recipe
 
 
 def test_criterion_is_listed_and_said_in_plain_words(pages):

@@ -36,7 +36,8 @@ def test_numbers_keep_three_digits(value, text):
         (-484.1, 22.6, "−484 ± 23"),
         (0.004, 0.2, "0.00 ± 0.20"),
         (1.45e7, 1.8e6, "(1.45 ± 0.18) × 10⁷"),
-        (25.0, 0.0, "25.0 ± 0"),
+        (25.0, 0.0, "25.0"),
+        (0.0, 0.0, "0"),
     ],
 )
 def test_digits_follow_the_error(value, stderr, text):
@@ -46,6 +47,12 @@ def test_digits_follow_the_error(value, stderr, text):
 def test_intervals_are_cut_at_what_is_possible():
     assert with_interval(80.4, (25.5, 135.4), (0.0, 100.0)) == "80 (30 to 100)"
     assert with_interval(31.2, (24.1, 38.3)) == "31 (24 to 38)"
+
+
+def test_an_interval_that_reads_like_its_value_is_not_printed():
+    assert with_interval(100.0, (100.0, 100.0)) == "100"
+    assert with_interval(32.9, (32.8999, 32.9001)) == "32.90"
+    assert with_interval(100.0, (99.0, 101.0), (0.0, 100.0)) == "100.0 (99.0 to 100.0)"
 
 
 def test_a_correlation_has_two_decimals():

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from copy import deepcopy
+from dataclasses import replace
 
 import pytest
 
-from capacity.report import strategies, strategy_forecasts
+from capacity.recipe.config import Strategy
+from capacity.report import advice, strategies, strategy_forecasts
 from capacity.report.page import read
-from capacity.report.sentences import transition_sentence
+from capacity.strategies.mitigation import from_options
 from report.fabricated_run import write
 
 
@@ -18,24 +20,63 @@ def views(tmp_path_factory):
     return {case: read(write(folder / case, case)) for case in ("finished", "regression")}
 
 
-def test_the_sentence_names_the_best_strategy_with_its_cost(views):
+def test_the_choice_is_what_ends_within_a_point_of_the_best(views):
     view = views["finished"]
-    said = [transition_sentence(view, t) for t in view.transitions]
-    assert "Replay was forecast to win back 10.0 (8.0 to 12.0) points on them." in said[0]
-    assert "EWC, strength = 100.0 was forecast to cost 6.0 (4.0 to 8.0)." in said[1]
-    assert not any("joint" in one.lower() for one in said)
+    # Replay and EWC end with 90 % each, plain training with 70; joint training is no choice.
+    assert [one.label for one in advice.choice(view)] == ["replay", "EWC, strength = 100.0"]
+    said = advice.next_sentences(view)
+    assert said.startswith(
+        "Replay or EWC, strength = 100.0 (within a point of each other): forecast to end with 90 %"
+    )
+    assert "plain training with 70 %" in said
+    assert "joint" not in said.lower()
+
+
+def test_the_table_of_the_choice_has_points_and_work(views):
+    table = advice.next_table(views["finished"])
+    assert table is not None
+    rows = {row[0].text: [entry.text for entry in row[1:]] for row in table.rows}
+    assert rows["plain training"] == ["70", "\u221214", "90", "1.0"]
+    assert rows["replay"][:3] == ["90", "+10", "90"]
+    # What the recipe does not name has no options to count by.
+    assert rows["replay"][3] == "\u2013"
+
+
+def test_doing_nothing_is_a_choice_where_it_ends_as_well(views):
+    view = deepcopy(views["finished"])
+    for transition in view.result["transitions"]:
+        for entry in transition["by_strategy"]:
+            entry["average_accuracy"] = entry["average_accuracy"] | {"value": 0.9}
+    said = advice.next_sentences(view)
+    assert "plain training" in said
+    assert "nothing need be done" in said
+
+
+@pytest.mark.parametrize(
+    ("options", "worth"),
+    [
+        ({"name": "naive"}, 1.0),
+        ({"name": "replay", "memory_batch": 32}, 1.5),
+        ({"name": "replay", "memory": 16}, 1.25),
+        ({"name": "derpp"}, 3.0),
+        ({"name": "joint"}, 3.0),
+        ({"name": "fewer_epochs", "factor": 0.2}, 0.2),
+    ],
+)
+def test_work_counts_the_gradients_of_samples(options, worth):
+    assert from_options(Strategy(**options)).steps_worth(64, 2) == pytest.approx(worth)
 
 
 def test_regression_speaks_of_the_loss(views):
-    view = views["regression"]
-    said = transition_sentence(view, view.transitions[1])
-    assert "Under EWC, strength = 100.0 it was forecast to rise by 0.180 (0.160 to 0.200)." in said
+    said = advice.next_sentences(views["regression"])
+    assert "loss on average" in said
+    assert "%" not in said
     assert "points" not in said
 
 
 def test_ranking_is_by_the_average_at_the_end(views):
     for view, sign in ((views["finished"], -1), (views["regression"], 1)):
-        averages = [sign * average for _, _, average in strategy_forecasts.ranked(view)]
+        averages = [sign * one.average for one in strategy_forecasts.ranked(view)]
         assert averages == sorted(averages)
 
 
@@ -50,7 +91,10 @@ def test_the_best_is_neither_plain_nor_joint_training(views):
 def test_without_strategies_nothing_is_said(views):
     bare = {"task": 1, "old": [], "new": {"forecast": None, "measured": None}}
     assert strategy_forecasts.foreseen(bare, "accuracy_drop") == []
-    assert strategy_forecasts.strategy_sentence(views["finished"], bare) == ""
+    view = replace(views["finished"], result={"transitions": [bare]})
+    assert advice.choice(view) == []
+    assert advice.next_sentences(view) == ""
+    assert advice.next_table(view) is None
 
 
 def test_the_figure_has_a_row_per_strategy_and_task(views):
@@ -78,4 +122,4 @@ def test_a_strategy_that_came_to_nothing_is_listed_and_leaves_the_mean(views):
         "diverged",
         "NOTE",
     )
-    assert "EWC, strength = 100.0" not in [label for label, _, _ in strategy_forecasts.ranked(view)]
+    assert "EWC, strength = 100.0" not in [one.label for one in strategy_forecasts.ranked(view)]

@@ -6,24 +6,24 @@ A section of one's own stands in a file like these, and is added by one line:
 """
 
 from capacity.report.blocks import Absent as Absent
+from capacity.report.blocks import Answer as Answer
 from capacity.report.blocks import Code as Code
+from capacity.report.blocks import Fold as Fold
 from capacity.report.blocks import Heading as Heading
+from capacity.report.blocks import Line as Line
+from capacity.report.blocks import Lines as Lines
 from capacity.report.blocks import Pair as Pair
 from capacity.report.blocks import Part as Part
 from capacity.report.blocks import Section as Section
 from capacity.report.blocks import Sections
 from capacity.report.sections import (
-    after_every_task,
     capacity_and_dimension,
-    configuration,
     cost_of_learning,
     forecast_and_measured,
     learning_and_forgetting,
     method_notes,
-    recorded_environment,
     reproduce,
     strategies_forecast,
-    tables_of_forgetting,
     training_jacobian,
     verdict,
 )
@@ -31,18 +31,14 @@ from capacity.results.view import RunView
 
 SECTIONS: Sections[RunView] = Sections([
     verdict.SECTION,
-    after_every_task.SECTION,
     learning_and_forgetting.SECTION,
     forecast_and_measured.SECTION,
+    strategies_forecast.SECTION,
     capacity_and_dimension.SECTION,
     training_jacobian.SECTION,
     cost_of_learning.SECTION,
-    strategies_forecast.SECTION,
-    tables_of_forgetting.SECTION,
-    method_notes.SECTION,
-    configuration.SECTION,
-    recorded_environment.SECTION,
     reproduce.SECTION,
+    method_notes.SECTION,
 ])
 """The report, in the order of the page."""
 register = SECTIONS.register

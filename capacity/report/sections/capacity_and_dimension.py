@@ -4,32 +4,65 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from capacity.records.estimate import Estimate
+from capacity.records.numbers import number, plural, span
 from capacity.report import capacity_detail
-from capacity.report.blocks import Absent, Block, Section
-from capacity.report.closure_curve import closure_figure
+from capacity.report.blocks import Absent, Block, Fold, Section
+from capacity.report.closure_curve import closure_figure, closures_of
 from capacity.report.prediction import capacity_figure
 from capacity.report.sentences import literal_sentence
 from capacity.report.tables import eps_table, room_table
-from capacity.results.view import RunView
+from capacity.results.view import RunView, pick
 
 
 def _content(view: RunView) -> Iterator[Block | None]:
-    if not view.transitions:
+    measured = [t for t in view.transitions if t.get("capacity") or t.get("dimension")]
+    if not measured:
         yield Absent("Neither was measured.")
         return
-    yield (
-        "R_A counts the directions that change no old task beyond a tolerance and that training "
-        "can still reach; m_B counts those in which the new task is curved."
-    )
     yield literal_sentence(view)
-    yield room_table(view)
-    yield capacity_figure(view)
-    yield capacity_detail.verdict_table(view)
-    yield closure_figure(view)
-    yield capacity_detail.preserving_table(view)
-    yield capacity_detail.sensitivity_table(view)
-    yield capacity_detail.plasticity_table(view)
-    yield eps_table(view)
+    room = [pick(t, "capacity", "directions") for t in measured]
+    need = [pick(t, "dimension", "stable_rank") for t in measured]
+    parameters = number(view.result["model"]["parameters"], 6)
+    yield Fold(
+        f"Room R_A {_span(room)} of {parameters} directions, need m_B {_span(need)}",
+        [capacity_figure(view) or room_table(view)],
+    )
+    yield Fold(_decided(view), [capacity_detail.verdict_table(view)])
+    closed = [c[v["decides"]]["closes"] for _, v, c in closures_of(view)]
+    yield Fold(
+        f"While a task is learned, the room for the next one closes in {closed.count(True)} of "
+        f"{plural(len(closed), 'training')}",
+        [closure_figure(view)],
+    )
+    removed = [float(c["removed"]) for t in measured if (c := t.get("capacity"))]
+    if removed:
+        yield Fold(
+            f"The old tasks hold {span(removed)} directions; what that count and R_A hang on",
+            [
+                capacity_detail.preserving_table(view),
+                capacity_detail.sensitivity_table(view),
+                eps_table(view),
+            ],
+        )
+    dormant = [pick(t, "plasticity", "dormant") for t in measured]
+    ranks = [pick(t, "plasticity", "feature_rank") for t in measured]
+    yield Fold(
+        f"Can it still learn? Dormant units {_span(dormant, 100.0)} %, effective rank of the "
+        f"features {_span(ranks)}",
+        [capacity_detail.plasticity_table(view)],
+    )
+
+
+def _span(found: list[Estimate | None], scale: float = 1.0) -> str:
+    known = [scale * e.value for e in found if e is not None and e.value is not None]
+    return span(known) if known else "not defined"
+
+
+def _decided(view: RunView) -> str:
+    said = [str(v["verdict"]) for t in view.transitions if (v := t.get("verdicts"))]
+    fires = said.count("forgetting predicted")
+    return f"Every form of the criterion: forgetting predicted in {fires} of {len(said)}"
 
 
 SECTION = Section("capacity", "Capacity and dimension", _content)

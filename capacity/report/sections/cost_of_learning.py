@@ -4,10 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from capacity.report.blocks import Absent, Block, Section
+from capacity.records.numbers import span
+from capacity.report.blocks import Absent, Block, Fold, Section
 from capacity.report.cost_over_time import cost_figure, inefficiency_figure
 from capacity.report.measure_figures import thermo_figure, thermo_table
-from capacity.results.view import RunView
+from capacity.results.view import RunView, pick
+
+_LEAD = (
+    "The speed limit: learning time times cost is at least the squared distance travelled. The "
+    "inefficiency is by how many times a task's training exceeded that least."
+)
 
 
 def _content(view: RunView) -> Iterator[Block | None]:
@@ -15,14 +21,14 @@ def _content(view: RunView) -> Iterator[Block | None]:
     if table is None:
         yield Absent("No task was learned to its end, so no cost was closed.")
         return
-    yield (
-        "The speed limit: learning time times cost is at least the squared distance travelled. The "
-        "inefficiency is by how many times a task's training exceeded that least. Every path is at "
-        "1 or above, whatever it learned: that is an identity, and checks the meter."
+    found = [pick(phase, "thermo", "inefficiency_path") for phase in view.phases]
+    known = [e.value for e in found if e is not None and e.value is not None]
+    said = f"Inefficiency {span(known)}, task by task" if known else "The cost, task by task"
+    yield Fold(said, [_LEAD, thermo_figure(view) or table])
+    yield Fold(
+        "Cost and distance along the training, epoch by epoch",
+        [cost_figure(view), inefficiency_figure(view)],
     )
-    figures = [draw(view) for draw in (thermo_figure, cost_figure, inefficiency_figure)]
-    yield from figures
-    yield None if any(figures) else table
 
 
 SECTION = Section("thermo", "Cost of learning", _content)

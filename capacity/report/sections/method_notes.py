@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from capacity.report.blocks import Part, Section
+from capacity.report.blocks import Fold, Part, Section
 from capacity.results.view import RunView
 
-SECTION: Section[RunView] = Section("methods", "Method notes", lambda _: [Part("methods.html")])
+SECTION: Section[RunView] = Section(
+    "methods",
+    "Method notes",
+    lambda _: [Fold("Every formula, its source and what it assumes", [Part("methods.html")])],
+)

@@ -1,35 +1,73 @@
-"""How to run a run again: by its recipe, or by the Python call where a recipe cannot say it all."""
+"""How to run a run again, by its recipe or by the Python call; what was used, and where it ran."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from markupsafe import Markup
 
 from capacity.recipe.config import Measure, Recipe, Training
-from capacity.report.blocks import Block, Code, Section
+from capacity.records.numbers import number
+from capacity.report.blocks import Block, Code, Fold, Part, Section
+from capacity.report.used_recipe import used_recipe
 from capacity.results.view import Record, RunView
+
+_AGAIN = "capacity run recipe.yaml --out again\ncapacity report again"
+_SAME = (
+    "In the run directory; the same recipe on the same device and versions gives the same numbers."
+)
+_FILES = Markup(
+    "The numbers of this page are in <code>result.json</code> and <code>metrics.jsonl</code> of "
+    "the run directory, where tasks count from 0 and accuracies lie between 0 and 1."
+)
+_CALL = Markup(
+    "This run's tasks or model came through the Python API: the recipe holds their fingerprint, "
+    "not themselves, so <code>capacity run recipe.yaml</code> cannot repeat it. With the same "
+    "objects at hand:"
+)
 
 
 def _content(view: RunView) -> Iterator[Block | None]:
-    if runs_from_recipe(view.recipe):
-        yield (
-            "In the run directory; the same recipe on the same device and versions gives the same "
-            "numbers."
-        )
-        yield Code("capacity run recipe.yaml --out again\ncapacity report again")
-    else:
-        yield Markup(
-            "This run's tasks or model came through the Python API: the recipe holds their "
-            "fingerprint, not themselves, so <code>capacity run recipe.yaml</code> cannot repeat "
-            "it. With the same objects at hand:"
-        )
-        yield Code(python_call(view.recipe))
-    yield Markup(
-        "The numbers of this page are in <code>result.json</code> and <code>metrics.jsonl</code> "
-        "of the run directory, where tasks count from 0 and accuracies lie between 0 and 1."
+    repeats = runs_from_recipe(view.recipe)
+    yield Fold(
+        "Run it again: " + ("capacity run recipe.yaml" if repeats else "from Python"),
+        [
+            _SAME if repeats else _CALL,
+            Code(_AGAIN if repeats else python_call(view.recipe)),
+            _FILES,
+        ],
     )
+    fields = "The recipe as it was used; recipe.yaml has every field, defaults included"
+    yield Fold(fields, [Code(used_recipe(view.recipe))], "configuration")
+    yield Fold(
+        f"Where it ran: {_place(view.env)}" if view.env else "Where it ran: not recorded",
+        [Part("environment.html", {"rows": _environment(view)})],
+        "environment",
+    )
+
+
+def _place(env: Record) -> str:
+    return f"Python {env.get('python', 'not recorded')}, {env.get('device_name') or 'cpu'}"
+
+
+def _environment(view: RunView) -> list[tuple[str, object]]:
+    rows = [(name.replace("_", " "), _entries(value)) for name, value in view.env.items()]
+    if view.status.get("started"):
+        rows += [
+            ("started", view.status["started"]),
+            ("last update", view.status.get("updated")),
+        ]
+    seconds = view.status.get("seconds") or {}
+    if seconds:
+        rows.append(("seconds", _entries({stage: number(s) for stage, s in seconds.items()})))
+    return rows
+
+
+def _entries(value: object) -> object:
+    if not isinstance(value, Mapping):
+        return value
+    return ", ".join(f"{name} {entry}" for name, entry in value.items())
 
 
 def runs_from_recipe(recipe: Record) -> bool:
@@ -91,4 +129,4 @@ def _arguments(given: Record, defaults: Record) -> str:
     return ", ".join(f"{key}={value!r}" for key, value in changed.items())
 
 
-SECTION = Section("reproduce", "Reproduce", _content)
+SECTION = Section("reproduce", "This run", _content)

@@ -2,24 +2,24 @@
 
 from __future__ import annotations
 
-from markupsafe import Markup
-
-from capacity.report.blocks import Absent, Block, Section
+from capacity.report.blocks import Absent, Block, Fold, Section
 from capacity.report.strategies import strategy_figure
-from capacity.report.strategy_forecasts import strategies_sentence
+from capacity.report.strategy_forecasts import ranked
 from capacity.results.view import RunView
 
-_NONE = Absent(
-    Markup(
-        "No strategy against forgetting was forecast; "
-        "<code>measure.strategies=[ewc,replay,gpm]</code> asks for some."
-    )
+_HOW = (
+    "Each strategy was simulated for every new task, from the network of this run as it then "
+    "stood. These are forecasts: capacity compare sets trained runs side by side."
 )
 
 
-def _content(view: RunView) -> list[Block]:
+def _content(view: RunView) -> list[Block | None]:
     figure = strategy_figure(view)
-    return [_NONE] if figure is None else [strategies_sentence(view), figure]
+    if figure is None:
+        return [Absent("No strategy against forgetting was forecast.")]
+    order = ranked(view)
+    found = f"{len(order)} strategies task by task: {order[0].label} ends best"
+    return [Fold(f"{found}, {order[-1].label} worst" if order[1:] else found, [_HOW, figure])]
 
 
 SECTION = Section("strategies", "Strategies", _content)

@@ -92,8 +92,65 @@
   // A link to something inside a closed <details> opens it.
   function reveal() {
     const target = location.hash.length > 1 && document.getElementById(decodeURIComponent(location.hash.slice(1)));
-    const closed = target && target.closest("details:not([open])");
-    if (closed) { closed.open = true; target.scrollIntoView(); }
+    if (!target) return;
+    let closed = null;
+    while ((closed = target.closest("details:not([open])"))) closed.open = true;
+    target.scrollIntoView();
+  }
+
+  // The short version is what is printed, unless everything was asked for.
+  function choices() {
+    const folds = () => [...document.querySelectorAll("details.fold")];
+    const bar = document.createElement("div");
+    bar.className = "choices";
+    const add = (label, act) => {
+      const button = document.createElement("button");
+      Object.assign(button, { type: "button", textContent: label });
+      button.setAttribute("aria-pressed", "false");
+      button.addEventListener("click", () => {
+        const on = button.getAttribute("aria-pressed") !== "true";
+        button.setAttribute("aria-pressed", String(on));
+        act(on);
+      });
+      bar.append(button);
+    };
+    add("Expand all", on => folds().forEach(fold => { fold.open = on; }));
+    let shut = [];
+    add("Print everything", on => document.documentElement.classList.toggle("whole", on));
+    addEventListener("beforeprint", () => {
+      shut = document.documentElement.classList.contains("whole") ? folds().filter(fold => !fold.open) : [];
+      shut.forEach(fold => { fold.open = true; });
+    });
+    addEventListener("afterprint", () => shut.forEach(fold => { fold.open = false; }));
+    if (folds().length) document.querySelector("header").append(bar);
+  }
+
+  // What a term means, beside it: on hover, on focus, and where there is neither, on a touch.
+  function glossary() {
+    const box = document.createElement("div");
+    Object.assign(box, { className: "gloss", id: "gloss", hidden: true });
+    box.setAttribute("role", "tooltip");
+    document.body.append(box);
+    const hide = () => { box.hidden = true; document.querySelector("[aria-describedby=gloss]")?.removeAttribute("aria-describedby"); };
+    const show = term => {
+      hide();
+      const entry = document.getElementById(term.hash.slice(1));
+      if (!entry) return;
+      box.replaceChildren(...entry.cloneNode(true).childNodes);
+      term.setAttribute("aria-describedby", "gloss");
+      box.hidden = false;
+      const at = term.getBoundingClientRect(), width = document.documentElement.clientWidth;
+      const below = at.bottom + box.offsetHeight + 8 < innerHeight;
+      box.style.left = `${Math.max(8, Math.min(at.left, width - box.offsetWidth - 8)) + scrollX}px`;
+      box.style.top = `${(below ? at.bottom + 4 : at.top - box.offsetHeight - 4) + scrollY}px`;
+    };
+    const of = event => event.target.closest?.("a.term");
+    for (const kind of ["mouseover", "focusin"]) addEventListener(kind, event => { if (of(event)) show(of(event)); });
+    for (const kind of ["mouseout", "focusout"]) addEventListener(kind, event => { if (of(event)) hide(); });
+    addEventListener("keydown", event => { if (event.key === "Escape") hide(); });
+    addEventListener("click", event => {
+      if (of(event) && matchMedia("(hover: none)").matches) { event.preventDefault(); show(of(event)); }
+    });
   }
 
   async function start() {
@@ -117,6 +174,8 @@
 
   for (const figure of document.querySelectorAll("figure[id]")) keyboard(figure);
   contents();
+  choices();
+  glossary();
   reveal();
   addEventListener("hashchange", reveal);
   // The pictures are there already: paint them first, then read the libraries.
