@@ -55,6 +55,25 @@ def pullback(function: Callable[..., Any], *points: Any) -> tuple[Any, Callable[
     return value, transpose
 
 
+def slope_of(function: Callable[..., Any]) -> Callable[..., tuple[torch.Tensor, torch.Tensor]]:
+    """Give gradient and value by plain autograd, which takes functions with moving buffers, too.
+
+    Args:
+        function: A function of tensors, to a scalar; it need not be pure.
+
+    Returns:
+        A function of the same arguments that gives the gradient in the first one, and the value.
+    """
+
+    def of(point: torch.Tensor, *arguments: Any) -> tuple[torch.Tensor, torch.Tensor]:
+        with torch.enable_grad():
+            leaf = point.detach().requires_grad_()
+            value = function(leaf, *arguments)
+            return torch.autograd.grad(value, leaf)[0], value.detach()
+
+    return of
+
+
 def hessian(function: Callable[..., Any]) -> Callable[..., Any]:
     """Give the Hessian of a function in its first argument.
 

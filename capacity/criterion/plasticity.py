@@ -21,6 +21,7 @@ from torch.func import grad
 
 from capacity.base.differential import vmap
 from capacity.networks.flat_model import FlatModel
+from capacity.networks.layer_inputs import layer_inputs
 from capacity.records.estimate import Estimate, not_defined
 from capacity.records.plain import Plain
 from capacity.tasks.losses import additive
@@ -68,7 +69,7 @@ def plasticity(model: FlatModel, theta: Tensor, task: Task) -> Plasticity:
         The measures; those of hidden units are `not_defined` in a network without a hidden layer.
     """
     seen = task.train.first(_SAMPLES)
-    layers = list(model.layer_inputs(theta, seen.x).values())[1:]  # the first one sees the data
+    layers = list(layer_inputs(model, theta, seen.x).values())[1:]  # the first one sees the data
     rank, srank, dormant = (not_defined("The network has no hidden layer.") for _ in range(3))
     if layers:
         values = _singular_values(layers[-1].flatten(1).double())

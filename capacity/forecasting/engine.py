@@ -17,7 +17,8 @@ from itertools import islice
 import torch
 from torch import Tensor
 
-from capacity.base.random_streams import stream
+from capacity.base.differential import slope_of
+from capacity.base.random_streams import stream, stream_seed
 from capacity.forecasting.budget import (
     Allocation,
     Prices,
@@ -124,7 +125,8 @@ def forecast_cheaply(
         smallest that does.
     """
     samples = len(new.train)
-    bare = _Lesson(model, new, Contribution(training=training))
+    apart = model.apart()  # a step that is only priced moves no statistics
+    bare = _Lesson(apart, new, Contribution(training=training))
     whole, probed = _price_of_training(bare, theta)
     remembered = 0.0
     if contribution is None:
@@ -138,10 +140,10 @@ def forecast_cheaply(
         )
         source = Source(seed, ("engine", "strategy"))
         plan = contribution_of(options, model, theta[None], old, new, training, source)
-        lesson = _Lesson(model, new, plan)
+        lesson = _Lesson(apart, new, plan)
     else:
         plan = foreseen(contribution)
-        lesson = _Lesson(model, new, plan, replica, replicas)
+        lesson = _Lesson(apart, new, plan, replica, replicas)
     if not plan.plain:
         own, more = _price_of_training(lesson, theta)
         whole, probed = max(whole, own), probed + more
@@ -162,12 +164,14 @@ def forecast_cheaply(
     tests = [
         drawn(task.test, n, seed, task.name) for task, n in zip(scored, pays.tests, strict=True)
     ]
-    end, last, norms = _train(lesson, theta, pays, seed)
+    learner = replace(lesson, model=model.apart())  # its statistics move, those before stay
+    end, last, norms = _train(learner, theta, pays, seed)
+    after = learner.model
     readings = [
-        read_old(model, (theta, end, last), task, test, beyond)
+        read_old((model, after), (theta, end, last), task, test, beyond)
         for task, test in zip(old, tests, strict=False)
     ]
-    fresh, start = read_new(model, (theta, end), new, tests[-1], beyond)
+    fresh, start = read_new((model, after), (theta, end), new, tests[-1], beyond)
     ratio = pays.spent / whole
     note = f"Counted floating-point operations. {beyond}".rstrip()
     return CheapForecast(
@@ -221,7 +225,9 @@ def _train(
     mean, pace, norms = torch.zeros_like(theta), Pace(short), list[float]()
 
     def slope_at(index: Tensor, point: Tensor) -> Slope:
-        gradient, loss = slope(point, *lesson.draw(step, index.to(theta.device)))
+        x, rows = lesson.draw(step, index.to(theta.device))
+        with lesson.model.training(stream_seed(seed, "engine", "mask", len(norms))):
+            gradient, loss = slope(point, x, rows)
         norms.append(float(gradient.norm()))
         factor, rate = pace.of(len(norms) - 1, norms[-1])
         return Slope(gradient if factor == 1 else gradient * factor, loss, rate)
@@ -241,15 +247,7 @@ def _slope(
     """Give gradient and loss of one network, by plain autograd: small steps notice overhead."""
     if lesson.plan.reference is not None:  # two gradients
         return lambda theta, x, rows: step.gradient_of(lesson.replica, theta, x, rows)
-    loss = step.loss_of(lesson.replica)
-
-    def slope(theta: Tensor, x: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
-        with torch.enable_grad():
-            point = theta.detach().requires_grad_()
-            value = loss(point, x, rows)
-            return torch.autograd.grad(value, point)[0], value.detach()
-
-    return slope
+    return slope_of(step.loss_of(lesson.replica))
 
 
 def _narrowed(plan: Contribution, new: Task, batch: int) -> Contribution:
@@ -304,7 +302,9 @@ def _price_of_step(lesson: _Lesson, theta: Tensor, update: UpdateMap, size: int)
     x, rows = lesson.draw(step, torch.arange(size, device=theta.device))
 
     def take() -> None:
-        own.step(own.init(theta), step.gradient_of(lesson.replica, theta, x, rows)[0], 0.0, 1)
+        with lesson.model.training(0):
+            gradient, _ = step.gradient_of(lesson.replica, theta, x, rows)
+        own.step(own.init(theta), gradient, 0.0, 1)
 
     return operations(take)
 

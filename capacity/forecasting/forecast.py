@@ -202,6 +202,7 @@ def forecast(
         flat, theta,
         [task.to(where) for task in old_tasks], new_task.to(where),
         twice=budget is None or unknown is not None,
+        two_modes=budget is not None and unknown is None,
     )  # fmt: skip
     old_tasks = tuple(older)
     start = theta.expand(orders, -1).contiguous()

@@ -9,11 +9,18 @@ from torch import Tensor
 
 from capacity.networks.door import fit
 from capacity.networks.flat_model import FlatModel
+from capacity.tasks.alignment import aligned
 from capacity.tasks.task import Task
 
 
 def check_network(
-    flat: FlatModel, theta: Tensor, old: Sequence[Task], new: Task, *, twice: bool
+    flat: FlatModel,
+    theta: Tensor,
+    old: Sequence[Task],
+    new: Task,
+    *,
+    twice: bool,
+    two_modes: bool = False,
 ) -> tuple[Task, ...]:
     """Check that a network can be forecast on some tasks.
 
@@ -23,6 +30,7 @@ def check_network(
         old: The old tasks.
         new: The new task.
         twice: Whether second derivatives of the network are needed.
+        two_modes: Whether it may train otherwise than it is evaluated (dropout, batch norm).
 
     Returns:
         The old tasks and the new one, their losses as `fit` has seen them work.
@@ -31,6 +39,7 @@ def check_network(
         ValueError: If `fit` refuses network, tasks or losses, or the new task is an old one; the
             message names the parameter or the task.
     """
+    *old, new = aligned((*old, new))
     shape = tuple(new.train.x.shape[1:])
     for task in old:
         if tuple(task.train.x.shape[1:]) != shape:
@@ -38,7 +47,7 @@ def check_network(
                 f"old: task {task.name!r} has inputs of shape {tuple(task.train.x.shape[1:])}, the "
                 f"new task {shape}; one model needs one shape"
             )
-    made = fit(flat, theta, (*old, new), twice=twice)
+    made = fit(flat, theta, (*old, new), twice=twice, two_modes=two_modes)
     for task in old:
         if _same(task, new):
             raise ValueError(

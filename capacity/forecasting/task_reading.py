@@ -70,12 +70,16 @@ def drawn(split: Split, count: int, seed: int, name: str) -> Split:
 
 
 def read_old(
-    model: FlatModel, points: tuple[Tensor, Tensor, Tensor], task: Task, test: Split, beyond: str
+    models: tuple[FlatModel, FlatModel],
+    points: tuple[Tensor, Tensor, Tensor],
+    task: Task,
+    test: Split,
+    beyond: str,
 ) -> Reading:
     """Read an old task.
 
     Args:
-        model: The network.
+        models: The network before and at the end; they differ in their running statistics.
         points: Parameters (P,) before, at the end, and at the very last step.
         task: The task.
         test: Samples of its test split.
@@ -84,19 +88,23 @@ def read_old(
     Returns:
         The reading.
     """
-    before, end, last = points
+    (old, model), (before, end, last) = models, points
     part = test.x[: math.ceil(_WANDER_PART * len(test))]
-    outputs = [task_outputs(model, point, task, test.x) for point in (end, before)]
+    outputs = [task_outputs(model, end, task, test.x), task_outputs(old, before, task, test.x)]
     return _reading([*outputs, task_outputs(model, last, task, part)], task, test, beyond)
 
 
 def read_new(
-    model: FlatModel, points: tuple[Tensor, Tensor], task: Task, test: Split, beyond: str
+    models: tuple[FlatModel, FlatModel],
+    points: tuple[Tensor, Tensor],
+    task: Task,
+    test: Split,
+    beyond: str,
 ) -> tuple[Reading, float]:
     """Read the new task.
 
     Args:
-        model: The network.
+        models: The network before and at the end.
         points: Parameters (P,) before and at the end.
         task: The task.
         test: Samples of its test split.
@@ -105,10 +113,10 @@ def read_new(
     Returns:
         The reading, whose drop and rise are accuracy and loss themselves; and the loss before.
     """
-    before, end = points
+    (old, model), (before, end) = models, points
     made = _reading([task_outputs(model, end, task, test.x)], task, test, beyond)
     some = test.x[: math.ceil(_NEW_PART * len(test))]
-    outputs = task_outputs(model, before, task, some)
+    outputs = task_outputs(old, before, task, some)
     return made, float(loss_on_outputs(task)(outputs, _targets(test)[: len(some)]))
 
 

@@ -54,7 +54,7 @@ def forecast_within(
     """
     made = [
         forecast_one(
-            model, point, old, new, training,
+            model.of_replica(replica), point, old, new, training,
             budget=budget, seed=seed, strategy=strategy,
             contribution=contribution, replica=replica, replicas=len(theta),
         )[0]

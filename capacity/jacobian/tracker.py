@@ -21,8 +21,9 @@ from capacity.jacobian.spectrum_record import Spectrum
 from capacity.jacobian.training_jacobian import TrainingJacobian
 from capacity.jacobian.trajectory import DEFAULT_BUDGET, TrainingStep
 from capacity.jacobian.unexplained_share import Unexplained, qualified
+from capacity.networks.copies import unwrapped
 from capacity.networks.door import fit_batch
-from capacity.networks.flat_model import FlatModel, flatten, unwrapped
+from capacity.networks.flat_model import FlatModel, flatten
 from capacity.optimizers.sgd import SGD
 from capacity.optimizers.torch_optimizers import clipped, first_update, moments, rate_of, update_now
 from capacity.optimizers.update_map import State, UpdateMap
@@ -84,6 +85,7 @@ class TransportTracker:
         seed: int = 0,
     ) -> None:
         self._flat = FlatModel(model)
+        self._flat.check_one_mode()
         model = unwrapped(model)
         self._module, self._optimizer = model, optimizer
         if isinstance(loss, str):

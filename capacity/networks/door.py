@@ -7,6 +7,7 @@ that says what to do, and not inside.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -18,10 +19,12 @@ from capacity.networks.purity import (
     check_derivatives,
     check_samples_apart,
     run_network,
+    trains_otherwise,
 )
+from capacity.tasks.alignment import aligned
 from capacity.tasks.loss_kinds import fit_batch_loss, fit_loss, telling_rows
-from capacity.tasks.losses import name_of
-from capacity.tasks.task import LossFunction, Split, Task
+from capacity.tasks.losses import by_position, name_of
+from capacity.tasks.task import LossFunction, Split, Task, is_label_table
 
 _SAMPLES = 8
 """Samples per task that the network is run on; more would cost a small budget."""
@@ -29,7 +32,12 @@ _PRECISE = (torch.float32, torch.float64)
 
 
 def fit(
-    flat: FlatModel, theta: Tensor, tasks: Sequence[Task], *, twice: bool = True
+    flat: FlatModel,
+    theta: Tensor,
+    tasks: Sequence[Task],
+    *,
+    twice: bool = True,
+    two_modes: bool = False,
 ) -> tuple[Task, ...]:
     """Run a network and its losses on some samples of every task.
 
@@ -38,23 +46,36 @@ def fit(
         theta: Its parameters (P,).
         tasks: The tasks.
         twice: Whether second derivatives of the network are needed.
+        two_modes: Whether the caller takes a network that trains otherwise than it is evaluated
+            (dropout, batch norm); it is then run in evaluation mode but for its steps.
 
     Returns:
-        The tasks, each with its loss in a form that is a mean or a weighted mean over samples. It
-        is a ValueError if parameters or outputs are not finite, the network is no function of its
-        parameters and of each sample alone or cannot be differentiated, a loss is no mean over
-        samples, or network, tasks and losses do not fit together; the message names the layer, the
-        parameter or the task, and says what to do.
+        The tasks, their batches laid out alike, each with its loss in a form that is a mean or a
+        weighted mean over samples. It is a ValueError if parameters or outputs are not finite, the
+        network is no function of its parameters and of each sample alone or cannot be
+        differentiated, a loss is no mean over samples, or network, tasks and losses do not fit
+        together; the message names the layer, the parameter or the task, and says what to do.
     """
     with kept_random_state(), torch.no_grad():
         _check_values(flat, theta)
+        tasks = aligned(tasks)
+        flat.batches = tasks[0].layout
+        if not two_modes:
+            flat.check_one_mode()
+        elif any(trains_otherwise(flat, theta, _few(task, theta)) for task in tasks):
+            flat.two_modes = True
+            flat.modes.switch(training=False)
+        fitting = []
         for task in tasks:
-            x = task.train.x[:_SAMPLES].to(theta.device)
+            x = _few(task, theta)
             outputs = run_network(flat, theta, x, f"task {task.name!r}")
+            shape = outputs.shape[1:] if flat.table is None else flat.table
+            task = _with_positions(task, outputs.reshape(len(x), *shape))
             outputs = _check_outputs(flat, task, x, outputs)
             check_samples_apart(flat, theta, x, outputs)
-        check_derivatives(flat, theta, tasks[0].train.x[:_SAMPLES].to(theta.device), twice=twice)
-        return tuple(_fit_task(flat, theta, task, twice) for task in tasks)
+            fitting.append(task)
+        check_derivatives(flat, theta, _few(tasks[0], theta), twice=twice)
+        return tuple(_fit_task(flat, theta, task, twice) for task in fitting)
 
 
 def fit_batch(
@@ -80,6 +101,10 @@ def fit_batch(
         return fit_batch_loss(f"loss = {name_of(loss)!r}", loss, outputs, y)
 
 
+def _few(task: Task, theta: Tensor) -> Tensor:
+    return task.train.x[:_SAMPLES].to(theta.device)
+
+
 def _check_values(flat: FlatModel, theta: Tensor) -> None:
     if flat.dtype not in _PRECISE:
         raise ValueError(
@@ -94,6 +119,21 @@ def _check_values(flat: FlatModel, theta: Tensor) -> None:
                 f"model parameter {name!r} holds NaN or infinity in {bad} of {part.numel()} "
                 "values; load a network from before its training diverged"
             )
+
+
+def _with_positions(task: Task, outputs: Tensor) -> Task:
+    """Bind the cross-entropy of a label per token or pixel, where the outputs are such."""
+    loss = by_position(task.loss, outputs, task.train.y)
+    if loss is not None:
+        return replace(task, loss=loss)
+    if task.loss == "cross_entropy" and is_label_table(task.train.y):
+        labels = tuple(task.train.y.shape[1:])
+        raise ValueError(
+            f"task {task.name!r} has labels of shape {labels} per sample, and the model outputs of "
+            f"shape {tuple(outputs.shape[1:])}; cross_entropy takes outputs {(*labels, 'C')} or "
+            f"{('C', *labels)}; pass a loss of your own for other pairs"
+        )
+    return task
 
 
 def _check_outputs(flat: FlatModel, task: Task, x: Tensor, outputs: Tensor) -> Tensor:

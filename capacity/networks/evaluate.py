@@ -38,8 +38,15 @@ def outputs(model: FlatModel, theta: Tensor, x: Tensor) -> Tensor:
     Returns:
         Outputs (R, n, n_outputs).
     """
+    parts = x.split(_CHUNK)
+    if model.two_modes:  # each replica has running statistics of its own
+        each = [
+            torch.cat([model.of_replica(r).outputs(point, part) for part in parts])
+            for r, point in enumerate(theta)
+        ]
+        return torch.stack(each)
     run = vmap(model.outputs, in_dims=(0, None))
-    return torch.cat([run(theta, part) for part in x.split(_CHUNK)], dim=1)
+    return torch.cat([run(theta, part) for part in parts], dim=1)
 
 
 def score_outputs(task: Task, values: Tensor, targets: Tensor) -> Score:

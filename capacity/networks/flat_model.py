@@ -4,21 +4,22 @@ from __future__ import annotations
 
 import copy
 import inspect
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call
 from torch.nn.parameter import UninitializedParameter
 
 from capacity.base.in_place import own_copy, writes
+from capacity.base.randomness import kept_random_state
+from capacity.networks.calling import call
+from capacity.networks.copies import copied, unwrapped
 from capacity.networks.differentiable_attention import differentiable, is_recurrent
+from capacity.networks.training_mode import TrainingMode, check_one_mode
+from capacity.tasks.batches import BatchLayout
 from capacity.tasks.task import Task
-
-_STATEFUL = (nn.modules.batchnorm._BatchNorm, nn.modules.instancenorm._InstanceNorm)
-_RANDOM = (nn.modules.dropout._DropoutNd, nn.RReLU)
-_INNER_DROPOUT = (nn.MultiheadAttention, nn.RNNBase)
 
 
 class FlatModel:
@@ -38,31 +39,16 @@ class FlatModel:
             have no second derivative.
         table: Shape of a sample's outputs where they are a table, which is laid out in one row.
         traced: What was traced of this network, for the next task of the same kind.
+        modes: Its layers' modes.
+        two_modes: Whether it trains otherwise than it is evaluated, so that `training` makes a
+            difference; the door sees to that.
+        batches: How batches of several tensors lie in its inputs; None where each is one tensor.
     """
 
     def __init__(self, module: nn.Module) -> None:
         if not isinstance(module, nn.Module):
             raise ValueError(f"model is a {type(module).__name__}; pass a torch.nn.Module")
         module = copied(unwrapped(module))
-        for name, part in module.named_modules():
-            where = f"model layer {name or '(root)'!r} ({type(part).__name__})"
-            if isinstance(part, _STATEFUL) and part.training and part.track_running_stats:
-                raise ValueError(
-                    f"{where} updates running statistics while it trains, so a step is no function "
-                    "of theta alone; call .eval() on the layer to fix its statistics, or use "
-                    "GroupNorm or LayerNorm"
-                )
-            if isinstance(part, _RANDOM) and part.training and getattr(part, "p", 1.0) > 0:
-                raise ValueError(
-                    f"{where} draws a new random mask at each call, so a step is no function of "
-                    "theta alone; set its p to 0 or call .eval() on the layer"
-                )
-            if isinstance(part, _INNER_DROPOUT) and part.training and part.dropout > 0:
-                raise ValueError(
-                    f"{where} has dropout = {part.dropout:g} inside, a new random mask at each "
-                    "call, so a step is no function of theta alone; build it with dropout=0 or "
-                    "call .eval() on the layer"
-                )
         trainable = {n: p for n, p in module.named_parameters() if p.requires_grad}
         lazy = [n for n, p in trainable.items() if isinstance(p, UninitializedParameter)]
         if lazy:
@@ -99,6 +85,11 @@ class FlatModel:
         self.plain_kernels = is_recurrent(module)
         self.table: tuple[int, ...] | None = None
         self.traced: dict[object, Any] = {}
+        self.modes = TrainingMode(module)
+        self.two_modes = False
+        self._others: dict[int, FlatModel] = {}
+        self._stays = False
+        self.batches: BatchLayout | None = None
 
     def initial(self) -> Tensor:
         """Read theta from the module as it was handed over.
@@ -170,6 +161,10 @@ class FlatModel:
         kinds = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
         return [a.name for a in asked if a.default is a.empty and a.kind not in kinds]
 
+    def two_mode_layers(self) -> str:
+        """Name a layer that trains otherwise than it is evaluated, for people."""
+        return self.modes.named
+
     def describe(self) -> str:
         """Name the architecture in one line.
 
@@ -222,11 +217,117 @@ class FlatModel:
         fixed = self._fixed
         if theta.dtype != self._dtype:  # the same network in another precision
             fixed = {n: t.to(theta.dtype) if t.is_floating_point() else t for n, t in fixed.items()}
-        with differentiable(recurrent=self.plain_kernels):
+        mode = self.modes.switched(training=False) if self._stays else nullcontext()
+        with differentiable(recurrent=self.plain_kernels), mode:
             if self.writes_into(x):
                 x = own_copy(x, theta)
-            made = functional_call(self._module, {**self.unflatten(theta), **fixed}, (x,))
+            made = call(self._module, {**self.unflatten(theta), **fixed}, self._batch(x))
         return made if self.table is None else made.flatten(1)
+
+    def _batch(self, x: Tensor) -> Any:
+        return x if self.batches is None else self.batches.unpack(x)
+
+    @contextmanager
+    def training(self, draw: int) -> Iterator[None]:
+        """Run as the network trains: in its own modes, with running statistics that move along.
+
+        Derivatives are torch's own within (`torch.autograd`), since its function transforms do not
+        go through statistics that move.
+
+        Args:
+            draw: Seed of the random masks.
+
+        Yields:
+            Nothing.
+        """
+        if not self.two_modes:
+            yield
+            return
+        with kept_random_state(draw), self.modes.switched(True):
+            yield
+
+    def apart(self) -> FlatModel:
+        """Give the same network with buffers of its own, which move when it trains.
+
+        Returns:
+            A model that shares all else with this one, which stays where it is; this one itself
+            where training moves no buffers.
+        """
+        if not self.two_modes:
+            return self
+        other = copy.copy(self)
+        other._fixed = {n: t.clone() for n, t in self._fixed.items()}
+        other._others = {}
+        return other
+
+    def as_it_is(self) -> FlatModel:
+        """Give a network that stays in evaluation mode, with its statistics of now: a teacher.
+
+        Returns:
+            The network, also within `training`; this one where training makes no difference.
+        """
+        if not self.two_modes:
+            return self
+        other = self.apart()
+        other._stays = True
+        return other
+
+    def of_replica(self, replica: int) -> FlatModel:
+        """Give the network of one replica of a run, with running statistics of its own.
+
+        Args:
+            replica: Its number; 0 is this model itself.
+
+        Returns:
+            Its network; this one where training moves no buffers.
+        """
+        if replica == 0 or not self.two_modes:
+            return self
+        if replica not in self._others:
+            self._others[replica] = self.apart()
+        return self._others[replica]
+
+    def statistics(self) -> dict[str, Tensor]:
+        """Give the buffers that training may have moved.
+
+        Returns:
+            Tensors by replica and name; none where it moves no buffers.
+        """
+        if not self.two_modes:
+            return {}
+        names = {name for name, _ in self._module.named_buffers()}
+        models = {0: self, **self._others}
+        return {
+            f"{replica}/{name}": tensor
+            for replica, model in models.items()
+            for name, tensor in model._fixed.items()
+            if name in names
+        }
+
+    def restore(self, statistics: Mapping[str, Tensor]) -> None:
+        """Put the buffers back to where `statistics` was taken.
+
+        Args:
+            statistics: What it gave.
+        """
+        for key, tensor in statistics.items():
+            replica, _, name = key.partition("/")
+            self.of_replica(int(replica))._fixed[name].copy_(tensor)
+
+    def run_like(self, other: FlatModel) -> None:
+        """Run this network in the way that the door found for another of its kind.
+
+        Args:
+            other: The network that was looked at.
+        """
+        self.table, self.batches = other.table, other.batches
+        self.plain_kernels, self.two_modes = other.plain_kernels, other.two_modes
+        if self.two_modes:
+            self.modes.switch(training=False)
+
+    def check_one_mode(self) -> None:
+        """Refuse by ValueError a network of layers that train otherwise than they are evaluated."""
+        check_one_mode(self._module)
 
     @property
     def dtype(self) -> torch.dtype:
@@ -284,41 +385,7 @@ class FlatModel:
         # Call the module at its own parameters, on buffers that may change.
         fixed = {name: part.clone() for name, part in self._fixed.items()}
         own = {n: p.detach() for n, p in self._module.named_parameters() if p.requires_grad}
-        functional_call(self._module, {**own, **fixed}, (x,))
-
-    def layer_inputs(self, theta: Tensor, x: Tensor) -> dict[str, Tensor]:
-        """Run the network and keep what enters each layer.
-
-        Args:
-            theta: Parameters (P,).
-            x: Inputs (n, ...).
-
-        Returns:
-            Inputs (n, ...) by layer name, for layers that have a weight matrix or kernel, in the
-            order in which they are called; those of all calls (c n, ...), where there are c.
-        """
-        found: dict[str, list[Tensor]] = {}
-
-        def keep(name: str) -> Callable[[nn.Module, tuple[Tensor, ...]], None]:
-            def hook(_: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-                if inputs and isinstance(inputs[0], Tensor) and len(inputs[0]) == len(x):
-                    found.setdefault(name, []).append(inputs[0].detach().clone())
-
-            return hook
-
-        self.writes_into(x)
-        hooks = [
-            part.register_forward_pre_hook(keep(name))
-            for name, part in self._module.named_modules()
-            if isinstance(weight := getattr(part, "weight", None), Tensor) and weight.dim() > 1
-        ]
-        try:
-            with torch.no_grad():
-                self.outputs(theta, x)
-        finally:
-            for hook in hooks:
-                hook.remove()
-        return {name: torch.cat(calls) for name, calls in found.items()}
+        call(self._module, {**own, **fixed}, self._batch(x))
 
     def loss(self, task: Task) -> Callable[[Tensor, Tensor, Tensor], Tensor]:
         """Bind a task's loss to this network.
@@ -334,60 +401,6 @@ class FlatModel:
             return task.loss_of(self.outputs(theta, x), y)
 
         return loss
-
-
-def unwrapped(module: nn.Module) -> nn.Module:
-    """Take a module out of what only runs it on several devices, or compiled.
-
-    Args:
-        module: Any module.
-
-    Returns:
-        The module inside, which has the same parameters; the module itself where it is no wrapper.
-    """
-    wrappers = (nn.DataParallel, nn.parallel.DistributedDataParallel)
-    while isinstance(module, wrappers) or isinstance(getattr(module, "_orig_mod", None), nn.Module):
-        module = module.module if isinstance(module, wrappers) else module._orig_mod  # type: ignore[assignment]
-    return module
-
-
-def copied(module: nn.Module) -> nn.Module:
-    """Copy a module, results of earlier calls that it keeps as attributes included.
-
-    Args:
-        module: Any module.
-
-    Returns:
-        The copy.
-
-    Raises:
-        ValueError: If it cannot be copied.
-    """
-    # Old-style weight_norm keeps its weight so: a tensor with a history, which torch does not copy.
-    kept = {
-        id(t): t.detach().clone()
-        for part in module.modules()
-        for t in _tensors(vars(part).values())
-        if not t.is_leaf
-    }
-    try:
-        return copy.deepcopy(module, kept)
-    except Exception as error:
-        why = " ".join(str(error).split())
-        raise ValueError(
-            f"model cannot be copied, and the one given is never changed ({type(error).__name__}: "
-            f"{why}); keep what cannot be copied (open files, locks, generators) out of the module"
-        ) from error
-
-
-def _tensors(values: Iterable[object]) -> Iterator[Tensor]:
-    for value in values:
-        if isinstance(value, Tensor):
-            yield value
-        elif isinstance(value, list | tuple):
-            yield from _tensors(value)
-        elif isinstance(value, dict):
-            yield from _tensors(value.values())
 
 
 def _same(one: Tensor, other: Tensor) -> bool:

@@ -54,8 +54,8 @@ def run_network(flat: FlatModel, theta: Tensor, x: Tensor, where: str) -> Tensor
             ) from error
         if not isinstance(outputs, Tensor):
             raise ValueError(
-                f"model returns a {type(outputs).__name__}; wrap it so that it returns one tensor, "
-                "the outputs (n, n_outputs)"
+                f"model returns a {type(outputs).__name__} in which the outputs cannot be told; "
+                "return a tensor (n, n_outputs), or one under the name 'logits'"
             )
         drew = not _alike(before, _random_states())
         again = flat.outputs(theta, x)
@@ -64,6 +64,35 @@ def run_network(flat: FlatModel, theta: Tensor, x: Tensor, where: str) -> Tensor
         if drew or not close(outputs, again):
             raise ValueError(_of_draws(flat, theta, x))
     return outputs
+
+
+@torch.no_grad()
+def trains_otherwise(flat: FlatModel, theta: Tensor, x: Tensor) -> bool:
+    """Tell whether a network in training mode is another than in evaluation mode.
+
+    Args:
+        flat: The network, its layers in their own modes.
+        theta: Its parameters (P,).
+        x: Some inputs (n, ...).
+
+    Returns:
+        Whether it draws random numbers, moves its buffers or gives other outputs while it trains;
+        False where it cannot be run, which `run_network` says.
+    """
+    if not flat.modes:
+        return False
+    with kept_random_state():
+        before = _random_states()
+        try:
+            outputs, changed = flat.changes(theta, x)
+            drew = not _alike(before, _random_states())
+            with flat.modes.switched(training=False):
+                evaluated = flat.outputs(theta, x)
+        except Exception:
+            return False
+    if not isinstance(outputs, Tensor) or not isinstance(evaluated, Tensor):
+        return False
+    return drew or bool(changed) or not close(outputs, evaluated)
 
 
 @torch.no_grad()

@@ -8,7 +8,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from capacity.networks.flat_model import FlatModel, unwrapped
+from capacity.networks.copies import unwrapped
+from capacity.networks.flat_model import FlatModel
 from capacity.networks.purity import close, run_network
 
 _WAY_OUT = "build one architecture for all replicas, each with parameters of its own"
@@ -63,7 +64,7 @@ def check_same_function(first: FlatModel, other: FlatModel, x: Tensor, replica: 
     Raises:
         ValueError: If its outputs at its own parameters are not those of the first network there.
     """
-    other.table, other.plain_kernels = first.table, first.plain_kernels
+    other.run_like(first)
     theta = other.initial().to(x.device)
     own = run_network(other.to(x.device), theta, x, f"replica {replica}")
     if close(own, first.outputs(theta, x)):

@@ -62,13 +62,14 @@ def pilot(cell: Cell) -> Outcome:
     each = math.ceil(order.samples / order.batch_size)
     first = replace(order, epochs=math.ceil(steps / each), steps=steps)
     theta = cell.theta[None]
-    phase = train(cell.model, theta, cell.new, cell.training, first)
+    trained = cell.model.apart()
+    phase = train(trained, theta, cell.new, cell.training, first)
     if phase.diverged is not None:
         return [Value(math.nan, math.nan) for _ in cell.old]
     made = []
     for task in cell.old:
         before = evaluate(cell.model, theta, task, task.test)
-        after = evaluate(cell.model, phase.theta, task, task.test)
+        after = evaluate(trained, phase.theta, task, task.test)
         made.append(Value(float(before.accuracy - after.accuracy), float(after.loss - before.loss)))
     return made
 

@@ -26,6 +26,7 @@ from capacity.runs.repeatable import check_same, threads_of
 from capacity.runs.result import Measurements
 from capacity.runs.saving import Summary
 from capacity.runs.task_training import Lesson, NotRepeatedError, moments
+from capacity.runs.two_modes import check_two_modes
 from capacity.runs.verdicts_along import Along
 from capacity.strategies.contribution import Contribution
 from capacity.strategies.mitigation import Mitigation
@@ -61,8 +62,12 @@ class Execution:
         self._theta = torch.stack([model.initial() for model in models]).to(device)
         measured = recipe.measure.transport or recipe.measure.capacity
         self._tasks = replace(
-            self._tasks, tasks=fit(self._model, self._theta[0], self._tasks.tasks, twice=measured)
+            self._tasks,
+            tasks=fit(
+                self._model, self._theta[0], self._tasks.tasks, twice=measured, two_modes=True
+            ),
         )
+        check_two_modes(self._model, recipe)
         some = self._tasks[0].train.first(2).x
         for replica, other in enumerate(models[1:], start=1):
             check_same_function(self._model, other, some, replica)
@@ -269,6 +274,7 @@ class Execution:
             lesson.recall(kept, retrace=again)
         lesson.forget("inside")
         device, record = self._theta.device, kept.record
+        self._model.restore(kept.part("statistics", device))
         self._theta = kept.tensors["theta"].to(device)
         self._steps += record["steps"]
         self._time += record["learning_time"]
@@ -337,7 +343,7 @@ class Execution:
             "along": [moment for moment, _ in along.moments],
             "rows": lesson.rows,
         }
-        tensors = {"theta": phase.theta}
+        tensors = {"theta": phase.theta, **lesson.statistics()}
         if phase.diverged is not None:
             # Only a finished phase has a cost; a diverged one would mix finite and lost replicas.
             lost = phase.diverged

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
+from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
@@ -37,7 +38,7 @@ def fingerprint_of(tasks: TaskSequence, new_model: Callable[[int], nn.Module]) -
     module, on_cpu = new_model(0), tasks.to(cpu)
     model = FlatModel(module).to(cpu)
     start = model.initial().to(cpu)
-    fit(model, start, on_cpu.tasks, twice=False)
+    on_cpu = replace(on_cpu, tasks=fit(model, start, on_cpu.tasks, twice=False, two_modes=True))
     source = torch.Generator().manual_seed(_SEED)
     size = start.abs().clamp_min(0.1 * float(start.square().mean().sqrt()) + 1e-3)
     noise = torch.randn(start.shape, generator=source, dtype=torch.float64).to(start.dtype)

@@ -138,6 +138,14 @@ class Lesson:
         strategy = self._watchers.get("strategy")
         return {} if strategy is None else _prefixed("strategy", strategy)
 
+    def statistics(self) -> dict[str, Tensor]:
+        """Give the running statistics of the network, for `FlatModel.restore`.
+
+        Returns:
+            Copies by name; none where training moves none.
+        """
+        return {f"statistics.{key}": t.clone() for key, t in self._model.statistics().items()}
+
     def recall(self, learned: Entry, *, retrace: bool) -> None:
         """Take up a training that had ended.
 
@@ -190,6 +198,7 @@ class Lesson:
     def _keep(self, midway: Midway, along: Along) -> None:
         tensors = {f"state.{k}": part for k, part in enumerate(midway.state)}
         tensors |= {f"along.{k}": theta for k, (_, theta) in enumerate(along.moments)}
+        tensors |= self.statistics()
         for name, watcher in self._watchers.items():
             tensors |= _prefixed(name, watcher)
         record = {
@@ -204,6 +213,7 @@ class Lesson:
         device, record = self._theta.device, inside.record
         for name, watcher in self._watchers.items():
             watcher.restore(inside.part(name, device))
+        self._model.restore(inside.part("statistics", device))
         self.rows = list(record["rows"])
         along.moments = moments(inside, device)
         state = inside.part("state", device)

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn.functional import unfold
 
 from capacity.networks.flat_model import FlatModel
+from capacity.networks.layer_inputs import layer_inputs as entering
 from capacity.strategies.terms import Private
 
 _COLUMNS = 4096
@@ -98,7 +99,7 @@ def layer_inputs(
     Raises:
         ValueError: If a layer is never called.
     """
-    parts, seen = model.layers(), model.layer_inputs(theta, x)
+    parts, seen = model.layers(), entering(model, theta, x)
     found = []
     for layer in layers:
         if layer.name not in seen:

@@ -71,7 +71,7 @@ class LwF(Strategy):
             else:
                 values.update(outputs)
         made = OldOutputs(
-            model=model,
+            model=model.as_it_is(),
             teacher=state,
             heads=tuple(tuple(sorted(classes)) for classes in seen.values()),
             values=tuple(sorted(values)),

@@ -114,7 +114,7 @@ class EWC(_Regulariser):
         if self.fisher == "ggn":
             if state is None:
                 return GaussNewton(
-                    model=model,
+                    model=model.as_it_is(),
                     tasks=(task,),
                     samples=(split,),
                     anchors=theta[:, None],

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from torch.func import grad, grad_and_value
+from torch.func import grad_and_value
 
-from capacity.base.differential import vmap
+from capacity.base.differential import slope_of, vmap
 from capacity.networks.flat_model import FlatModel
 from capacity.optimizers.optimizer import Optimizer
 from capacity.optimizers.own_steps import BatchStep
@@ -18,6 +18,7 @@ from capacity.strategies.contribution import Contribution, Projector
 from capacity.strategies.projectors import without_conflict
 from capacity.strategies.terms import Private, of_replica
 from capacity.tasks.task import Task
+from capacity.training.gradients import Masks, in_training_mode
 
 
 @dataclass(frozen=True)
@@ -107,6 +108,7 @@ class StrategyStep:
             name: part.private for name, part in parts.items() if part is not None
         }
         self._each = vmap(self._direction)
+        self._slope = slope_of if model.two_modes else grad_and_value
 
     def draw(self, index: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Complete a batch of the new task by a memory batch.
@@ -126,17 +128,22 @@ class StrategyStep:
         rows = torch.cat([index, slots + len(self._task.train)], dim=1)
         return torch.cat([x, self._memory.gather(slots)], dim=1), rows, rows
 
-    def gradients(self, theta: Tensor, x: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
+    def gradients(
+        self, theta: Tensor, x: Tensor, rows: Tensor, masks: Masks = lambda _: 0
+    ) -> tuple[Tensor, Tensor]:
         """Give what the optimiser is fed with.
 
         Args:
             theta: Parameters (R, P).
             x: Inputs (R, b + m, ...).
             rows: Targets (R, b + m).
+            masks: Seed of each replica's random masks, where the network draws any.
 
         Returns:
             Gradients (R, P), and the losses (R,) whose gradients they are, but for A-GEM.
         """
+        if self._model.two_modes:
+            return in_training_mode(self._model, self.gradient_of, theta, x, rows, masks)
         return self._each(theta, x, rows, self._private)
 
     def gradient_of(
@@ -257,7 +264,7 @@ class StrategyStep:
     def _direction(
         self, point: Tensor, x: Tensor, rows: Tensor, private: dict[str, Private]
     ) -> tuple[Tensor, Tensor]:
-        gradient, value = grad_and_value(self._loss)(point, x, rows, private)
+        gradient, value = self._slope(self._loss)(point, x, rows, private)
         reference = self.contribution.reference
         if reference is None:
             return gradient, value
@@ -268,7 +275,7 @@ class StrategyStep:
             outputs = self._outputs(moved, x[new:], private)
             return reference.labels(outputs, slots, private["memory"])
 
-        return without_conflict(gradient, grad(remembered)(point)), value
+        return without_conflict(gradient, self._slope(remembered)(point)[0]), value
 
     def _loss(self, point: Tensor, x: Tensor, rows: Tensor, private: dict[str, Private]) -> Tensor:
         added, task = self.contribution, self._task

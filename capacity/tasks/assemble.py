@@ -9,6 +9,7 @@ from typing import NamedTuple
 import torch
 
 from capacity.base.checks import positive_int
+from capacity.tasks.alignment import aligned
 from capacity.tasks.task import (
     LOSSES,
     LossFunction,
@@ -108,6 +109,7 @@ def sequence(
         )
         for number, task in enumerate(tasks)
     )
+    whole = aligned(whole)
     if n_outputs is None:
         n_outputs = max((_outputs_of(task) for task in whole), default=1)
     positive_int("n_outputs", n_outputs)

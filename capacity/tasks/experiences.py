@@ -137,7 +137,7 @@ def _targets(where: str, experience: Any) -> list[int]:
     dataset = experience.dataset
     given = getattr(dataset, "targets", None)
     if given is None:
-        _, y = read_items(where, rows(dataset.eval()), labelled=True)
+        _, y, _ = read_items(where, rows(dataset.eval()), labelled=True)
         given = y
     targets = torch.stack([torch.as_tensor(target) for target in given])
     if targets.is_floating_point() or targets.dim() != 1:

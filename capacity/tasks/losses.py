@@ -19,10 +19,11 @@ from functools import cached_property
 import torch
 from torch import Tensor
 from torch.func import grad
+from torch.nn import functional
 
 from capacity.base.differential import vmap
 from capacity.base.in_place import Guarded
-from capacity.tasks.task import LOSSES, LossFunction, Split, Task
+from capacity.tasks.task import LOSSES, LossFunction, Split, Task, is_label_table
 
 
 @dataclass(frozen=True)
@@ -137,6 +138,40 @@ class FittedLoss:
         return Reference(
             r.outputs.to(like), r.target.to(like.device, floats), r.loss.to(like), r.slope.to(like)
         )
+
+
+def cross_entropy_by_position(outputs: Tensor, targets: Tensor) -> Tensor:
+    """Average the cross-entropy over all positions that count.
+
+    Args:
+        outputs: Outputs (n, ..., C): one row of C per position.
+        targets: Class indices (n, ...); -100 does not count.
+
+    Returns:
+        A scalar, in nats.
+    """
+    return functional.cross_entropy(outputs.movedim(-1, 1), targets)
+
+
+def by_position(loss: str | LossFunction, outputs: Tensor, targets: Tensor) -> LossFunction | None:
+    """Choose the cross-entropy of a label per token or pixel.
+
+    Args:
+        loss: The task's loss.
+        outputs: The network's outputs (n, ...).
+        targets: The task's targets (n, ...).
+
+    Returns:
+        The function for classes in the last dimension (a row of outputs per token) or in the first
+        (a map per class); None for another loss, one label per sample, or outputs that do not fit.
+    """
+    if loss != "cross_entropy" or not is_label_table(targets):
+        return None
+    if outputs.shape[1:-1] == targets.shape[1:]:
+        return cross_entropy_by_position
+    if (*outputs.shape[:1], *outputs.shape[2:]) == (len(outputs), *targets.shape[1:]):
+        return functional.cross_entropy
+    return None
 
 
 def name_of(loss: str | LossFunction) -> str:

@@ -2,20 +2,42 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
+from torch.utils import _pytree as pytree
 from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset
 
 from capacity.base.checks import memory_of_machine
 from capacity.base.randomness import kept_random_state
+from capacity.tasks.batches import BatchLayout, lay_out
+
+LABELS = ("labels", "label", "label_ids", "targets", "target", "y")
+"""Under which a mapping holds the targets: the first there is."""
+_IGNORED = -100
+"""Label of what no loss of torch's and Hugging Face's counts."""
 
 
-def read_loader(argument: str, loader: DataLoader[Any]) -> tuple[Tensor, Tensor, int | None]:
+class Samples(NamedTuple):
+    """Samples as tensors.
+
+    Attributes:
+        x: Inputs (n, ...).
+        y: Targets (n, ...).
+        layout: How batches of several tensors lie in the inputs; None where each is one tensor.
+    """
+
+    x: Tensor
+    y: Tensor
+    layout: BatchLayout | None = None
+
+
+def read_loader(argument: str, loader: DataLoader[Any]) -> tuple[Samples, int | None]:
     """Read what one pass over a loader yields, the same at each call.
 
     Args:
@@ -23,25 +45,24 @@ def read_loader(argument: str, loader: DataLoader[Any]) -> tuple[Tensor, Tensor,
         loader: The loader; its generators, and the global ones, are left as they were.
 
     Returns:
-        Inputs (n, ...), targets (n, ...), and the size of its batches, or None where they differ
-        in size.
+        The samples, and the size of its batches, or None where they differ in size.
     """
     xs, ys = [], []
     labelled = has_task_labels(loader.dataset)
     with kept_random_state(0), _rewound(loader):
         for batch in loader:
             x, y = _pair_of(argument, batch, labelled=labelled)
-            xs.append(tensor_of(f"{argument} inputs", x))
-            ys.append(tensor_of(f"{argument} targets", y))
-    x, y = _join(argument, xs, ys, torch.cat)
-    sizes = {len(part) for part in xs[:-1]}
+            xs.append(x)
+            ys.append(y)
+    samples = _join(argument, xs, ys, single=False)
     if loader.batch_size is not None:
-        return x, y, loader.batch_size
-    alike = len(sizes) <= 1 and len(xs[-1]) <= max(sizes, default=len(xs[-1]))
-    return x, y, len(xs[0]) if alike else None
+        return samples, loader.batch_size
+    counts = [len(part) for part in ys]
+    alike = len(set(counts[:-1])) <= 1 and counts[-1] <= counts[0]
+    return samples, counts[0] if alike else None
 
 
-def read_dataset(argument: str, data: Dataset[Any]) -> tuple[Tensor, Tensor]:
+def read_dataset(argument: str, data: Dataset[Any]) -> Samples:
     """Read a data set once, the same at each call.
 
     Args:
@@ -49,10 +70,10 @@ def read_dataset(argument: str, data: Dataset[Any]) -> tuple[Tensor, Tensor]:
         data: Map-style, or an iterable.
 
     Returns:
-        Inputs (n, ...) and targets (n, ...).
+        The samples.
     """
     if isinstance(data, TensorDataset) and len(data.tensors) == 2:
-        return data.tensors[0].detach(), data.tensors[1].detach()
+        return Samples(data.tensors[0].detach(), data.tensors[1].detach())
     counted = hasattr(data, "__len__") and not isinstance(data, IterableDataset)
     items: Iterable[Any] = rows(data) if counted else iter(data)
     count = len(data) if counted else None  # type: ignore[arg-type]
@@ -61,7 +82,7 @@ def read_dataset(argument: str, data: Dataset[Any]) -> tuple[Tensor, Tensor]:
 
 def read_items(
     argument: str, items: Iterable[Any], *, labelled: bool = False, count: int | None = None
-) -> tuple[Tensor, Tensor]:
+) -> Samples:
     """Stack samples; random transformations draw the same numbers at each call.
 
     More of them than the memory of this machine holds is a ValueError, once the first is seen.
@@ -73,17 +94,50 @@ def read_items(
         count: How many samples there are, where that is known.
 
     Returns:
-        Inputs (n, ...) and targets (n, ...).
+        The samples.
     """
     xs, ys = [], []
     with kept_random_state(0):
         for item in items:
             x, y = _pair_of(argument, item, labelled=labelled)
-            xs.append(tensor_of(f"{argument} inputs", x))
-            ys.append(tensor_of(f"{argument} targets", y))
+            xs.append(x)
+            ys.append(y)
             if count is not None and len(xs) == 1:
-                _check_memory(argument, count, xs[0].nbytes + ys[0].nbytes)
-    return _join(argument, xs, ys, torch.stack)
+                each = sum(part.nbytes for part in (*pytree.tree_leaves(x), y))
+                _check_memory(argument, count, each)
+    return _join(argument, xs, ys, single=True)
+
+
+def read_mapping(argument: str, data: Mapping[str, Any]) -> Samples:
+    """Read a mapping of tensors that holds all samples, as a tokeniser gives it.
+
+    Args:
+        argument: Name of the data, for the message.
+        data: Tensors (n, ...) by name, the targets among them (see `LABELS`).
+
+    Returns:
+        The samples.
+    """
+    x, y = _pair_of(argument, data, labelled=False)
+    return _join(argument, [x], [y], single=False)
+
+
+def read_pair(argument: str, inputs: Any, targets: Any) -> Samples:
+    """Read inputs and targets.
+
+    Args:
+        argument: Name of the data, for the message.
+        inputs: A tensor or array (n, ...), or a mapping or tuple of such.
+        targets: A tensor or array (n, ...).
+
+    Returns:
+        The samples.
+    """
+    if is_array(inputs):
+        data = f"{argument} data"
+        return Samples(tensor_of(data, inputs), tensor_of(data, targets))
+    x, y = _pair_of(argument, (inputs, targets), labelled=False)
+    return _join(argument, [x], [y], single=False)
 
 
 def _check_memory(argument: str, count: int, each: int) -> None:
@@ -132,6 +186,19 @@ def is_array(value: object) -> bool:
     return isinstance(value, Tensor | np.ndarray)
 
 
+def is_map_style(value: object) -> bool:
+    """Tell a map-style data set of any library by what it has.
+
+    Args:
+        value: Anything.
+
+    Returns:
+        Whether it has a length and items, and is none of Python's containers.
+    """
+    has = hasattr(value, "__len__") and hasattr(value, "__getitem__")
+    return has and not is_array(value) and not isinstance(value, Mapping | list | tuple | str)
+
+
 def tensor_of(argument: str, value: object) -> Tensor:
     """Turn numbers of any kind into a tensor, without changing or keeping what came.
 
@@ -155,6 +222,11 @@ def tensor_of(argument: str, value: object) -> Tensor:
         return value.detach()
     if isinstance(value, np.ma.MaskedArray):
         raise ValueError(f"{argument} are a masked array; fill it or leave the rows out first")
+    if isinstance(value, str) or (isinstance(value, np.ndarray) and value.dtype.kind in "US"):
+        raise ValueError(
+            f"{argument} are text; number them first, as {{name: i for i, name in "
+            "enumerate(sorted(set(labels)))}"
+        )
     if isinstance(value, np.ndarray | np.generic | int | float):
         array = np.asarray(value)
         if array.dtype.kind not in "biufc":
@@ -182,20 +254,87 @@ def _rewound(loader: DataLoader[Any]) -> Iterator[None]:
         yield
 
 
-def _join(argument: str, xs: list[Tensor], ys: list[Tensor], how: Any) -> tuple[Tensor, Tensor]:
+def _join(argument: str, xs: list[Any], ys: list[Tensor], *, single: bool) -> Samples:
+    """Put batches, or single samples, behind one another."""
     if not xs:
         raise ValueError(f"{argument} data is empty; pass at least one sample")
+    how = torch.stack if single else torch.cat
+    if all(isinstance(x, Tensor) for x in xs):
+        return Samples(_joined(argument, xs, ys, xs, how), _joined(argument, xs, ys, ys, how))
+    if single:
+        xs = [pytree.tree_map(lambda t: t[None], x) for x in xs]
+    rows, layout = lay_out(f"{argument} data", xs)
+    return Samples(rows, _padded(ys, single) if ys[0].dim() > 0 else how(ys), layout)
+
+
+def _padded(ys: list[Tensor], single: bool) -> Tensor:
+    """Join targets; labels of shorter samples are filled up with the one that does not count."""
+    if not single:
+        ys = [row for part in ys for row in part]
+    if ys[0].dim() == 1 and not ys[0].is_floating_point():
+        return pad_sequence(ys, batch_first=True, padding_value=_IGNORED)
+    return torch.stack(ys)
+
+
+def _joined(
+    argument: str, xs: list[Tensor], ys: list[Tensor], parts: list[Tensor], how: Any
+) -> Tensor:
     try:
-        return how(xs), how(ys)
+        made: Tensor = how(parts)
     except RuntimeError:
         shapes = sorted({(tuple(x.shape), tuple(y.shape)) for x, y in zip(xs, ys, strict=True)})
         raise ValueError(
             f"{argument} samples have inputs and targets of differing shapes, as {shapes[:3]}; "
             "pad, crop or resize them alike"
         ) from None
+    return made
 
 
-def _pair_of(argument: str, item: Any, *, labelled: bool) -> tuple[Any, Any]:
+def _pair_of(argument: str, item: Any, *, labelled: bool) -> tuple[Any, Tensor]:
+    """Take a sample, or a batch, apart: its inputs, a tensor or a tree of tensors, and targets."""
+    x, y = _parts_of(argument, item, labelled=labelled)
+    return _inputs(argument, x), tensor_of(f"{argument} targets", y)
+
+
+def _inputs(argument: str, x: Any) -> Any:
+    if isinstance(x, Mapping):
+        numbers = {key: value for key, value in x.items() if not _is_text(value)}
+        if not numbers:
+            raise ValueError(
+                f"{argument} data yields {', '.join(map(repr, x))} with text in place of numbers; "
+                "tokenise it first, as dataset.map(lambda s: tokenizer(s['text']))"
+            )
+        return {
+            key: _inputs(argument, value) for key, value in numbers.items() if value is not None
+        }
+    if isinstance(x, tuple) or (isinstance(x, list) and x and not _is_number(x[0])):
+        return tuple(_inputs(argument, value) for value in x)
+    return tensor_of(f"{argument} inputs", np.asarray(x) if isinstance(x, list) else x)
+
+
+def _is_text(value: object) -> bool:
+    first = value[0] if isinstance(value, list | tuple) and value else value
+    return isinstance(first, str | bytes)
+
+
+def _is_number(value: object) -> bool:
+    while isinstance(value, list | tuple) and value:
+        value = value[0]
+    return isinstance(value, int | float | np.generic)
+
+
+def _parts_of(argument: str, item: Any, *, labelled: bool) -> tuple[Any, Any]:
+    if isinstance(item, Mapping):
+        name = next((name for name in LABELS if name in item), None)
+        if name is None or len(item) < 2:
+            raise ValueError(
+                f"{argument} data yields a mapping of {', '.join(map(repr, item))}; it needs "
+                f"inputs and targets, these under one of {', '.join(LABELS)}: rename them, as "
+                "dataset.rename_column('category', 'labels')"
+            )
+        targets = item[name]
+        targets = np.asarray(targets) if isinstance(targets, list) else targets
+        return {key: value for key, value in item.items() if key not in LABELS}, targets
     if not isinstance(item, list | tuple) or len(item) < 2:
         raise ValueError(
             f"{argument} data yields a {type(item).__name__}; each sample must be a pair "

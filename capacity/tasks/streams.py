@@ -168,7 +168,7 @@ def _read(
     else:
         chosen = range(len(dataset))
     labelled = has_task_labels(dataset)
-    x, y = read_items(where, (dataset[i] for i in chosen), labelled=labelled)
+    x, y, _ = read_items(where, (dataset[i] for i in chosen), labelled=labelled)
     return split_of(where, x, y, loss), torch.tensor(task_labels(where, experience))
 
 

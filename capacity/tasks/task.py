@@ -14,6 +14,7 @@ from torch.nn import functional
 from capacity.base.checks import finite_tensor, one_of
 from capacity.base.in_place import Guarded
 from capacity.records.notebook import InNotebook
+from capacity.tasks.batches import BatchLayout
 
 LossFunction = Callable[[Tensor, Tensor], Tensor]
 """Maps outputs (n, C) and targets (n, ...) to the mean loss, a scalar."""
@@ -92,6 +93,7 @@ class Task(InNotebook):
             came from elsewhere.
         ignored: Labels, not negative, whose samples the loss leaves out, as every door finds them
             (`ignore_index` of a class); accuracy leaves them out, too.
+        layout: How batches of several tensors lie in the inputs; None where each is one tensor.
     """
 
     name: str
@@ -103,6 +105,7 @@ class Task(InNotebook):
     held_out: bool = False
     batch_size: int | None = None
     ignored: tuple[int, ...] = ()
+    layout: BatchLayout | None = None
 
     def __post_init__(self) -> None:
         if isinstance(self.loss, str):
@@ -123,9 +126,7 @@ class Task(InNotebook):
     @property
     def classifies(self) -> bool:
         """Whether targets are class indices (n,), so that accuracy is defined."""
-        return self.loss == "cross_entropy" or (
-            not isinstance(self.loss, str) and is_labels(self.train.y)
-        )
+        return self.loss != "mse" and is_labels(self.train.y)
 
     @cached_property
     def overlap(self) -> int:
@@ -318,11 +319,11 @@ def check_split(where: str, split: Split, loss: str | LossFunction) -> None:
         raise ValueError(
             f"{where}: {len(split.x)} inputs but {len(split.y)} targets; they must pair up"
         )
-    if loss == "cross_entropy" and not is_labels(split.y):
+    if loss == "cross_entropy" and not (is_labels(split.y) or is_label_table(split.y)):
         raise ValueError(
             f"{where} targets have dtype {split.y.dtype} and shape {tuple(split.y.shape)}; "
-            "cross_entropy takes class indices: an integer tensor (n,); for other targets (soft "
-            "labels, a label per token or pixel) pass a loss of your own, as "
+            "cross_entropy takes class indices: an integer tensor (n,), or (n, ...) with a label "
+            "per token or pixel; for other targets (soft labels) pass a loss of your own, as "
             "loss=lambda outputs, targets: ..."
         )
 
@@ -337,6 +338,19 @@ def is_labels(targets: Tensor) -> bool:
         Whether they are.
     """
     return targets.dim() == 1 and not (targets.is_floating_point() or targets.is_complex())
+
+
+def is_label_table(targets: Tensor) -> bool:
+    """Tell whether targets are several class indices per sample: one per token or pixel.
+
+    Args:
+        targets: Targets (n, ...).
+
+    Returns:
+        Whether they are.
+    """
+    whole = not (targets.is_floating_point() or targets.is_complex())
+    return whole and targets.dim() > 1 and targets[0].numel() > 1
 
 
 def count_shared(part: Split, whole: Split) -> int:

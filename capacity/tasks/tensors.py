@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -11,9 +11,20 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from capacity.base.checks import positive_int
+from capacity.tasks.alignment import same_layout
 from capacity.tasks.assemble import check_loss, renumber, sequence
+from capacity.tasks.batches import BatchLayout, is_tree
 from capacity.tasks.experiences import head_of, is_experience, paired_test
-from capacity.tasks.reading import is_array, read_dataset, read_items, read_loader, rows, tensor_of
+from capacity.tasks.reading import (
+    is_array,
+    is_map_style,
+    read_dataset,
+    read_items,
+    read_loader,
+    read_mapping,
+    read_pair,
+    rows,
+)
 from capacity.tasks.sampling import holdout
 from capacity.tasks.task import LossFunction, Split, Task, TaskSequence, check_split, is_labels
 
@@ -22,7 +33,7 @@ SHARE = 0.2
 
 ACCEPTED = (
     "a pair of tensors (x, y), a pair ((x_train, y_train), (x_test, y_test)), a Dataset, "
-    "a DataLoader, an Avalanche experience or a Task"
+    "a DataLoader, a mapping of tensors with labels, an Avalanche experience or a Task"
 )
 
 
@@ -231,11 +242,12 @@ def _task(
     share: float,
     seed: int,
 ) -> Task:
-    train, batch_size = _split("train", train_data, loss)
+    train, layout, batch_size = _split("train", train_data, loss)
     head = head_of("train data", train_data) if is_experience(train_data) else None
     held_out = test_data is None
     if test_data is not None:
-        test, _ = _split("test", test_data, loss)
+        test, other, _ = _split("test", test_data, loss)
+        (train, test), layout = same_layout(f"task {name!r}", (train, test), (layout, other))
     else:
         check_split(f"task {name!r}, train", train, loss)  # before it is two
         train, test = _held_out(train, share, seed) if share else (train, train)
@@ -250,6 +262,7 @@ def _task(
         classes=tuple(torch.cat(every).unique().tolist()) if labels else (),
         held_out=held_out,
         batch_size=batch_size,
+        layout=layout,
     )
     if head is None:
         return task
@@ -273,7 +286,7 @@ def _held_out(data: Split, share: float, seed: int) -> tuple[Split, Split]:
 def _train_and_test(data: object, test: object) -> tuple[object, object]:
     if not isinstance(data, list | tuple):
         return data, test
-    if len(data) == 2 and all(is_array(part) for part in data):
+    if len(data) == 2 and is_array(data[1]) and (is_array(data[0]) or is_tree(data[0])):
         return data, test
     if len(data) == 2 and not any(is_array(part) for part in data):
         if test is not None:
@@ -283,23 +296,27 @@ def _train_and_test(data: object, test: object) -> tuple[object, object]:
     raise ValueError(f"data is a {type(data).__name__} of ({kinds}); accepted: {ACCEPTED}")
 
 
-def _split(argument: str, data: Any, loss: str | LossFunction) -> tuple[Split, int | None]:
-    # Read one split, and the batch size that a loader brings.
+def _split(
+    argument: str, data: Any, loss: str | LossFunction
+) -> tuple[Split, BatchLayout | None, int | None]:
+    # Read one split, how its batches lie in it, and the batch size that a loader brings.
     batch_size = None
     if isinstance(data, list | tuple):
-        if len(data) != 2 or not all(is_array(part) for part in data):
+        if len(data) != 2 or not (is_array(data[0]) or is_tree(data[0])) or not is_array(data[1]):
             kinds = ", ".join(type(part).__name__ for part in data)
             raise ValueError(
                 f"{argument} data is a {type(data).__name__} of ({kinds}); "
                 "pass (x, y), two tensors or arrays"
             )
-        x, y = (tensor_of(f"{argument} data", part) for part in data)
+        samples = read_pair(argument, *data)
+    elif isinstance(data, Mapping):
+        samples = read_mapping(argument, data)
     elif isinstance(data, DataLoader):
-        x, y, batch_size = read_loader(argument, data)
+        samples, batch_size = read_loader(argument, data)
     elif is_experience(data):
-        x, y = read_items(argument, rows(data.dataset.eval()), labelled=True)
-    elif isinstance(data, Dataset):
-        x, y = read_dataset(argument, data)
+        samples = read_items(argument, rows(data.dataset.eval()), labelled=True)
+    elif isinstance(data, Dataset) or is_map_style(data):
+        samples = read_dataset(argument, data)
     else:
         raise ValueError(f"{argument} data is a {type(data).__name__}; accepted: {ACCEPTED}")
-    return split_of(argument, x, y, loss), batch_size
+    return split_of(argument, samples.x, samples.y, loss), samples.layout, batch_size

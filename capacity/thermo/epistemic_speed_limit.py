@@ -14,9 +14,10 @@ from capacity.base.checks import one_of, positive_int, resolve_device
 from capacity.base.random_streams import stream_seed
 from capacity.base.randomness import kept_random_state
 from capacity.base.slow_paths import noting
+from capacity.networks.copies import copied
 from capacity.networks.door import fit
 from capacity.networks.evaluate import evaluate
-from capacity.networks.flat_model import FlatModel, copied
+from capacity.networks.flat_model import FlatModel
 from capacity.networks.replicas import check_same_function, draw_anew, same_parameters
 from capacity.optimizers.dynamics import Dynamics
 from capacity.optimizers.from_recipe import from_training

@@ -9,9 +9,7 @@ from typing import Protocol
 
 import torch
 from torch import Tensor
-from torch.func import grad_and_value
 
-from capacity.base.differential import vmap
 from capacity.base.interruption import check
 from capacity.networks.flat_model import FlatModel
 from capacity.optimizers.from_recipe import from_training
@@ -19,6 +17,7 @@ from capacity.optimizers.update_map import State, UpdateMap
 from capacity.recipe.config import Training
 from capacity.tasks.task import Task
 from capacity.training.data_order import DataOrder
+from capacity.training.gradients import gradients_of, mask_seed
 from capacity.training.loop import Slope, steps
 from capacity.training.steps import Batch, Observer
 
@@ -36,13 +35,16 @@ class MitigatedStep(Protocol):
             Inputs, targets and rows.
         """
 
-    def gradients(self, theta: Tensor, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+    def gradients(
+        self, theta: Tensor, x: Tensor, y: Tensor, masks: Callable[[int], int]
+    ) -> tuple[Tensor, Tensor]:
         """Differentiate the loss of a batch.
 
         Args:
             theta: Parameters (R, P).
             x: Inputs of the batch.
             y: What `draw` gave with them.
+            masks: Seed of each replica's random masks.
 
         Returns:
             Gradients (R, P) and losses (R,).
@@ -120,7 +122,8 @@ def train(
     """Learn one task with every replica, from a fresh optimiser state.
 
     Observers see every step and cannot change it: a watched training is the same, bit for bit, as
-    an unwatched one.
+    an unwatched one. A network that trains otherwise than it is evaluated takes its steps in
+    training mode, with masks drawn from the order's seed, and its running statistics move along.
 
     Args:
         model: The network.
@@ -141,25 +144,27 @@ def train(
     if update is None:
         update = from_training(training, seed=order.seed, path=order.path)
     if strategy is None:
-        gradients, draw = vmap(grad_and_value(model.loss(task))), _drawing(task)
+        gradients, draw = gradients_of(model, task), _drawing(task)
     else:
         gradients, draw, update = strategy.gradients, strategy.draw, strategy.update(update)
     rates = training.learning_rates(len(task.train))
     if begin is None:
         begin = Midway(state=update.init(theta), steps=0, learning_time=0.0)
     state, count, time = begin.state, begin.steps, begin.learning_time
-    ahead, passed = iter(rates[begin.steps :]), 0
+    ahead, passed, taken = iter(rates[begin.steps :]), 0, begin.steps
 
-    def slope_at(index: Tensor, theta: Tensor) -> Slope:
+    def slope_at(index: Tensor, step: int, theta: Tensor) -> Slope:
         x, y, rows = draw(index)
-        gradient, loss = gradients(theta, x, y)
+        masks = partial(mask_seed, order, step)
+        gradient, loss = gradients(theta, x, y, masks)
         return Slope(gradient, loss, next(ahead), Batch(x, y, rows))
 
     def slopes(batches: Iterable[Tensor]) -> Iterator[Callable[[Tensor], Slope]]:
-        nonlocal passed
+        nonlocal passed, taken
         for index in batches:
             if passed == begin.steps:
-                yield partial(slope_at, index)
+                taken += 1
+                yield partial(slope_at, index, taken)
                 continue
             check()
             passed += 1

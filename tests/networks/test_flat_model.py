@@ -36,15 +36,17 @@ def test_random_and_stateful_layers_are_refused_by_name(case):
     make, said = REFUSED[case]
     layer = make()
     with pytest.raises(ValueError, match=said):
-        FlatModel(nn.Sequential(nn.Linear(4, 4), layer))
+        FlatModel(nn.Sequential(nn.Linear(4, 4), layer)).check_one_mode()
     # With its statistics or mask fixed, the layer is a function like any other.
-    assert FlatModel(nn.Sequential(nn.Linear(4, 4), layer.eval())).size > 0
+    FlatModel(nn.Sequential(nn.Linear(4, 4), layer.eval())).check_one_mode()
 
 
 def test_layers_without_dropout_are_accepted():
     layers = (encoder(0.0), nn.LSTM(4, 4, 2), nn.Dropout(0.0), nn.MultiheadAttention(8, 2))
     for layer in layers:
-        assert FlatModel(nn.Sequential(nn.Linear(4, 4), layer)).size >= 20
+        flat = FlatModel(nn.Sequential(nn.Linear(4, 4), layer))
+        flat.check_one_mode()
+        assert flat.size >= 20
 
 
 def test_fixed_batch_norm_has_a_jacobian():

@@ -10,6 +10,7 @@ from torch.nn import functional
 
 from capacity.base.in_place import writes
 from capacity.networks.flat_model import FlatModel
+from capacity.networks.layer_inputs import layer_inputs
 from capacity.products.traced_rows import row_gradients
 from capacity.tasks import Split, Task
 
@@ -73,7 +74,7 @@ def through_every_transform(model):
     for _ in range(25):  # the last ones from a trace
         gradients, _ = rows(several, X, Y)
     yield "traced", gradients
-    for name, seen in model.layer_inputs(theta, X).items():
+    for name, seen in layer_inputs(model, theta, X).items():
         yield f"inputs of {name}", seen
 
 

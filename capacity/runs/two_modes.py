@@ -1,0 +1,34 @@
+"""What a run does not measure of a network that trains otherwise than it is evaluated."""
+
+from __future__ import annotations
+
+from capacity.networks.flat_model import FlatModel
+from capacity.recipe.config import Recipe
+
+
+def check_two_modes(model: FlatModel, recipe: Recipe) -> None:
+    """Check that a recipe asks of a network with dropout or batch norm what can be done with it.
+
+    Args:
+        model: The network, as the door left it.
+        recipe: The recipe.
+
+    Raises:
+        ValueError: If J_t is asked for, or a strategy for several replicas.
+    """
+    if not model.two_modes:
+        return
+    layers = model.two_mode_layers()
+    if recipe.measure.transport:
+        raise ValueError(
+            f"measure.transport = true follows J_t, but {layers} trains otherwise than it is "
+            "evaluated, and the step is no function of theta alone; pass "
+            "measure=capacity.Measure(transport=False), or call .eval() on the layer"
+        )
+    named = recipe.training.strategy.name
+    if recipe.replicas > 1 and named != "none":
+        raise ValueError(
+            f"training.strategy = {named!r} remembers the old tasks for all {recipe.replicas} "
+            f"replicas at once, and {layers} has running statistics or masks of its own in each; "
+            "pass replicas=1 (and several seeds, as with capacity run --seeds)"
+        )
