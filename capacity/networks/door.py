@@ -47,7 +47,8 @@ def fit(
         tasks: The tasks.
         twice: Whether second derivatives of the network are needed.
         two_modes: Whether the caller takes a network that trains otherwise than it is evaluated
-            (dropout, batch norm); it is then run in evaluation mode but for its steps.
+            (dropout, batch norm); it is then run in evaluation mode but for its steps. And one
+            which only plain autograd differentiates, once.
 
     Returns:
         The tasks, their batches laid out alike, each with its loss in a form that is a mean or a
@@ -74,7 +75,8 @@ def fit(
             outputs = _check_outputs(flat, task, x, outputs)
             check_samples_apart(flat, theta, x, outputs)
             fitting.append(task)
-        check_derivatives(flat, theta, _few(tasks[0], theta), twice=twice)
+        few = _few(tasks[0], theta)
+        check_derivatives(flat, theta, few, twice=twice, transforms=not two_modes)
         return tuple(_fit_task(flat, theta, task, twice) for task in fitting)
 
 
@@ -131,7 +133,8 @@ def _with_positions(task: Task, outputs: Tensor) -> Task:
         raise ValueError(
             f"task {task.name!r} has labels of shape {labels} per sample, and the model outputs of "
             f"shape {tuple(outputs.shape[1:])}; cross_entropy takes outputs {(*labels, 'C')} or "
-            f"{('C', *labels)}; pass a loss of your own for other pairs"
+            f"{('C', *labels)}; turn one-hot labels into indices, as y.argmax(1), and pass a loss "
+            "of your own for other pairs"
         )
     return task
 

@@ -42,6 +42,8 @@ class FlatModel:
         modes: Its layers' modes.
         two_modes: Whether it trains otherwise than it is evaluated, so that `training` makes a
             difference; the door sees to that.
+        transforms: Whether the function transforms of torch go through it (`torch.func`), which an
+            autograd.Function of the old kind does not let them; plain autograd does.
         batches: How batches of several tensors lie in its inputs; None where each is one tensor.
     """
 
@@ -87,6 +89,7 @@ class FlatModel:
         self.traced: dict[object, Any] = {}
         self.modes = TrainingMode(module)
         self.two_modes = False
+        self.transforms = True
         self._others: dict[int, FlatModel] = {}
         self._stays = False
         self.batches: BatchLayout | None = None
@@ -224,6 +227,11 @@ class FlatModel:
             made = call(self._module, {**self.unflatten(theta), **fixed}, self._batch(x))
         return made if self.table is None else made.flatten(1)
 
+    @property
+    def one_by_one(self) -> bool:
+        """Whether gradients are taken replica by replica, by plain autograd."""
+        return self.two_modes or not self.transforms
+
     def _batch(self, x: Tensor) -> Any:
         return x if self.batches is None else self.batches.unpack(x)
 
@@ -322,6 +330,7 @@ class FlatModel:
         """
         self.table, self.batches = other.table, other.batches
         self.plain_kernels, self.two_modes = other.plain_kernels, other.two_modes
+        self.transforms = other.transforms
         if self.two_modes:
             self.modes.switch(training=False)
 

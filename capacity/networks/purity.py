@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from capacity.base.differential import pullback
+from capacity.base.differential import pullback, slope_of
 from capacity.base.randomness import kept_random_state
 from capacity.networks.flat_model import FlatModel
 
@@ -127,14 +127,18 @@ def check_samples_apart(flat: FlatModel, theta: Tensor, x: Tensor, outputs: Tens
     )
 
 
-def check_derivatives(flat: FlatModel, theta: Tensor, x: Tensor, *, twice: bool) -> None:
+def check_derivatives(
+    flat: FlatModel, theta: Tensor, x: Tensor, *, twice: bool, transforms: bool = True
+) -> None:
     """Try the derivatives that the products take, and choose kernels that have them.
 
     Args:
-        flat: The network; `plain_kernels` is set where only those have a second derivative.
+        flat: The network; `plain_kernels` is set where only those have a second derivative, and
+            `transforms` where only plain autograd goes through.
         theta: Its parameters (P,).
         x: Some inputs (n, ...).
         twice: Whether second derivatives are needed.
+        transforms: Whether the caller needs them by torch's function transforms.
 
     Raises:
         ValueError: If torch cannot differentiate the network; the message says what to do.
@@ -163,6 +167,9 @@ def check_derivatives(flat: FlatModel, theta: Tensor, x: Tensor, *, twice: bool)
         if not twice:
             return
         error = second
+    elif not (twice or transforms) and _failure(lambda: slope_of(energy)(theta)) is None:
+        flat.transforms = False
+        return
     raise ValueError(f"model cannot be differentiated: {_line(error)}; {_way_out(str(error))}")
 
 

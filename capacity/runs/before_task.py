@@ -113,8 +113,8 @@ def _forecast(
     # Under one strategy. Without a plan it remembers the old tasks from the networks as they are,
     # as if it were taken up now; all of them see the same samples in the same order.
     budget, unknown = recipe.measure.forecast_budget, unknown_to_compression(training)
-    if budget is None and model.two_modes:
-        budget = "auto"  # there is nothing to linearise where steps draw and statistics move
+    if budget is None and model.one_by_one:
+        budget = "auto"  # there is no linearisation where steps draw, or by plain autograd
     if budget is not None and unknown is None:
         seeds = [stream_seed(order.seed, *order.path, r) for r in range(len(theta))]
         return forecast_within(

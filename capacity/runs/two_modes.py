@@ -26,7 +26,7 @@ def check_two_modes(model: FlatModel, recipe: Recipe) -> None:
             "measure=capacity.Measure(transport=False), or call .eval() on the layer"
         )
     named = recipe.training.strategy.name
-    if recipe.replicas > 1 and named != "none":
+    if recipe.replicas > 1 and named != "naive":
         raise ValueError(
             f"training.strategy = {named!r} remembers the old tasks for all {recipe.replicas} "
             f"replicas at once, and {layers} has running statistics or masks of its own in each; "

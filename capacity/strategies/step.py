@@ -108,7 +108,7 @@ class StrategyStep:
             name: part.private for name, part in parts.items() if part is not None
         }
         self._each = vmap(self._direction)
-        self._slope = slope_of if model.two_modes else grad_and_value
+        self._slope = slope_of if model.one_by_one else grad_and_value
 
     def draw(self, index: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Complete a batch of the new task by a memory batch.
@@ -142,7 +142,7 @@ class StrategyStep:
         Returns:
             Gradients (R, P), and the losses (R,) whose gradients they are, but for A-GEM.
         """
-        if self._model.two_modes:
+        if self._model.one_by_one:
             return in_training_mode(self._model, self.gradient_of, theta, x, rows, masks)
         return self._each(theta, x, rows, self._private)
 

@@ -89,7 +89,7 @@ class BatchLayout:
         """
         leaves = pytree.tree_leaves(plain(batch))
         parts = [
-            _filled(leaf, field).to(self.dtype).flatten(1)
+            _filled(leaf, field).to(self.dtype).reshape(len(leaf), -1)
             for leaf, field in zip(leaves, self.fields, strict=True)
         ]
         return torch.cat(parts, dim=1)

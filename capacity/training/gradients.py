@@ -45,7 +45,7 @@ def gradients_of(model: FlatModel, task: Task) -> Gradients:
     Returns:
         The function.
     """
-    if not model.two_modes:
+    if not model.one_by_one:
         each = vmap(grad_and_value(model.loss(task)))
         return lambda theta, x, y, _: each(theta, x, y)
 

@@ -106,17 +106,18 @@ CASES = {
     "parameters without values": (
         {"model": nn.Linear(6, 4, device="meta")}, "meta device", "load_state_dict"
     ),
-    "batch norm in training": (
-        {"model": nn.Sequential(nn.Linear(6, 4), nn.BatchNorm1d(4))}, "(BatchNorm1d)", ".eval()"
+    "batch norm in training, linearised": (
+        {"model": nn.Sequential(nn.Linear(6, 4), nn.BatchNorm1d(4)), "budget": None},
+        "(BatchNorm1d)", ".eval()",
     ),
-    "dropout in training": (
-        {"model": nn.Sequential(nn.Linear(6, 4), nn.Dropout())}, "(Dropout)", ".eval()"
+    "dropout in training, linearised": (
+        {"model": nn.Sequential(nn.Linear(6, 4), nn.Dropout()), "budget": None},
+        "(Dropout)", ".eval()",
     ),
     "a network of another width": ({"model": nn.Linear(5, 4)}, "inputs of shape (6,)"),
     "two precisions": (
         {"model": nn.Sequential(nn.Linear(6, 4), nn.Linear(4, 4).double())}, "dtypes", "one"
     ),
-    "a network of two outputs": ({"model": TwoOutputs(6, 4)}, "returns a tuple", "one tensor"),
     "outputs without their axis": (
         {"model": nn.Sequential(nn.Linear(6, 1), nn.Flatten(0))}, "shape (6,)", "(n, n_outputs)"
     ),

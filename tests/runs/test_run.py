@@ -337,12 +337,21 @@ BAD = {
     ),
     "wrong inputs": ({"tasks": [pair(0)], "model": nn.Linear(7, 2)}, "inputs of shape"),
     "batch norm": (
-        {"tasks": [pair(0)], "model": nn.Sequential(NETWORK, nn.BatchNorm1d(2))},
-        "running statistics",
+        {
+            "tasks": [pair(0)],
+            "model": nn.Sequential(NETWORK, nn.BatchNorm1d(2)),
+            "training": Training(strategy={"name": "ewc"}),
+            "replicas": 2,
+        },
+        "(BatchNorm1d) has running statistics",
     ),
     "dropout": (
-        {"tasks": [pair(0)], "model": nn.Sequential(NETWORK, nn.Dropout())},
-        "random mask",
+        {
+            "tasks": [pair(0)],
+            "model": nn.Sequential(NETWORK, nn.Dropout()),
+            "measure": Measure(level="full"),
+        },
+        "(Dropout) trains otherwise",
     ),
     "model is text": ({"tasks": [pair(0)], "model": "mlp"}, "model is a str"),
 }

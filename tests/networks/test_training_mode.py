@@ -1,0 +1,125 @@
+"""Dropout and batch norm train in training mode, and are scored in evaluation mode."""
+
+import copy
+
+import pytest
+import torch
+from torch import nn
+from torch.nn.functional import cross_entropy
+
+import capacity
+from capacity.networks.door import fit
+from capacity.networks.evaluate import evaluate
+from capacity.networks.flat_model import FlatModel
+from capacity.recipe.config import Training
+from capacity.tasks.tensors import as_task
+from capacity.training.data_order import DataOrder
+from capacity.training.train import train
+
+X = torch.randn(48, 6, generator=torch.Generator().manual_seed(3), dtype=torch.float64)
+Y = (X[:, 0] > 0).long()
+TASK = as_task((X, Y), share=0)
+PLAN = Training(lr=0.1, epochs=3, batch_size=16)
+ORDER = DataOrder(samples=48, batch_size=16, epochs=3, replicas=1, seed=5)
+
+
+def network(drop=0.0):
+    torch.manual_seed(0)
+    layers = (nn.Linear(6, 8), nn.BatchNorm1d(8), nn.Tanh(), nn.Dropout(drop), nn.Linear(8, 2))
+    return nn.Sequential(*layers).double()
+
+
+def bound(module):
+    flat = FlatModel(module)
+    (task,) = fit(flat, flat.initial(), [TASK], twice=False, two_modes=True)
+    assert flat.two_modes
+    return flat, task
+
+
+def test_batch_norm_trains_as_in_a_loop_of_torch():
+    module = network()
+    flat, task = bound(module)
+    phase = train(flat, flat.initial()[None], task, PLAN, ORDER)
+    own = copy.deepcopy(module)
+    optimizer = torch.optim.SGD(own.parameters(), lr=0.1)
+    for batches in ORDER.epoch_batches(torch.device("cpu")):
+        for index in batches:
+            optimizer.zero_grad()
+            cross_entropy(own(X[index[0]]), Y[index[0]]).backward()
+            optimizer.step()
+    torch.testing.assert_close(phase.theta[0], FlatModel(own).initial(), rtol=1e-12, atol=1e-12)
+    kept = flat.statistics()
+    for name, buffer in own.named_buffers():
+        torch.testing.assert_close(kept[f"0/{name}"], buffer)
+    with torch.no_grad():
+        loss = cross_entropy(own.eval()(X), Y)
+    torch.testing.assert_close(evaluate(flat, phase.theta, task, task.test).loss[0], loss)
+
+
+def test_masks_are_those_of_the_seed_and_of_the_step():
+    losses = []
+    for seed in (5, 5, 6):
+        flat, task = bound(network(0.5))
+        torch.manual_seed(seed + len(losses))  # the global state has no say
+        seen = []
+        order = DataOrder(samples=48, batch_size=48, epochs=2, replicas=1, seed=seed)
+
+        class Watch:
+            def observe(self, step, seen=seen):
+                seen.append(float(step.loss))
+
+        train(flat, flat.initial()[None], task, Training(lr=1e-9), order, observers=[Watch()])
+        losses.append(seen)
+    assert losses[0] == losses[1] != losses[2]
+    assert abs(losses[0][0] - losses[0][1]) > 1e-4, "each step has masks of its own"
+
+
+def test_scores_are_taken_without_masks_and_move_nothing():
+    flat, task = bound(network(0.5))
+    before = {name: t.clone() for name, t in flat.statistics().items()}
+    first, second = (evaluate(flat, flat.initial()[None], task, task.test) for _ in range(2))
+    assert torch.equal(first.loss, second.loss)
+    assert all(torch.equal(before[name], t) for name, t in flat.statistics().items())
+
+
+def test_replicas_have_statistics_of_their_own_and_a_teacher_keeps_its():
+    flat, task = bound(network())
+    teacher = flat.as_it_is()
+    theta = flat.initial()
+    said = teacher.outputs(theta, X).clone()
+    order = DataOrder(samples=48, batch_size=16, epochs=1, replicas=2, seed=5)
+    train(flat, theta.expand(2, -1), task, PLAN, order)
+    kept = flat.statistics()
+    assert not torch.equal(kept["0/1.running_mean"], kept["1/1.running_mean"])
+    with flat.training(0):
+        assert torch.equal(teacher.outputs(theta, X), said)
+        assert not torch.equal(flat.outputs(theta, X), said)
+    again = FlatModel(network())
+    fit(again, theta, [TASK], twice=False, two_modes=True)
+    again.restore(kept)
+    assert all(torch.equal(kept[name], t) for name, t in again.statistics().items())
+
+
+@pytest.mark.parametrize("strategy", ["naive", "replay", "agem", "ewc", "lwf"])
+def test_a_forecast_in_training_mode_leaves_the_module_as_it_was(strategy):
+    module = network(0.2)
+    before = copy.deepcopy(module.state_dict())
+    old, new = (X.clone(), Y), (X.clone(), (X[:, 1] > 0).long())
+    plan = Training(lr=0.1, epochs=40, batch_size=16, strategy={"name": strategy})
+    forecast = capacity.forecast(module, old=old, new=new, training=plan)
+    assert forecast.new_loss.value is not None
+    assert module.training
+    assert module[1].training
+    assert all(torch.equal(before[name], t) for name, t in module.state_dict().items())
+
+
+def test_training_mode_is_another_network_than_evaluation():
+    """With statistics of another law, the network that is scored is not the one that trains."""
+    module = network()
+    module[1].running_mean += 3.0
+    old, new = (X, Y), (X, (X[:, 1] > 0).long())
+    plan = Training(lr=0.1, epochs=40, batch_size=16)
+    live = capacity.forecast(module, old=old, new=new, training=plan, budget=float("inf"))
+    module.eval()
+    fixed = capacity.forecast(module, old=old, new=new, training=plan, budget=float("inf"))
+    assert abs(live.old[0].loss_increase.value - fixed.old[0].loss_increase.value) > 0.05
