@@ -66,16 +66,10 @@ def trained(
     **options: int,
 ) -> Trajectory:
     """Train one replica from the module's parameters and return its trajectory."""
-    update = from_training(training) if update is None else update
+    update = from_training(training, layout=model.layout) if update is None else update
     data = task.train.x, task.train.y
     trajectory = Trajectory(model.loss(task), update, data=data, **options)
-    order = DataOrder(
-        samples=len(task.train),
-        batch_size=training.batch_size,
-        epochs=training.epochs,
-        replicas=1,
-        seed=seed,
-    )
+    order = DataOrder.planned(training, len(task.train), replicas=1, seed=seed)
     observers = [Record(trajectory)]
     start = model.initial()[None]
     train(model, start, task, training, order, observers=observers, update=update)

@@ -266,7 +266,7 @@ def _warnings(
         made.append(convergence.note)
     if removed >= kernels.size:
         made.append("The projector keeps nothing: every direction costs A more than tolerated.")
-    if training.weight_decay and flow:
+    if training.decays and flow:
         made.append("The gradient flow leaves weight decay out.")
     if training.strategy.name != "naive":
         made.append(

@@ -24,8 +24,7 @@ from dataclasses import dataclass
 
 from capacity.optimizers import REGISTRY
 from capacity.optimizers.clipped import Clipped
-from capacity.optimizers.from_recipe import from_training
-from capacity.optimizers.momentum import Momentum
+from capacity.optimizers.from_recipe import NamedSizes, from_training
 from capacity.optimizers.optimizer import FollowsGradient, NormalisedSteps
 from capacity.optimizers.update_map import UpdateMap
 from capacity.recipe.config import Training
@@ -153,7 +152,14 @@ def steps_wanted(training: Training, samples: int) -> float:
     return _ADAPTIVE * math.sqrt(steps)
 
 
-def compress(training: Training, samples: int, *, steps: int, batch: int) -> Compressed:
+def compress(
+    training: Training,
+    samples: int,
+    *,
+    steps: int,
+    batch: int,
+    layout: NamedSizes | None = None,
+) -> Compressed:
     """Compress a training.
 
     With as many sample gradients as the training has, it is the training itself.
@@ -163,11 +169,12 @@ def compress(training: Training, samples: int, *, steps: int, batch: int) -> Com
         samples: Training samples of the task.
         steps: Steps to take, at least one.
         batch: Samples per step.
+        layout: Names and sizes of the network's parameters, which groups name.
 
     Returns:
         The steps.
     """
-    kind = _compression(training)
+    kind = _compression(training, layout)
     planned = training.learning_rates(samples)
     share = min(1.0, steps * batch / training.seen(samples))
     stretch = max(1.0, len(planned) / steps)
@@ -184,7 +191,7 @@ def compress(training: Training, samples: int, *, steps: int, batch: int) -> Com
         held = min(1.0, _HORIZON / steps) ** (1 - share) * own**share
         total *= (1 - _WANDER * (1 - share)) * held / own
         nesterov = kind.nesterov if share == 1 else True
-        update: UpdateMap = Momentum(1 - held, nesterov, training.weight_decay)
+        update = kind.heavy(1 - held, nesterov)
         clip, longer = _CLIP, max(1.0, total / math.fsum(shape) * own / held)
     else:
         update = kind.stretched(stretch)
@@ -200,8 +207,10 @@ def compress(training: Training, samples: int, *, steps: int, batch: int) -> Com
     )
 
 
-def _compression(training: Training) -> FollowsGradient | NormalisedSteps:
-    kind = from_training(training).compression()
+def _compression(
+    training: Training, layout: NamedSizes | None = None
+) -> FollowsGradient | NormalisedSteps:
+    kind = from_training(training, layout=layout).compression()
     if kind is None:
         raise ValueError(
             f"training.optimizer = {training.optimizer!r} states no compression; give its class "

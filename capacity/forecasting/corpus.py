@@ -113,10 +113,11 @@ class Corpus:
         if (
             plan.schedule != "constant"
             or plan.warmup
-            or plan.weight_decay
+            or plan.decays
+            or plan.groups
             or plan.clip_norm is not None
         ):
-            return "the corpus holds constant rates, without weight decay or clipping"
+            return "the corpus holds constant rates, without weight decay, groups or clipping"
         for name, number, low, high in (
             ("a budget of", conditions.budget, self.budget, self.budget),
             ("steps:", conditions.steps, *self._range("steps")),

@@ -216,7 +216,10 @@ def _train(
 ) -> tuple[Tensor, Tensor, tuple[float, float, float]]:
     """Take the compressed steps: the mean parameters of the last of them, the very last, norms."""
     split = lesson.new.train
-    short = compress(lesson.plan.training, len(split), steps=pays.steps, batch=pays.batch)
+    layout = lesson.model.layout
+    short = compress(
+        lesson.plan.training, len(split), steps=pays.steps, batch=pays.batch, layout=layout
+    )
     step = lesson.step(pays.batch)
     update = step.optimiser_of(short.update, lesson.replica)
     state = update.init(theta)
@@ -290,7 +293,7 @@ def _price_of_training(lesson: _Lesson, theta: Tensor) -> tuple[float, float]:
     """Count a planned training, and what counting it took."""
     training, samples = lesson.plan.training, len(lesson.new.train)
     size = min(training.samples_per_step, samples)
-    one = _price_of_step(lesson, theta, from_training(training), size)
+    one = _price_of_step(lesson, theta, from_training(training, layout=lesson.model.layout), size)
     # An epoch sees every sample once: its last batch may be smaller than the one counted.
     step = one + moving(lesson.model.size, _PASSES_OF_TRAINING)
     return max(step * training.seen(samples) / size, 1.0), one
@@ -312,7 +315,7 @@ def _price_of_step(lesson: _Lesson, theta: Tensor, update: UpdateMap, size: int)
 def _prices(lesson: _Lesson, theta: Tensor, spent: float) -> Prices:
     """Price the parts of a compressed training by steps of two sizes."""
     model, new = lesson.model, lesson.new
-    update = from_training(lesson.plan.training)
+    update = from_training(lesson.plan.training, layout=model.layout)
     few, many = (min(size, len(new.train)) for size in _PROBES)
     low, high = (_price_of_step(lesson, theta, update, n) for n in (few, many))
     sample = (high - low) / (many - few) if many > few else low / few

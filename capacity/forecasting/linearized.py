@@ -121,13 +121,13 @@ def simulate(
     plan = Contribution(training=training) if contribution is None else contribution
     order = order.under(plan.training)
     if update is None:
-        update = from_training(plan.training, seed=order.seed, path=order.path)
+        update = from_training(plan.training, seed=order.seed, path=order.path, layout=model.layout)
     step = LinearizedStep(model, task, plan, theta)
     update = step.update(update)
     rates = iter(plan.training.learning_rates(len(task.train)))
     # The algebra of every update map acts on the moving point only through differences, so it can
     # run on delta, whose small size keeps float32 sharp; only weight decay knows where 0 is.
-    origin = theta if plan.training.weight_decay else torch.zeros_like(theta)
+    origin = theta if plan.training.decays else torch.zeros_like(theta)
     state = update.init(origin)
     count = 0
     first: Tensor | None = None

@@ -56,6 +56,10 @@ class Adam(Optimizer):
         beta1, beta2 = group["betas"]
         return chosen(beta1, beta2, group["eps"], float(group["weight_decay"]))
 
+    def as_training(self) -> dict[str, Any]:
+        """Say betas and eps."""
+        return {"betas": (self.beta1, self.beta2), "eps": self.eps}
+
     def init(self, theta: Tensor) -> State:
         """Start with empty moments: (theta, 0, 0)."""
         return (theta, torch.zeros_like(theta), torch.zeros_like(theta))

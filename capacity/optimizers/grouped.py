@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
 
-from capacity.optimizers.optimizer import Block, Optimizer
+from capacity.optimizers.dynamics import Dynamics
+from capacity.optimizers.optimizer import (
+    Block,
+    FollowsGradient,
+    NormalisedSteps,
+    Optimizer,
+    stated,
+)
 from capacity.optimizers.update_map import Reading, State
 
 
@@ -27,6 +34,16 @@ class Layout:
     def __post_init__(self) -> None:
         object.__setattr__(self, "inverse", torch.cat(self.indices).argsort())
 
+    def follow(self, device: torch.device) -> None:
+        """Go where theta is: an index that is elsewhere would be copied at every step.
+
+        Args:
+            device: Its device.
+        """
+        if self.inverse.device != device:
+            object.__setattr__(self, "indices", tuple(part.to(device) for part in self.indices))
+            object.__setattr__(self, "inverse", self.inverse.to(device))
+
 
 @dataclass(frozen=True)
 class Grouped(Optimizer):
@@ -35,12 +52,12 @@ class Grouped(Optimizer):
     Attributes:
         maps: One update map per group, all of one kind.
         scales: Learning rate of each group, relative to that of the step.
-        layout: The groups.
+        layout: The groups; None where only facts are asked for, and no network is at hand.
     """
 
     maps: tuple[Optimizer, ...]
     scales: tuple[float, ...]
-    layout: Layout
+    layout: Layout | None
 
     @property
     def name(self) -> str:  # type: ignore[override]
@@ -54,6 +71,7 @@ class Grouped(Optimizer):
 
     def init(self, theta: Tensor) -> State:
         """Start as the inner maps do: with empty moments."""
+        self._placed.follow(theta.device)
         return self.maps[0].init(theta)
 
     def step(self, state: State, gradient: Tensor, lr: float, count: int) -> State:
@@ -74,7 +92,7 @@ class Grouped(Optimizer):
             Update map, learning rate and components of each group.
         """
         rates = [lr * scale for scale in self.scales]
-        return list(zip(self.maps, rates, self.layout.indices, strict=True))
+        return list(zip(self.maps, rates, self._placed.indices, strict=True))
 
     def join(self, rows: Sequence[Tensor]) -> Tensor:
         """Put the groups' parts together again.
@@ -85,7 +103,7 @@ class Grouped(Optimizer):
         Returns:
             They in theta's order (..., P).
         """
-        return torch.cat(tuple(rows), dim=-1)[..., self.layout.inverse]
+        return torch.cat(tuple(rows), dim=-1)[..., self._placed.inverse]
 
     def blocks(self, lr: float, size: int, most: int) -> list[Block]:
         """Cut theta into parts of one group each."""
@@ -105,6 +123,59 @@ class Grouped(Optimizer):
                 return None
             read.append(part)
         return self.join([g for g, _ in read]), self.join([r for _, r in read])
+
+    def learning_times(self, rates: float) -> tuple[float | None, ...]:
+        """Tell the time of gradient flow in every group.
+
+        Args:
+            rates: Sum of the learning rates of the steps.
+
+        Returns:
+            The times, each as the group's own map has it at its own rate.
+        """
+        pairs = zip(self.maps, self.scales, strict=True)
+        return tuple(inner.learning_time(rates * scale) for inner, scale in pairs)
+
+    def learning_time(self, rates: float) -> float | None:
+        """The groups' time, where they share one; with several it is the flow of no one loss."""
+        times = set(self.learning_times(rates))
+        return times.pop() if len(times) == 1 else None
+
+    def dynamics(self, *, full: bool) -> Dynamics:
+        """No free energy is dissipated at a rate E|v|^2, where the groups differ."""
+        for inner in self.maps:
+            inner.dynamics(full=full)
+        return Dynamics.OTHER
+
+    def compression(self) -> FollowsGradient | NormalisedSteps | None:
+        """As its groups, each with its own rate and weight decay."""
+        kinds = [inner.compression() for inner in self.maps]
+        first = kinds[0]
+        if isinstance(first, FollowsGradient):
+            balls = [kind.heavy for kind in kinds if isinstance(kind, FollowsGradient)]
+
+            def heavy(mu: float, nesterov: bool) -> Grouped:
+                return replace(self, maps=tuple(stated(ball(mu, nesterov)) for ball in balls))
+
+            return FollowsGradient(heavy, first.momentum, first.nesterov)
+        if isinstance(first, NormalisedSteps):
+            longer = [kind.stretched for kind in kinds if isinstance(kind, NormalisedSteps)]
+
+            def stretched(stretch: float) -> Grouped:
+                return replace(self, maps=tuple(stated(make(stretch)) for make in longer))
+
+            return NormalisedSteps(stretched)
+        return None
+
+    @property
+    def _placed(self) -> Layout:
+        if self.layout is None:
+            raise ValueError(
+                f"update {self.name!r} does not know the network whose parameters are grouped; "
+                "make it with capacity.optimizers.from_recipe.from_training(training, "
+                "layout=model.layout)"
+            )
+        return self.layout
 
 
 def _part(state: State, index: Tensor) -> State:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -46,6 +46,10 @@ class Momentum(Optimizer):
         """Read a group of `torch.optim.SGD`."""
         del kind, heavy
         return cls(group["momentum"], bool(group["nesterov"]), float(group["weight_decay"]))
+
+    def as_training(self) -> dict[str, Any]:
+        """Say the momentum."""
+        return {"momentum": self.mu, "nesterov": self.nesterov}
 
     def init(self, theta: Tensor) -> State:
         """Start at rest: (theta, 0)."""
@@ -114,4 +118,8 @@ class Momentum(Optimizer):
 
     def compression(self) -> FollowsGradient:
         """It follows the gradient."""
-        return FollowsGradient(self.mu, self.nesterov)
+
+        def heavy(mu: float, nesterov: bool) -> Momentum:
+            return replace(self, mu=mu, nesterov=nesterov)
+
+        return FollowsGradient(heavy, self.mu, self.nesterov)

@@ -29,10 +29,13 @@ class FollowsGradient:
     """Steps as long as the gradient says: heavy ball, or plain steps where the momentum is 0.
 
     Attributes:
+        heavy: From another mu, and whether it is Nesterov's, the heavy ball with the same weight
+            decay.
         momentum: mu.
         nesterov: Step along g + mu m instead of m.
     """
 
+    heavy: Callable[[float, bool], UpdateMap]
     momentum: float = 0.0
     nesterov: bool = False
 
@@ -137,6 +140,15 @@ class Optimizer:
         """
         del kind, group, heavy
         return _refused(cls.name, "reading of a torch optimiser", "from_torch")
+
+    def as_training(self) -> dict[str, Any]:
+        """Say its options as a recipe has them, beside `weight_decay`: what `options_of` reads.
+
+        Returns:
+            Fields of the training section.
+        """
+        own = [f for f in _fields(type(self)) if f not in {"weight_decay", "seed", "path"}]
+        return {"options": {name: getattr(self, name) for name in own}}
 
     def init(self, theta: Tensor) -> State:
         """Start a phase; see `UpdateMap`.

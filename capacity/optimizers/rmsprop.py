@@ -45,6 +45,10 @@ class RMSprop(Optimizer):
         del kind, heavy
         return cls(group["alpha"], group["eps"], float(group["weight_decay"]))
 
+    def as_training(self) -> dict[str, Any]:
+        """Say alpha and eps."""
+        return {"alpha": self.alpha, "eps": self.eps}
+
     def init(self, theta: Tensor) -> State:
         """Start with an empty moment: (theta, 0)."""
         return (theta, torch.zeros_like(theta))

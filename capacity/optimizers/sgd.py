@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, ClassVar
 
 import torch
@@ -37,6 +38,10 @@ class SGD(Optimizer):
             if heavy
             else cls(float(group["weight_decay"]))
         )
+
+    def as_training(self) -> dict[str, Any]:
+        """Say that there is no option."""
+        return {}
 
     def init(self, theta: Tensor) -> State:
         """Start from theta: (theta,)."""
@@ -75,4 +80,4 @@ class SGD(Optimizer):
 
     def compression(self) -> FollowsGradient:
         """It follows the gradient."""
-        return FollowsGradient()
+        return FollowsGradient(partial(Momentum, weight_decay=self.weight_decay))

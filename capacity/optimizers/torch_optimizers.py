@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from capacity.base.checks import positive_float
+from capacity.base.checks import nearest, positive_float
 from capacity.optimizers import REGISTRY
 from capacity.optimizers.clipped import Clipped
 from capacity.optimizers.from_recipe import optimizer_named
@@ -36,7 +36,24 @@ def first_update(
     update_of(optimizer)  # an optimiser of another kind is refused as such
     if optimizer.state:
         raise ValueError("optimizer has taken steps already; start the tracker with a new one")
-    groups = _groups(optimizer)
+    layout = _layout(check_trained(optimizer, model), model)
+    return clipped(update_of(optimizer, layout), clip_norm)
+
+
+def check_trained(optimizer: torch.optim.Optimizer, model: nn.Module) -> list[dict[str, Any]]:
+    """Check that an optimiser trains a module's parameters, all of them and no others.
+
+    Args:
+        optimizer: The optimiser.
+        model: The module.
+
+    Returns:
+        Its groups that train anything.
+
+    Raises:
+        ValueError: If it trains fewer or others.
+    """
+    groups = groups_of(optimizer)
     held = {id(p) for group in groups for p in group["params"] if p.requires_grad}
     trained = {id(p): name for name, p in model.named_parameters() if p.requires_grad}
     missing = [name for key, name in trained.items() if key not in held]
@@ -52,7 +69,7 @@ def first_update(
             f"{len(held) - len(trained)} that are not the model's; make them part of the model, or "
             "train them with another optimizer"
         )
-    return clipped(update_of(optimizer, _layout(groups, model)), clip_norm)
+    return groups
 
 
 def rate_of(optimizer: torch.optim.Optimizer) -> float:
@@ -64,11 +81,18 @@ def rate_of(optimizer: torch.optim.Optimizer) -> float:
     Returns:
         The rate; those of other groups are relative to it in the update map.
     """
-    return max(float(group["lr"]) for group in _groups(optimizer))
+    return max(float(group["lr"]) for group in groups_of(optimizer))
 
 
-def _groups(optimizer: torch.optim.Optimizer) -> list[dict[str, Any]]:
-    """List the groups that train anything; torch passes frozen parameters over."""
+def groups_of(optimizer: torch.optim.Optimizer) -> list[dict[str, Any]]:
+    """List the groups that train anything; torch passes frozen parameters over.
+
+    Args:
+        optimizer: The optimiser.
+
+    Returns:
+        Its `param_groups` with a parameter that is not frozen.
+    """
     return [g for g in optimizer.param_groups if any(p.requires_grad for p in g["params"])]
 
 
@@ -174,6 +198,22 @@ def update_of(optimizer: torch.optim.Optimizer, layout: Layout | None = None) ->
 
     Returns:
         The update map; that of the first group alone where there are several and no layout.
+    """
+    maps = maps_of(optimizer)
+    if layout is None or len(layout.indices) == 1:
+        return maps[0]
+    top, rates = rate_of(optimizer), [float(group["lr"]) for group in groups_of(optimizer)]
+    return Grouped(maps, tuple(rate / top if top else 1.0 for rate in rates), layout)
+
+
+def maps_of(optimizer: torch.optim.Optimizer) -> tuple[Optimizer, ...]:
+    """Translate the options of every group that trains anything.
+
+    Args:
+        optimizer: The optimiser.
+
+    Returns:
+        An update map per group, all of one class.
 
     Raises:
         ValueError: If its kind or an option is not tracked, or its parameters are all frozen.
@@ -181,13 +221,13 @@ def update_of(optimizer: torch.optim.Optimizer, layout: Layout | None = None) ->
     kind = type(optimizer)
     ours = next((each for each in _known() if kind in each.torch_twins), None)
     if ours is None:
-        twins = [twin for each in _known() for twin in each.torch_twins]
+        twins = [twin.__name__ for each in _known() for twin in each.torch_twins]
         raise ValueError(
             f"optimizer is a {kind.__name__}; accepted: "
-            f"{', '.join(f'torch.optim.{known.__name__}' for known in twins)}; or say what it "
-            "does with update=capacity.GradientStep(...)"
+            f"{', '.join(f'torch.optim.{name}' for name in twins)}{nearest(kind.__name__, twins)}; "
+            "or say what it does with update=capacity.GradientStep(...)"
         )
-    groups = _groups(optimizer)
+    groups = groups_of(optimizer)
     if not groups:
         raise ValueError("optimizer has no parameter with requires_grad=True; unfreeze some")
     for group in groups:
@@ -197,8 +237,4 @@ def update_of(optimizer: torch.optim.Optimizer, layout: Layout | None = None) ->
                     f"optimizer has {option} = {group[option]!r}, which is not tracked"
                 )
     heavy = any(group.get("momentum") for group in groups)
-    maps = tuple(ours.from_torch(kind, group, heavy=heavy) for group in groups)
-    if layout is None or len(layout.indices) == 1:
-        return maps[0]
-    top = rate_of(optimizer)
-    return Grouped(maps, tuple(float(g["lr"]) / top if top else 1.0 for g in groups), layout)
+    return tuple(ours.from_torch(kind, group, heavy=heavy) for group in groups)

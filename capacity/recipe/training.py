@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from importlib import import_module
 from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, SerializeAsAny, Strict, model_validator
@@ -38,6 +39,25 @@ def _warmup_given(given: object) -> object:
 
 _AS = {"power": "2.0", "gamma": "0.1", "decay_every": "1000", "rates": "[1.0, 0.5, 0.1]"}
 """An example of what a schedule needs."""
+
+
+class ParameterGroup(Section):
+    """Parameters that are trained otherwise than the rest, as biases without weight decay.
+
+    Example:
+        >>> import capacity
+        >>> bare = {"parameters": ["*.bias", "*norm*"], "weight_decay": 0.0}
+        >>> plan = capacity.Training(optimizer="adamw", weight_decay=0.01, groups=[bare])
+        >>> plan.groups[0].lr_factor
+        1.0
+    """
+
+    parameters: Annotated[tuple[str, ...], Strict(False), Field(min_length=1, max_length=5000)]
+    """Names, or patterns of names as `fnmatch` has them; the first group that fits counts."""
+    lr_factor: PositiveFloat = 1.0
+    """Learning rate, relative to that of the step."""
+    weight_decay: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None = None
+    """Weight decay; null takes the training's."""
 
 
 class Training(Section):
@@ -90,6 +110,8 @@ class Training(Section):
     """Nesterov's variant (`momentum` only)."""
     weight_decay: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
     """Weight decay: decoupled for `adamw`, added to the gradient for the others."""
+    groups: Annotated[tuple[ParameterGroup, ...], Strict(False), Field(max_length=100)] = ()
+    """Parameters with a rate or weight decay of their own; all others take what stands here."""
     clip_norm: PositiveFloat | None = None
     """Clip the gradient of each replica to this norm; None clips nothing."""
     betas: Annotated[tuple[Decay, Decay], Strict(False)] = (0.9, 0.999)
@@ -155,6 +177,73 @@ class Training(Section):
                 f"{self.optimizer!r} are fields of training, as momentum, betas or eps"
             )
         return self
+
+    @classmethod
+    def from_torch(
+        cls,
+        optimizer: Any,
+        scheduler: Any = None,
+        *,
+        batch_size: int,
+        epochs: int | None = None,
+        steps: int | None = None,
+        per: Literal["step", "epoch"] = "step",
+        accumulate: int = 1,
+        clip_norm: float | None = None,
+        model: Any = None,
+    ) -> Training:
+        """Read a plan off the optimizer and scheduler of a loop, which are not changed.
+
+        The plan has the options as they are now and the rates that the next steps would have: the
+        scheduler runs on a copy of the optimizer. Moments of earlier steps are left behind, as the
+        optimizer state starts anew with each task. Training is in the network's own precision,
+        whatever the loop's autocast.
+
+        Args:
+            optimizer: A `torch.optim` SGD, Adam, AdamW or RMSprop; frozen parameters in it are
+                passed over.
+            scheduler: A scheduler of `torch.optim.lr_scheduler`, or of that class; None where the
+                rates stay as they are.
+            batch_size: Samples per batch.
+            epochs: Passes over the data; or else
+            steps: Optimizer steps, which may end before the scheduler does.
+            per: When the loop calls `scheduler.step()`.
+            accumulate: Batches per optimizer step.
+            clip_norm: Norm that the loop clips the gradient to.
+            model: The network; needed where groups have options of their own, unless the optimizer
+                was given named parameters.
+
+        Returns:
+            The plan. What has no counterpart here is a ValueError that names it.
+
+        Example:
+            >>> import capacity, torch
+            >>> model = torch.nn.Linear(4, 2)
+            >>> optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3)
+            >>> scheduler = torch.optim.lr_scheduler.StepLR(optimizer, 2, gamma=0.5)
+            >>> plan = capacity.Training.from_torch(
+            ...     optimizer, scheduler, epochs=4, per="epoch", batch_size=32
+            ... )
+            >>> plan.optimizer, plan.rates
+            ('adamw', (1.0, 1.0, 0.5, 0.5))
+        """
+        made: Training = import_module("capacity.optimizers.plan_of_torch").plan_of_torch(
+            optimizer,
+            scheduler,
+            batch_size=batch_size,
+            epochs=epochs,
+            steps=steps,
+            per=per,
+            accumulate=accumulate,
+            clip_norm=clip_norm,
+            model=model,
+        )
+        return made
+
+    @property
+    def decays(self) -> bool:
+        """Whether any parameter has weight decay."""
+        return bool(self.weight_decay or any(group.weight_decay for group in self.groups))
 
     @property
     def samples_per_step(self) -> int:

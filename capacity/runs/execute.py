@@ -14,6 +14,7 @@ from capacity.base.random_streams import stream
 from capacity.networks.door import fit
 from capacity.networks.evaluate import Score, evaluate
 from capacity.networks.replicas import check_same_function
+from capacity.optimizers.from_recipe import check_plan
 from capacity.recipe.config import Recipe
 from capacity.runs.before_task import capacity_of_transition, forecast_transition
 from capacity.runs.directory import RunDirectory
@@ -76,6 +77,7 @@ class Execution:
         )
         for options in recipe.measure.strategies:
             Mitigation(options, self._model)  # one that cannot work with the network dies here
+        check_plan(recipe.training, self._model.layout, [len(t.train) for t in self._tasks.tasks])
         self._plan = Contribution(training=recipe.training)
         self._zero: list[Score] = []
         self._found = Measurements(

@@ -69,7 +69,9 @@ class Lesson:
         self._number, self._model, self._task, self._plan = number, model, task, plan
         self._order, self._theta, self._journal = order, theta, journal
         self._every = 60 * checkpoint_minutes
-        self.update = from_training(plan.training, seed=order.seed, path=order.path)
+        self.update = from_training(
+            plan.training, seed=order.seed, path=order.path, layout=model.layout
+        )
         self.strategy = None if plan.plain else StrategyStep(model, task, plan, recipe.replicas)
         self.path = PathObserver()
         self.transport: PhaseTransport | None = None

@@ -20,7 +20,7 @@ from capacity.networks.evaluate import evaluate
 from capacity.networks.flat_model import FlatModel
 from capacity.networks.replicas import check_same_function, draw_anew, same_parameters
 from capacity.optimizers.dynamics import Dynamics
-from capacity.optimizers.from_recipe import from_training
+from capacity.optimizers.from_recipe import NamedSizes, from_training
 from capacity.optimizers.optimizer import Optimizer
 from capacity.recipe.config import Training
 from capacity.records.estimate import with_note
@@ -182,7 +182,7 @@ def epistemic_speed_limit(
             if keeping
             else []
         )
-        update, decay = _update(how, seed, i)
+        update, decay = _update(how, seed, i, flat.layout)
         landscape = TaskLandscape(
             model=flat,
             task=task,
@@ -298,9 +298,11 @@ def _reset(model: nn.Module, seed: int) -> nn.Module:
     return made
 
 
-def _update(training: Training, seed: int, phase: int) -> tuple[Optimizer, float]:
+def _update(
+    training: Training, seed: int, phase: int, layout: NamedSizes
+) -> tuple[Optimizer, float]:
     """The update map without its coupled decay, and that decay, which belongs to the energy."""
-    update = from_training(training, seed=seed, path=("ensemble", phase))
+    update = from_training(training, seed=seed, path=("ensemble", phase), layout=layout)
     decay = training.weight_decay
     if not decay or update.dynamics(full=True) is Dynamics.OTHER:
         return update, 0.0

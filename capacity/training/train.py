@@ -142,7 +142,7 @@ def train(
         The phase. A non-finite loss ends it early, with `diverged` set.
     """
     if update is None:
-        update = from_training(training, seed=order.seed, path=order.path)
+        update = from_training(training, seed=order.seed, path=order.path, layout=model.layout)
     if strategy is None:
         gradients, draw = gradients_of(model, task), _drawing(task)
     else:

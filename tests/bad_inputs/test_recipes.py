@@ -49,6 +49,16 @@ FIELDS = {
     "no share of warmup": (["training.warmup=1.5"], "1.5 is no warmup", "as 0.06"),
     "no step": (["training.max_steps=0"], "training.max_steps = 0"),
     "no batch per step": (["training.accumulate=0"], "training.accumulate = 0"),
+    "a group of no parameter": (
+        ["training.groups=[{parameters: ['conv*'], weight_decay: 0.0}]"], "'conv*'", "1.weight"
+    ),
+    "a group with a rate that is none": (
+        ["training.groups=[{parameters: ['*.bias'], lr_factor: 0}]"],
+        "training.groups.0.lr_factor = 0", "greater than 0",
+    ),
+    "an unknown option of a group": (
+        ["training.groups=[{parameters: ['*.bias'], lr: 0.1}]"], "groups.0.lr", "lr_factor"
+    ),
     "rates of no schedule": (["training.rates=[1.0]"], "schedule = 'custom' only"),
     "no epoch": (["training.epochs=0"], "training.epochs = 0", "greater than or equal to 1"),
     "epochs without end": (

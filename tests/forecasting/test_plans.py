@@ -10,6 +10,7 @@ from torch import nn
 
 import capacity
 from capacity.forecasting.compression import compress
+from capacity.optimizers.from_recipe import from_training
 from capacity.recipe.config import Training
 
 PLANS = {
@@ -17,10 +18,18 @@ PLANS = {
     "steps that decay": {"schedule": "step", "gamma": 0.5, "decay_every": 10, "epochs": 8},
     "cosine per epoch": {"schedule": "cosine", "schedule_per": "epoch", "epochs": 8},
     "accumulated": {"accumulate": 3, "batch_size": 4, "epochs": 8},
+    "groups": {
+        "groups": [{"parameters": ["*.bias"], "lr_factor": 0.5, "weight_decay": 0.0}],
+        "weight_decay": 0.1, "epochs": 8,
+    },
     "one rate is not 0": {
         "schedule": "custom", "rates": (1.0, *[0.0] * 59), "max_steps": 60,
     },
 }  # fmt: skip
+
+
+def _decays(update):
+    return [each.weight_decay for each in getattr(update, "maps", (update,))]
 
 
 @pytest.mark.parametrize("optimizer", ["sgd", "momentum", "adamw"])
@@ -28,9 +37,14 @@ PLANS = {
 def test_a_compressed_plan_keeps_its_time(name, optimizer):
     plan = Training(lr=0.01, optimizer=optimizer, **PLANS[name])
     samples, planned = 40, math.fsum(plan.learning_rates(40))
-    whole = compress(plan, samples, steps=plan.steps(samples), batch=samples)
+    layout = [("0.weight", 6), ("0.bias", 2)]
+    whole = compress(plan, samples, steps=plan.steps(samples), batch=samples, layout=layout)
+    ours = from_training(plan, layout=layout)
+    assert getattr(whole.update, "scales", None) == getattr(ours, "scales", None)
+    assert _decays(whole.update) == _decays(ours)
     assert whole.rates == pytest.approx(plan.learning_rates(samples), rel=1e-9)
-    short = compress(plan, samples, steps=8, batch=8)
+    short = compress(plan, samples, steps=8, batch=8, layout=layout)
+    assert _decays(short.update) == _decays(ours)
     assert len(short.rates) == 8
     if optimizer == "adamw":
         assert math.fsum(short.rates) == pytest.approx(planned, rel=1e-9)

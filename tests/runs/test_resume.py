@@ -60,7 +60,9 @@ def recipe_named(name: str) -> Recipe:
     fields["training"]["epochs"] = 2
     fields["measure"]["log_volume_probes"] = 2
     if name == "momentum":
-        fields["training"] |= {"schedule": "linear", "warmup": 3}
+        bare = {"parameters": ["*.bias"], "lr_factor": 0.5, "weight_decay": 0.0}
+        fields["training"] |= {"schedule": "linear", "warmup": 3, "weight_decay": 0.01}
+        fields["training"]["groups"] = [bare]
         fields["measure"]["strategies"] = []  # those of "strategy" are killed while forecast
     if name == "si":
         fields["training"]["strategy"] = {"name": "si", "strength": 0.01}
