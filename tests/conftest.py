@@ -14,6 +14,8 @@ if "torch" not in sys.modules:
 import pytest
 import torch
 
+from capacity.products.hessian_products import HessianProducts
+
 torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
 
 
@@ -31,3 +33,19 @@ def _leave_no_trace():
 def float64():
     """Run a test in double precision."""
     torch.set_default_dtype(torch.float64)
+
+
+def _quick_runs():
+    """Leave out of runs what takes longer than small ones do.
+
+    Their page, which `report()` writes when asked, and the graph of Hessian products, whose tracing
+    costs as much as a hundred of them.
+    """
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("capacity.runs.run._reported", lambda made, progress: True)
+        patch.setattr(HessianProducts, "_trace", lambda self, *inputs: self._untraced())
+        yield
+
+
+quick_run = pytest.fixture(_quick_runs, name="quick_run")
+quick_runs = pytest.fixture(_quick_runs, scope="module", name="quick_runs")

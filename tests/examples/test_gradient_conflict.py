@@ -54,7 +54,7 @@ def test_it_says_one_number_of_every_pair(float64):
 
 
 @pytest.mark.usefixtures("registered")
-def test_a_run_shows_it_wherever_predictors_are_listed(tmp_path):
+def test_a_run_shows_it_wherever_predictors_are_listed(quick_run, tmp_path):
     made = capacity.run(
         [(task.train.x, task.train.y) for task in (*three(), classes("D", (0, 3)))],
         model=net(), training=Training(lr=0.1, epochs=2, batch_size=8),

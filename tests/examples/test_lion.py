@@ -113,9 +113,12 @@ def test_its_jacobian_is_exact(name, float64):
 
 
 @pytest.mark.slow
-def test_a_recipe_runs_with_it_and_goes_on(tmp_path):
+def test_a_recipe_runs_with_it_and_goes_on(quick_run, tmp_path):
     recipe = config.load("tiny-digits", [
         "tasks.samples=32", "replicas=2", "measure.closure_points=0", "training.epochs=2",
+        "measure.tangents=2", "measure.top_values=2", "measure.sweeps=2",
+        "measure.log_volume_columns=0",
+        "measure.capacity_probes=2", "measure.capacity_nodes=2", "measure.curvature_samples=16",
         "training.optimizer=lion", "training.lr=0.003", "training.options={width: 0.01}",
         "measure.forecast_budget=auto",
     ])  # fmt: skip

@@ -84,7 +84,7 @@ def test_it_is_forecast_by_name_and_as_an_object(budget):
     assert len(rises) == 3
 
 
-def test_a_run_trains_with_it_and_goes_on_bit_for_bit(tmp_path, monkeypatch):
+def test_a_run_trains_with_it_and_goes_on_bit_for_bit(quick_run, tmp_path, monkeypatch):
     def run(name, strategy):
         made = capacity.run(
             pairs(), model=net(), training=PLAN.model_copy(update={"strategy": strategy}),

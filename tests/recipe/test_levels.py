@@ -67,7 +67,7 @@ def test_the_call_that_repeats_a_run_repeats_its_measures(measure, said):
 
 
 @pytest.fixture(scope="module")
-def runs(tmp_path_factory):
+def runs(quick_runs, tmp_path_factory):
     x = torch.randn(2, 24, 4, generator=torch.Generator().manual_seed(0))
     tasks = [(x[k], (x[k, :, k] > 0).long()) for k in range(2)]
     small = {"tangents": 2, "top_values": 1, "sweeps": 1, "sensitivity_eps": ()}

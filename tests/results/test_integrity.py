@@ -261,7 +261,7 @@ def test_the_summary_is_written_ever_more_rarely(tmp_path):
     assert sum(written) < 160
 
 
-def test_a_directory_that_is_removed_at_work_is_made_anew(tmp_path, monkeypatch, capsys):
+def test_a_directory_that_is_removed_at_work_is_made_anew(quick_run, tmp_path, monkeypatch, capsys):
     whole = capacity.run(RECIPE, out=tmp_path / "whole", quiet=True)
     path, measure = tmp_path / "run", capacity.runs.execute.Execution._evaluate_all
 

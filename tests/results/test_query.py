@@ -86,7 +86,7 @@ def test_metrics_hold_every_row_once_per_tested_task(tables, runs):
 
 
 @pytest.fixture(scope="module", params=[1, 2], ids=["one replica", "two replicas"])
-def measured(request, tmp_path_factory):
+def measured(quick_runs, request, tmp_path_factory):
     light = ["tasks.samples=32", "training.epochs=2", "measure.transport=false"]
     light += ["measure.verdicts=false", "measure.strategies=[naive, lwf]"]
     recipe = config.load("tiny-digits", [*light, f"replicas={request.param}"])

@@ -15,7 +15,7 @@ from capacity.recipe.config import Measure
 from capacity.records.estimate import Estimate
 from capacity.runs.directory import RunDirectory
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("quick_runs")]
 
 LIGHT = ["measure.transport=false", "measure.verdicts=false", "measure.sensitivity_eps=[]"]
 ASKED = (

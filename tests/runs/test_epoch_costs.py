@@ -9,7 +9,7 @@ import pytest
 import capacity
 from capacity.recipe import config
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("quick_runs")]
 
 NAMES = ("action", "loss_drop", "displacement_sq", "inefficiency_path")
 
@@ -60,4 +60,4 @@ def test_without_capacity_forecasts_and_report_are_there(run):
     assert transition["capacity"] is transition["verdicts"] is transition["dimension"] is None
     assert transition["note"] == ""
     assert transition["old"][0]["forecast"] is not None
-    assert "fig-production" in (run.path / "report.html").read_text(encoding="utf-8")
+    assert "fig-production" in run.report().read_text(encoding="utf-8")

@@ -16,6 +16,8 @@ from capacity.runs.probes import fingerprint_of
 from capacity.tasks.streams import as_sequence
 
 MEASURE = Measure(forecast=False, transport=False, capacity=False, closure_points=0, verdicts=False)
+pytestmark = pytest.mark.usefixtures("quick_runs")
+
 PLAIN = {"training": Training(lr=0.1, epochs=1), "measure": MEASURE, "replicas": 1, "quiet": True}
 
 

@@ -19,7 +19,7 @@ from capacity.records.estimate import Estimate, Status
 from capacity.strategies.terms import Source
 from capacity.tasks.task import Split, Task
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("quick_runs")]
 
 LIGHT = ["measure.transport=false", "measure.verdicts=false", "measure.sensitivity_eps=[]"]
 SMALL = [*LIGHT, "tasks.samples=64", "replicas=2"]

@@ -10,7 +10,7 @@ import capacity
 from capacity.recipe.config import Measure, Training
 from capacity.runs.directory import RunDirectory
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("quick_runs")]
 
 
 def task(labels):

@@ -17,9 +17,13 @@ from capacity.strategies.terms import Source, of_replica
 from capacity.training.train import train
 from strategy_cases import network, order, three
 
-plugins = pytest.importorskip("avalanche.training.plugins")
-
 HERE = Source(0)
+
+
+@pytest.fixture
+def plugins():
+    """Avalanche's, imported by none but the tests that need them: it takes seconds."""
+    return pytest.importorskip("avalanche.training.plugins")
 
 
 def theirs(values: dict, module: nn.Module) -> torch.Tensor:
@@ -31,7 +35,7 @@ def data(task):
     return TensorDataset(task.train.x, task.train.y, zeros)
 
 
-def test_ewc(float64):
+def test_ewc(plugins, float64):
     module, (a, _, _) = network(), three()
     flat = FlatModel(module)
     anchor = flat.initial()
@@ -67,7 +71,7 @@ def test_ewc(float64):
     assert expected > 0.01
 
 
-def test_mas(float64):
+def test_mas(plugins, float64):
     module, (a, _, _) = network(), three()
     flat = FlatModel(module)
     strategy = SimpleNamespace(
@@ -97,7 +101,7 @@ def test_lwf(float64):
     torch.testing.assert_close(found, expected)
 
 
-def test_si(float64):
+def test_si(plugins, float64):
     module, (a, _, _) = network(), three()
     flat = FlatModel(module)
     training = Training(lr=0.2, epochs=2, batch_size=8)
@@ -136,7 +140,7 @@ def _own(values: dict) -> None:
         held.data = held.data.clone()
 
 
-def test_agem(float64):
+def test_agem(plugins, float64):
     from capacity.strategies.projectors import without_conflict
 
     plugin = plugins.AGEMPlugin(patterns_per_experience=1, sample_size=1)

@@ -96,7 +96,7 @@ def loader(size):
     return DataLoader(TensorDataset(X, Y), batch_size=size)
 
 
-def test_a_run_takes_the_batch_size_of_its_loaders(tmp_path):
+def test_a_run_takes_the_batch_size_of_its_loaders(quick_run, tmp_path):
     measure = capacity.Measure(
         forecast=False, transport=False, capacity=False, closure_points=0, verdicts=False
     )
@@ -163,7 +163,7 @@ class SideBySide(nn.Module):
 
 
 @pytest.mark.filterwarnings("ignore:The old tasks are not converged")
-def test_a_module_of_avalanches_that_takes_task_labels(tmp_path):
+def test_a_module_of_avalanches_that_takes_task_labels(quick_run, tmp_path):
     from avalanche.benchmarks import tensors_benchmark
 
     parts = [data([0, 1], shift=shift) for shift in (0.0, 1.0)]

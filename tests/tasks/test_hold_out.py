@@ -165,7 +165,7 @@ def memorise(tasks, out, **options):
 
 
 @pytest.mark.slow
-def test_coin_flips_are_not_learned(tmp_path, capsys):
+def test_coin_flips_are_not_learned(quick_run, tmp_path, capsys):
     run = memorise([(X, COINS)], tmp_path / "run")
     assert abs(run.result["final"]["accuracy"]["value"] - 0.5) < 0.2
     task = run.result["tasks"][0]
@@ -179,7 +179,7 @@ def test_coin_flips_are_not_learned(tmp_path, capsys):
 
 
 @pytest.mark.slow
-def test_a_run_on_training_samples_says_training(tmp_path, capsys):
+def test_a_run_on_training_samples_says_training(quick_run, tmp_path, capsys):
     split = Split(X, COINS)
     run = memorise([Task(name="coins", train=split, test=split)], tmp_path / "run")
     assert run.result["final"]["accuracy"]["value"] > 0.7

@@ -313,7 +313,7 @@ def classes_of_three(ignored, n=240):
 
 
 @pytest.mark.parametrize("ignored", [2, -100])
-def test_accuracy_leaves_out_the_rows_that_the_loss_ignores(ignored, tmp_path):
+def test_accuracy_leaves_out_the_rows_that_the_loss_ignores(ignored, quick_run, tmp_path):
     x, y = classes_of_three(ignored)
     loss = nn.CrossEntropyLoss(ignore_index=ignored)
     model = nn.Linear(3, 3)
