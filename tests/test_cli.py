@@ -47,6 +47,7 @@ def test_unknown_words_are_one_line_too(words, capsys):
     assert capsys.readouterr().err.count("\n") == 1
 
 
+@pytest.mark.slow
 def test_run_validate_list_copy_report(capsys, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert main(["recipes", "ls"]) == 0
@@ -102,6 +103,7 @@ def test_public_flags_are_these():
     }
 
 
+@pytest.mark.slow
 def test_compare_and_export(capsys, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     two_variants(tmp_path / "runs")
@@ -114,6 +116,7 @@ def test_compare_and_export(capsys, tmp_path, monkeypatch):
     assert capsys.readouterr().out == "tb\n"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sign", [signal.SIGINT, signal.SIGTERM])
 def test_ctrl_c_and_kill_leave_a_readable_run(sign, tmp_path):
     out = tmp_path / "run"

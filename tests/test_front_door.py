@@ -53,6 +53,7 @@ def test_a_wrong_name_is_an_attribute_error():
         _ = capacity.forcast
 
 
+@pytest.mark.slow
 def test_importing_is_quick_and_the_function_survives_its_modules():
     code = (
         "import sys, capacity; assert 'torch' not in sys.modules; "
@@ -61,6 +62,7 @@ def test_importing_is_quick_and_the_function_survives_its_modules():
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "module",
     [

@@ -16,6 +16,7 @@ def test_there_is_one_per_entry_point():
         assert sum(call in example for example in EXAMPLES) == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("example", EXAMPLES, ids=range(len(EXAMPLES)))
 def test_example_runs(example, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)

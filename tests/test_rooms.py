@@ -60,11 +60,13 @@ def test_every_folder_is_a_room():
     assert {room(name) for name in modules()} - {""} == set(ROOMS)
 
 
+@pytest.mark.slow
 def test_imports_go_down():
     known = modules()
     assert arrows_up({name: imports(path, known) for name, path in known.items()}) == []
 
 
+@pytest.mark.slow
 def test_no_file_stands_in_a_circle():
     known = modules()
     graph = {name: imports(path, known) for name, path in known.items()}

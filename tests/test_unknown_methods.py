@@ -127,6 +127,7 @@ def test_an_unknown_schedule_strategy_or_network_is_refused_by_name():
         build_model(kind, (4,), 2, 0)
 
 
+@pytest.mark.slow
 def test_a_loss_that_is_registered_later_has_its_curvature_measured(monkeypatch, float64):
     """Ten times the squared error: a flow that took another's bound would be unstable."""
     monkeypatch.setitem(LOSSES, "steep", lambda f, y: 5 * (f - y).square().sum(1).mean())

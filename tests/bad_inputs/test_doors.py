@@ -219,6 +219,7 @@ OF_A_BATCH = {"a sum", "contrastive"}
 """The tracker takes any loss of a batch."""
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("door", DOORS)
 @pytest.mark.parametrize("case", LOSSES)
 def test_a_loss_is_refused_alike_at_every_door(case, door, tmp_path):

@@ -102,6 +102,7 @@ def test_a_reset_that_leaves_a_parameter_is_no_new_initialisation(layer, name, u
     assert made.total.per_replica.value >= 1
 
 
+@pytest.mark.slow
 def test_a_factory_draws_by_the_seed_and_leaves_the_global_states():
     def build(replica):
         random.random(), np.random.rand()  # noqa: NPY002

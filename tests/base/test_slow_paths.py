@@ -73,6 +73,7 @@ DOORS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("door", DOORS)
 def test_what_ran_slowly_is_said(door):
     torch.manual_seed(0)
@@ -96,6 +97,7 @@ def test_a_loss_that_cannot_be_traced_is_said(float64):
     assert UNTRACED in tracker.log_volume().note
 
 
+@pytest.mark.slow
 def test_a_run_says_it_in_its_result(tmp_path):
     torch.manual_seed(0)
     x, y = torch.randn(2, 12, 2, 3), torch.arange(12) % 2

@@ -40,6 +40,7 @@ def network(outputs=3):
     return FlatModel(net), Task(name="A", train=Split(x, y), test=Split(x, y), loss="mse")
 
 
+@pytest.mark.slow
 def test_a_linear_model_does_what_its_kernel_predicts(float64):
     made = quadratic("A", torch.tensor([0.2, 0.7, 1.5]), seed=2)
     model = FlatModel(linear(3))

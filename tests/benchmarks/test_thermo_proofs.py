@@ -17,6 +17,7 @@ from false_violations import cases
 from simulated import DYNAMICS, Case, geodesic_record, simulate
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("system", ["gaussian", "network"])
 @pytest.mark.parametrize("dynamics", DYNAMICS)
 def test_simulated_ensembles_obey_the_limit(system, dynamics):
@@ -27,6 +28,7 @@ def test_simulated_ensembles_obey_the_limit(system, dynamics):
     assert made.optimizer in {"sgd", "momentum", "sgld"}
 
 
+@pytest.mark.slow
 def test_the_geodesic_pays_what_it_must():
     record, truth = geodesic_record(200, 50, 3)
     made = judge(record)

@@ -200,6 +200,7 @@ def test_bad_input_is_a_value_error_that_says_why(case, tmp_path):
         capacity.compare(*given)
 
 
+@pytest.mark.slow
 def test_output_that_cannot_be_written_is_a_value_error(made, tmp_path):
     with pytest.raises(ValueError, match="is a directory"):
         made.report(tmp_path)
@@ -208,6 +209,7 @@ def test_output_that_cannot_be_written_is_a_value_error(made, tmp_path):
         made.report(tmp_path / "file" / "page.html")
 
 
+@pytest.mark.slow
 def test_different_tasks_and_machines_are_said(tmp_path):
     seeded(tmp_path / "a", 0, 0.6)
     write(tmp_path / "b", "one_task", seed=1)

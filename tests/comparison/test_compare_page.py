@@ -28,6 +28,7 @@ def source(path):
     return path.read_text(encoding="utf-8")
 
 
+@pytest.mark.slow
 def test_page_is_one_small_file_with_unique_ids_and_links_that_lead_somewhere(source):
     page = Page(source)
     assert len(source.encode()) <= MOST_BYTES
@@ -39,10 +40,12 @@ def test_page_is_one_small_file_with_unique_ids_and_links_that_lead_somewhere(so
         assert tag != "a" or not target.startswith("#") or target[1:] in ids
 
 
+@pytest.mark.slow
 def test_policy_lets_the_page_s_own_scripts_and_styles_run_and_nothing_else(source):
     assert policy_holes(source) == []
 
 
+@pytest.mark.slow
 def test_text_from_outside_appears_as_text(source):
     page = Page(source)
     assert HOSTILE not in source
@@ -51,6 +54,7 @@ def test_text_from_outside_appears_as_text(source):
     assert not [s for s in page.scripts if "document.title='owned'" in s]
 
 
+@pytest.mark.slow
 def test_every_figure_has_words_and_numbers_of_its_own(source):
     figures = re.findall(r"<figure.*?</figure>", source, re.DOTALL)
     assert len(figures) == 8
@@ -60,6 +64,7 @@ def test_every_figure_has_words_and_numbers_of_its_own(source):
         assert re.search(r"<details.*<table", figure, re.DOTALL)
 
 
+@pytest.mark.slow
 def test_page_says_what_differs_who_is_best_and_what_is_left_out(source):
     text = Page(source).text
     assert "ewc ends best" in text
@@ -70,6 +75,7 @@ def test_page_says_what_differs_who_is_best_and_what_is_left_out(source):
     assert not re.findall(r"\b(NaN|nan|None|undefined|Infinity|inf)\b", text)
 
 
+@pytest.mark.slow
 def test_page_in_a_browser_is_silent_and_fits_a_phone(visit, path):
     page, requests, heard = visit(path, 390)
     page.evaluate("document.querySelectorAll('details').forEach(d => { d.open = true })")

@@ -50,6 +50,7 @@ def after_old():
 SCALES = {"tolerance": 0.05, "displacement": 1.0}
 
 
+@pytest.mark.slow
 def test_is_what_assess_gives_and_leaves_the_model_alone(float64):
     old, new = data(0), data(1, seed=1)
     model = mlp()
@@ -80,6 +81,7 @@ def test_is_what_assess_gives_and_leaves_the_model_alone(float64):
     assert dimension == made.dimension
 
 
+@pytest.mark.slow
 def test_a_tracked_training_gives_displacement_and_accessibility(after_old):
     old, new = data(0), data(1, seed=1)
     model, tracker = after_old
@@ -98,6 +100,7 @@ def test_a_tracked_training_gives_displacement_and_accessibility(after_old):
     assert alone.stable_rank.value == pytest.approx(made.dimension.stable_rank.value, rel=0.05)
 
 
+@pytest.mark.slow
 def test_several_old_tasks_leave_less_than_one(after_old):
     model, _ = after_old
     tasks = [data(k, seed=k) for k in range(3)]
@@ -110,6 +113,7 @@ def test_several_old_tasks_leave_less_than_one(after_old):
     assert all_.preserving.soft_removed.value > one.preserving.soft_removed.value
 
 
+@pytest.mark.slow
 def test_old_tasks_that_are_not_learned_are_said(after_old):
     with pytest.warns(UserWarning, match="old tasks are not converged: the gradient of their loss"):
         made = capacity.compatible_capacity(mlp(), old=data(0), tolerance=1e-4, displacement=1.0)
@@ -129,6 +133,7 @@ SCORED = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("optimizer", ["sgd", "adam"])
 @pytest.mark.parametrize("case", SCORED)
 def test_records_say_what_their_scores_are_scores_on(case, optimizer, after_old):
@@ -153,6 +158,7 @@ def test_records_say_what_their_scores_are_scores_on(case, optimizer, after_old)
     assert "held-out samples" not in verdict.directional.note
 
 
+@pytest.mark.slow
 def test_old_tasks_of_both_kinds_are_said(after_old):
     model, _ = after_old
     old = [capacity.hold_out(data(0), share=0, name="one"), capacity.hold_out(data(2), name="two")]
@@ -162,6 +168,7 @@ def test_old_tasks_of_both_kinds_are_said(after_old):
     assert "held out" in made.scoring
 
 
+@pytest.mark.slow
 def test_old_tasks_whose_gradients_cancel_are_not_learned():
     # Of two labels for the same inputs the mean loss is least where no input is told apart.
     model = nn.Linear(6, 2)
@@ -213,6 +220,7 @@ def test_tasks_that_do_not_fit():
             call(mlp(), old=data(0), new=(x[:, :3], y))
 
 
+@pytest.mark.slow
 def test_other_arguments_that_cannot_be_used():
     model, tracker = learned(data(0), steps=2)
     with pytest.raises(ValueError, match="displacement is None, and no tracked training"):
@@ -228,6 +236,7 @@ def test_other_arguments_that_cannot_be_used():
         capacity.compatible_capacity(still, old=data(0), jacobian=tracker, tolerance=1.0)
 
 
+@pytest.mark.slow
 def test_no_demand_and_nothing_kept_are_cases_of_their_own(float64):
     # B's inputs are 0: whatever the weights are, it asks nothing.
     model = nn.Linear(6, 2, bias=False)
@@ -251,6 +260,7 @@ def test_no_demand_and_nothing_kept_are_cases_of_their_own(float64):
     assert all_taken.dimension.stable_rank.status is Status.NOT_DEFINED
 
 
+@pytest.mark.slow
 def test_verdict_reads_every_form_and_takes_what_is_known(after_old):
     old, new = data(0), data(1, seed=1)
     model, tracker = after_old

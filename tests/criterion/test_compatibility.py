@@ -59,6 +59,7 @@ def test_an_isometry_gives_exactly_k_directions(eps):
     assert made.nats.value == pytest.approx(13 / 2 * math.log(1 + eps**-2))
 
 
+@pytest.mark.slow
 def test_training_under_decay(float64):
     # J = (1 - lr gamma)^t on every direction: R_A = (P - k)/2 log(1 + eps^-2 (1 - lr gamma)^2t).
     made = quadratic("A", torch.full((12,), 0.7), seed=1)
@@ -72,6 +73,7 @@ def test_training_under_decay(float64):
         assert found.nats.value == pytest.approx(expected, rel=1e-6)
 
 
+@pytest.mark.slow
 def test_against_the_dense_jacobian_on_digits(float64):
     task = digits_task((0, 1, 2))
     model = FlatModel(network(64, 4, 10))
@@ -105,6 +107,7 @@ def test_against_the_dense_jacobian_on_digits(float64):
         assert abs(made.nats.value - exact) < 4 * made.nats.stderr + 1e-3 * exact
 
 
+@pytest.mark.slow
 def test_dimension_against_the_dense_hessian(float64):
     task = digits_task((3, 4))
     model = FlatModel(network(64, 4, 10))
@@ -182,6 +185,7 @@ def test_tolerance_and_scale_must_be_positive(bad):
         capacity(None, projector(1, 4), torch.zeros(4), eps=(bad,))
 
 
+@pytest.mark.slow
 def test_assess_puts_the_pieces_together(float64):
     model = FlatModel(network(64, 3, 10))
     old, new = digits_task((0, 1)), digits_task((2, 3))

@@ -34,6 +34,7 @@ def plane(degrees: float, **options):
     return assess_transition(FlatModel(linear(5)), theta, [old], new, LONG, **options)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("degrees", [10, 30, 60, 90])
 def test_quadratics_at_an_angle(float64, degrees):
     angle = math.radians(degrees)
@@ -54,6 +55,7 @@ def test_quadratics_at_an_angle(float64, degrees):
     assert made.directional.threshold == made.tolerance == 1e-6
 
 
+@pytest.mark.slow
 def test_the_same_direction_leaves_no_room_and_no_dimension(float64):
     old, new = plane_task(0.0, 5), regression_task("B", torch.eye(5)[:1], torch.zeros(1))
     made = assess_transition(
@@ -68,6 +70,7 @@ def test_the_same_direction_leaves_no_room_and_no_dimension(float64):
     assert made.drift.loss_rise.value == pytest.approx(0.5, rel=1e-6)
 
 
+@pytest.mark.slow
 def test_capacity_and_dimension_that_are_known_are_used(float64):
     made = plane(
         30, capacity=Estimate(value=4.0, stderr=0.3), dimension=Estimate(value=1.5, stderr=0.4)
@@ -132,6 +135,7 @@ def test_judge_without_a_value():
     assert (made.margin, made.verdict, made.note) == (None, UNDECIDED, "because")
 
 
+@pytest.mark.slow
 def test_digits_are_told_apart(float64):
     old, same, new = digits_task((0, 1, 2), 90), digits_task((0, 1, 2), 80), digits_task((3, 4), 80)
     model = FlatModel(network(64, 24, 10))
@@ -157,6 +161,7 @@ def test_digits_are_told_apart(float64):
     }  # fmt: skip
 
 
+@pytest.mark.slow
 def test_the_default_displacement_is_what_the_flow_expects(float64):
     old, new = digits_task((0, 1, 2), 40), digits_task((3, 4), 40)
     model = FlatModel(network(64, 8, 10))
@@ -173,6 +178,7 @@ def test_the_interval_of_the_share_lost_is_stretched():
     assert made == pytest.approx(2 * (0.05 + directional_form.LOST_FLOOR))
 
 
+@pytest.mark.slow
 def test_an_ill_conditioned_kernel_judges_nothing(float64):
     old, new = digits_task((0, 1, 2), 40), digits_task((3, 4), 40)
     model = FlatModel(network(64, 8, 10))
@@ -185,6 +191,7 @@ def test_an_ill_conditioned_kernel_judges_nothing(float64):
     assert room(kernel, kernel, r, alpha=1e-3, groups=0).cost.status is Status.OK
 
 
+@pytest.mark.slow
 def test_many_outputs_are_combined_and_said(float64):
     labels = torch.arange(24)
     split = Split(torch.randn(24, 6), labels % 12)
@@ -200,6 +207,7 @@ def test_many_outputs_are_combined_and_said(float64):
     assert other.directional == made.directional
 
 
+@pytest.mark.slow
 def test_networks_whose_rows_do_not_factor(float64):
     old, new = digits_task((0, 1, 2), 30), digits_task((3, 4), 30)
     torch.manual_seed(0)
@@ -216,6 +224,7 @@ def test_networks_whose_rows_do_not_factor(float64):
     assert 0 < made.capacity.value.value <= 1
 
 
+@pytest.mark.slow
 def test_warnings(float64):
     old, new = digits_task((0, 1, 2), 40), digits_task((3, 4), 40)
     model = FlatModel(network(64, 8, 10))

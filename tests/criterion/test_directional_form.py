@@ -31,6 +31,7 @@ def learned():
     return model, run_map(trained(model, old, LEARN), model.initial()), old, same, new
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "options",
     [
@@ -74,6 +75,7 @@ def test_regression_under_adam_reads_the_loss(float64):
     assert made.verdict in {PREDICTED, UNDECIDED}
 
 
+@pytest.mark.slow
 def test_steps_that_nothing_stands_for_are_undecided(learned):
     model, theta, old, _, new = learned
     training = Training(optimizer="sgld", temperature=1e-6, lr=0.1, clip_norm=1.0, epochs=2)
@@ -82,6 +84,7 @@ def test_steps_that_nothing_stands_for_are_undecided(learned):
     assert "no compressed training stands for them" in made.directional.note
 
 
+@pytest.mark.slow
 def test_a_flow_that_diverged_decides_nothing_and_marks_what_hangs_on_it(learned):
     model, theta, old, _, new = learned
     training = Training(lr=1e9, epochs=20, batch_size=20)

@@ -89,6 +89,7 @@ def test_cost_of_the_same_task_is_infinite_and_of_a_learned_one_not_defined(floa
     assert finite.value == pytest.approx((float(new) + 0.25) / 0.25)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["soft", "hard"])
 def test_restrictions_against_dense_matrices_on_digits(float64, kind):
     old, new = digits_task((0, 1, 2), 60), digits_task((3, 4), 30)
@@ -176,6 +177,7 @@ def test_bad_numbers(bad):
 # The flow.
 
 
+@pytest.mark.slow
 def test_flow_of_squared_error_has_a_closed_form(float64):
     x, y = torch.randn(6, 9), torch.randn(6)
     task = regression_task("B", x, y)
@@ -193,6 +195,7 @@ def test_flow_of_squared_error_has_a_closed_form(float64):
         torch.testing.assert_close(flow.moved(k), flow.outputs - f, rtol=0, atol=1e-9)
 
 
+@pytest.mark.slow
 def test_flow_is_full_batch_training_of_a_linear_head(float64):
     task = digits_task(count=60)
     model = FlatModel(torch.nn.Linear(64, 10))
@@ -212,6 +215,7 @@ def test_flow_is_full_batch_training_of_a_linear_head(float64):
     assert len(flow.dual) == 60
 
 
+@pytest.mark.slow
 def test_flow_error_falls_with_the_tolerance(float64):
     task = digits_task(count=50)
     model = FlatModel(network(64, 24, 10))
@@ -230,6 +234,7 @@ def test_flow_error_falls_with_the_tolerance(float64):
     assert ends[1].products < 300
 
 
+@pytest.mark.slow
 def test_flow_of_a_loss_of_ones_own(float64):
     x, y = torch.randn(5, 8), torch.randn(5)
     squared = regression_task("B", x, y)
@@ -256,6 +261,7 @@ def test_learning_time():
 # Sequences of regressions.
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("phases", [2, 3, 5])
 def test_cyclic_rank_one_tasks_forget_as_evron_has_it(float64, phases):
     # Two rank-1 tasks at angle a, worst unit w*: cos^{2(k-1)} a sin^2 a after k phases.
@@ -276,6 +282,7 @@ def test_cyclic_rank_one_tasks_forget_as_evron_has_it(float64, phases):
     assert forgetting == pytest.approx(expected, abs=1e-6)
 
 
+@pytest.mark.slow
 def test_realisable_regression_forgets_what_the_projections_say(float64):
     # Forgetting of A = |X_A P_B P_A w*|^2, P_X the projector on the null space of X (Evron).
     x_a, x_b = torch.randn(3, 9), torch.randn(4, 9)
@@ -291,6 +298,7 @@ def test_realisable_regression_forgets_what_the_projections_say(float64):
     assert float(flow.moved(cross).square().sum()) == pytest.approx(expected, rel=1e-6)
 
 
+@pytest.mark.slow
 def test_gaussian_features_by_monte_carlo(float64):
     # E |w_t - w_i*|^2 after t minimum-norm tasks (Lin): theory.md#minimum-norm-regression.
     p, n, noise, runs = 40, 8, 0.3, 150
@@ -311,6 +319,7 @@ def test_gaussian_features_by_monte_carlo(float64):
         assert stderr < 0.05 * expected
 
 
+@pytest.mark.slow
 def test_angles_order_cost_and_forgetting_alike(float64):
     # Deep in the linear regime the cost and the drift of A's outputs order angles the same way.
     model, old = FlatModel(linear(5)), plane_task(0.0, 5)

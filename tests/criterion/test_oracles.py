@@ -96,6 +96,7 @@ def test_limits_of_the_tolerance(float64, tolerance, removed):
     assert found.soft_removed.value == pytest.approx(float(soft.sum()), rel=1e-6)
 
 
+@pytest.mark.slow
 def test_capacity_of_a_trained_quadratic(float64):
     # J = (1 - lr H_A)^t: what training on A contracted is no longer accessible.
     made, lr, epochs = quadratic("A", CURVATURES, seed=3), 0.4, 7
@@ -120,6 +121,7 @@ def test_capacity_of_a_trained_quadratic(float64):
         assert nats == pytest.approx(float(exact), rel=1e-6)
 
 
+@pytest.mark.slow
 def test_dimension_of_a_quadratic(float64):
     old, new = quadratic("A", CURVATURES, seed=3), quadratic("B", CURVATURES.flip(0), seed=4)
     model = FlatModel(linear(8))
@@ -145,6 +147,7 @@ def test_dimension_of_a_quadratic(float64):
     assert found.negative_share.value == pytest.approx(0.0, abs=1e-6)
 
 
+@pytest.mark.slow
 def test_forgetting_of_a_quadratic_stands_while_capacity_does_not_see_the_angle(float64):
     # Forgetting = 1/2 (b - theta_A)' Q H_A Q (b - theta_A), Q = 1 - (1 - lr H_B)^t. Turning B into
     # A's null space takes it to 0, while m_B and R_A do not move: why the literal form fails.
@@ -205,6 +208,7 @@ def realised(model, count=40, inputs=6):
     return Task(name="A", train=split, test=split, loss="mse")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("hidden", [1, 2, 3])
 def test_linear_network_preserves_its_symmetry_and_nothing_else(float64, hidden):
     # f = W_2 W_1 x: the tangent space of rank-r matrices has r (d + C - r) dimensions, and what is

@@ -35,6 +35,7 @@ def head(float64):
     return model, theta, old, new
 
 
+@pytest.mark.slow
 def test_drift_is_the_training_of_a_linear_head(head):
     model, theta, old, new = head
     training = Training(lr=0.01, epochs=500, batch_size=50)
@@ -60,6 +61,7 @@ def test_drift_is_the_training_of_a_linear_head(head):
     assert made.to_dict()["time"] == 5.0
 
 
+@pytest.mark.slow
 def test_a_task_that_pulls_the_same_way_moves_much_and_loses_nothing(head):
     model, theta, old, _ = head
     made = expected_drift(model, theta, [old], old, time=20.0)
@@ -116,6 +118,7 @@ def test_heads_of_their_own_take_the_exact_kernel(float64):
     assert made.lost.value == made.loss_rise.value == 0
 
 
+@pytest.mark.slow
 def test_several_old_tasks_are_averaged(head):
     model, theta, old, new = head
     other = digits_task((2, 3), 40)
@@ -128,6 +131,7 @@ def test_several_old_tasks_are_averaged(head):
         assert getattr(both, name).stderr == pytest.approx(math.hypot(*errors) / 2)
 
 
+@pytest.mark.slow
 def test_standard_error_from_the_samples_of_a(head):
     model, theta, old, new = head
     made = expected_drift(model, theta, [old], new, time=3.0, groups=0)
@@ -140,6 +144,7 @@ def test_standard_error_from_the_samples_of_a(head):
     assert more.lost.value == made.lost.value
 
 
+@pytest.mark.slow
 def test_jackknife_error_is_the_spread_over_draws_of_b(float64):
     # Many draws of B's samples: the spread of the displacement against its own standard error.
     torch.manual_seed(3)
@@ -159,6 +164,7 @@ def test_jackknife_error_is_the_spread_over_draws_of_b(float64):
     assert 0.65 < typical / spread < 1.5
 
 
+@pytest.mark.slow
 def test_a_flow_out_of_range_says_so(head):
     _, _, old, new = head
     deep = FlatModel(torch.nn.Sequential(torch.nn.Linear(64, 3), torch.nn.Linear(3, 10)))
@@ -167,6 +173,7 @@ def test_a_flow_out_of_range_says_so(head):
     assert made.lost.status is Status.DIVERGED
 
 
+@pytest.mark.slow
 def test_a_learning_time_beyond_all_stability_ends_early_and_says_so(head):
     model, theta, old, new = head
     made = expected_drift(model, theta, [old], new, time=1e12)
@@ -175,6 +182,7 @@ def test_a_learning_time_beyond_all_stability_ends_early_and_says_so(head):
     assert "smaller lr" in made.lost.note
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("time", "precision"), [(3.0, torch.float32), (3e4, torch.float64)])
 def test_single_precision_only_where_rounding_allows(float64, monkeypatch, time, precision):
     # Ten samples of five inputs: what cannot be fitted piles up in the dual variable, with time.
@@ -191,6 +199,7 @@ def test_single_precision_only_where_rounding_allows(float64, monkeypatch, time,
     assert made.displacement.stderr > 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("time", [0.0, -1.0, math.nan])
 def test_bad_time(head, time):
     model, theta, old, new = head

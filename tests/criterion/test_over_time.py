@@ -142,6 +142,7 @@ def test_it_rises_where_a_step_turns_or_stretches():
     assert "stretches some" in made.directions.note
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("decay", [0.0, 0.05])
 def test_over_a_tracked_training_of_a_convex_loss(decay):
     """A linear network's loss is convex: below 2 over its curvature every step is a contraction."""

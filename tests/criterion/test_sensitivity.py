@@ -43,6 +43,7 @@ def capacity(jacobian, preserving, theta):
     )
 
 
+@pytest.mark.slow
 def test_projectors_are_nested_and_those_of_their_tolerance(float64):
     task = digits_task((0, 1, 2))
     model = FlatModel(network(64, 4, 10))
@@ -62,6 +63,7 @@ def test_projectors_are_nested_and_those_of_their_tolerance(float64):
     torch.testing.assert_close(larger.removed_basis, found[0].removed_basis)
 
 
+@pytest.mark.slow
 def test_rows_hold_what_a_direct_computation_gives(float64):
     task = digits_task((0, 1, 2))
     model = FlatModel(network(64, 4, 10))
@@ -87,6 +89,7 @@ def test_rows_hold_what_a_direct_computation_gives(float64):
     assert rows[0].to_dict()["removed"] == made[0].removed
 
 
+@pytest.mark.slow
 def test_rows_are_exact_without_a_jacobian(float64):
     task = digits_task((0, 1, 2))
     model = FlatModel(network(64, 4, 10))
@@ -98,6 +101,7 @@ def test_rows_are_exact_without_a_jacobian(float64):
             assert at.directions.interval is None
 
 
+@pytest.mark.slow
 def test_the_bracket_is_the_matrix_determinant_lemma(float64):
     # Where J rotates, what is removed more costs exactly one direction each: the upper end.
     task = digits_task((0, 1))

@@ -121,6 +121,7 @@ def test_rows_in_a_span_are_left_out_and_the_rest_stays():
     assert least == pytest.approx(30 * SAME / 2**0.5, rel=0.01)
 
 
+@pytest.mark.slow
 def test_ten_old_tasks_remove_ten_directions_at_the_front_door():
     model = torch.nn.Linear(10, 2, bias=False)
     torch.nn.init.zeros_(model.weight)
@@ -137,6 +138,7 @@ def test_ten_old_tasks_remove_ten_directions_at_the_front_door():
     assert left == pytest.approx([19, 18, 17, 10])
 
 
+@pytest.mark.slow
 def test_verdicts_count_every_task_by_its_own_allowance(float64):
     old = [digits_task(classes, 24) for classes in ((0, 1), (2, 3), (4, 5))]
     new = digits_task((6, 7), 24)

@@ -27,6 +27,7 @@ def nothing_removed(size, tolerance, displacement):
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("strength", [1e-3, 1.0, 200.0])
 def test_conjugate_gradients_and_dense_agree(float64, strength):
     task = digits_task((0, 1, 2), count=60)

@@ -34,6 +34,7 @@ def test_a_recipe_builds_its_tasks():
     assert torch.equal(build_tasks(stream)[1].train.x, tasks[1].train.x)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("registered")
 def test_a_recipe_of_it_runs_and_its_report_says_how_to_repeat_it(tmp_path):
     recipe = Recipe(

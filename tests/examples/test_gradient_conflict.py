@@ -34,6 +34,7 @@ def net() -> nn.Module:
     return nn.Sequential(nn.Linear(5, 6), nn.Tanh(), nn.Linear(6, 4))
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("registered")
 def test_it_says_one_number_of_every_pair(float64):
     a, b, c = three()
@@ -53,6 +54,7 @@ def test_it_says_one_number_of_every_pair(float64):
     assert NAME in predict(setting)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("registered")
 def test_a_run_shows_it_wherever_predictors_are_listed(quick_run, tmp_path):
     made = capacity.run(

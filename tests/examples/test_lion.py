@@ -97,6 +97,7 @@ def relative(error, truth):
     return float((error - truth).norm() / truth.norm())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["lion", "bare"])
 def test_its_jacobian_is_exact(name, float64):
     path = trained(
@@ -148,6 +149,7 @@ def test_without_a_compression_it_is_simulated_by_name():
     assert "no cheaper forecast knows optimizer 'bare'" in made.cost_ratio.note
 
 
+@pytest.mark.slow
 def test_verdicts_follow_its_forecast_or_refuse():
     net, old, new = tasks()
     made = capacity.verdict(net, old=old, new=new, training=plan(epochs=20))
@@ -206,6 +208,7 @@ def test_a_batch_step_is_refused_by_name():
         capacity.Training(optimizer=step)
 
 
+@pytest.mark.slow
 def test_a_wrong_claim_is_found_out(float64):
     @dataclass(frozen=True)
     class Normed(Lion):

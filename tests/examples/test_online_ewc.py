@@ -64,6 +64,7 @@ def test_a_recipe_has_it_by_name_and_refuses_what_it_does_not_know():
         assert said in str(caught.value)
 
 
+@pytest.mark.slow
 def test_its_step_has_an_exact_jacobian(float64, monkeypatch):
     monkeypatch.setitem(OPTIONS, "online_ewc", GIVEN)
     error, dot = jacobian_error("online_ewc", "sgd", heads=False)
@@ -71,6 +72,7 @@ def test_its_step_has_an_exact_jacobian(float64, monkeypatch):
     assert dot < 1e-9
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("budget", [None, 0.5])
 def test_it_is_forecast_by_name_and_as_an_object(budget):
     a, _, new = pairs()
@@ -84,6 +86,7 @@ def test_it_is_forecast_by_name_and_as_an_object(budget):
     assert len(rises) == 3
 
 
+@pytest.mark.slow
 def test_a_run_trains_with_it_and_goes_on_bit_for_bit(quick_run, tmp_path, monkeypatch):
     def run(name, strategy):
         made = capacity.run(

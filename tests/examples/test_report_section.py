@@ -25,6 +25,7 @@ def run(tmp_path):
     return write(tmp_path / "run", "one_task", name=HOSTILE)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("registered")
 def test_it_stands_in_the_page_and_in_its_contents(run):
     source = render(run).read_text(encoding="utf-8")
@@ -37,6 +38,7 @@ def test_it_stands_in_the_page_and_in_its_contents(run):
     assert "<svg" in section
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("registered")
 def test_its_text_is_escaped_and_the_policy_of_the_page_is_the_same(run):
     source = render(run).read_text(encoding="utf-8")

@@ -95,6 +95,7 @@ def test_a_forecast_is_written_down_as_means_over_the_old_tasks():
     assert found["learning_time"] == pytest.approx(400 * CONDITIONS.training.lr)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("strategy", ["naive", "ewc"])
 def test_a_known_forecast_gets_intervals_that_cover_its_bias(strategy):
     made = calibrated(FORECAST, SAID, replace(CONDITIONS, strategy=strategy), corpus())
@@ -108,6 +109,7 @@ def test_a_known_forecast_gets_intervals_that_cover_its_bias(strategy):
     assert made.average_accuracy.value == pytest.approx(FORECAST.average_accuracy.value)
 
 
+@pytest.mark.slow
 def test_a_correction_in_use_moves_the_values_and_narrows_the_intervals():
     bare = calibrated(FORECAST, SAID, CONDITIONS, corpus())
     made = calibrated(FORECAST, SAID, CONDITIONS, corpus("boosting"))
@@ -124,6 +126,7 @@ def test_a_correction_in_use_moves_the_values_and_narrows_the_intervals():
     assert made.average_loss == bare.average_loss
 
 
+@pytest.mark.slow
 def test_strategies_are_told_apart():
     known = corpus("trees")
     other = [
@@ -137,6 +140,7 @@ def test_strategies_are_told_apart():
     assert plain.accuracy_drop.value == pytest.approx(0.4, abs=0.06)
 
 
+@pytest.mark.slow
 def test_options_that_the_corpus_has_otherwise_leave_the_interval_uncalibrated():
     known = replace(corpus("trees"), labels={"replay": "replay, memory = 30"})
     asked = replace(CONDITIONS, strategy="replay", label="replay, memory = 30")
@@ -182,6 +186,7 @@ def test_a_forecast_that_diverged_stays_as_it_is():
     assert made.accuracy_drop.status is Status.UNCALIBRATED
 
 
+@pytest.mark.slow
 def test_the_shipped_corpus_calibrates_a_small_network():
     known = shipped()
     assert known is not None
@@ -213,6 +218,7 @@ def test_a_shift_that_the_engine_has_not_seen_is_outside(corrector, seen, said_t
     assert said_to_differ in made.accuracy_drop.note
 
 
+@pytest.mark.slow
 def test_what_is_inside_is_decided_by_other_pairs():
     known = shipped()
     rows = known.of("plain")

@@ -23,6 +23,7 @@ def drawn(groups: int, seed: int, *, noise: float = 0.1, per_group: int = 4):
     return np.stack([value, half], axis=1), value + error, names
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("level", [0.5, 0.8, 0.9])
 def test_intervals_cover_unseen_groups(level):
     inside, bare = [], []

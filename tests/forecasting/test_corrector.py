@@ -25,6 +25,7 @@ def drawn(seed: int = 0, count: int = 100):
     return rows, groupings, source
 
 
+@pytest.mark.slow
 def test_an_error_that_can_be_learned_is_corrected():
     rows, groupings, source = drawn()
     physics = rows[:, 0]
@@ -34,6 +35,7 @@ def test_an_error_that_can_be_learned_is_corrected():
     assert all(found[trial.used] < 0.3 * found["physics"] for found in trial.errors.values())
 
 
+@pytest.mark.slow
 def test_noise_is_not_corrected():
     rows, groupings, source = drawn()
     trial = attempt(
@@ -42,6 +44,7 @@ def test_noise_is_not_corrected():
     assert trial.used is None
 
 
+@pytest.mark.slow
 def test_one_kind_of_groups_is_enough_to_refuse():
     """The error is another constant in every architecture: seen ones help, unseen ones mislead."""
     rows, groupings, source = drawn()
@@ -56,6 +59,7 @@ def test_one_kind_of_groups_is_enough_to_refuse():
     assert trial.used is None
 
 
+@pytest.mark.slow
 def test_one_part_of_the_rows_is_enough_to_refuse():
     """What helps the many rows of one part spoils the few of the other."""
     rows, groupings, source = drawn()
@@ -69,6 +73,7 @@ def test_one_part_of_the_rows_is_enough_to_refuse():
     assert trial.used is None
 
 
+@pytest.mark.slow
 def test_a_group_is_left_out_as_a_whole():
     """Every group has an error of its own, which nothing but its own rows tells."""
     groups = np.repeat(np.arange(8), 10)

@@ -71,6 +71,7 @@ def rise_of(model, task, before, after):
     return float(now - then)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("loss", ["cross_entropy", "mse"])
 @pytest.mark.parametrize("budget", [3.0, math.inf])
 @pytest.mark.parametrize("optimizer", ["sgd", "momentum", "adam", "adamw", "rmsprop"])
@@ -185,6 +186,7 @@ def test_classes_are_spread_evenly_over_the_batches():
         assert labels[batch].bincount(minlength=4).sub(5).abs().max() <= 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("build", [lambda: mlp(16), lambda: mlp(64), cnn, lambda: nn.Linear(6, 4)])
 @pytest.mark.parametrize("budget", [0.1, 0.3])
 def test_the_budget_is_kept(build, budget):
@@ -209,6 +211,7 @@ def test_a_head_that_shares_nothing_is_not_moved():
     assert said.new.accuracy.value > 0.6
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", sorted(set(REGISTRY.built_in) - {"si"}))
 def test_every_strategy_stays_within_the_budget(name):
     model = model_of(lambda: mlp(32))
@@ -253,6 +256,7 @@ def test_what_a_strategy_holds_back_is_held_back_in_the_forecast():
     assert drop(name="l2", strength=1e3) < drop(name="naive") - 0.1
 
 
+@pytest.mark.slow
 def test_a_training_that_diverges_is_said_to():
     model = model_of(mlp)
     training = Training(lr=1e20, epochs=60, batch_size=16)
@@ -268,6 +272,7 @@ def pairs():
     return {"old": (old.x, old.y), "new": (new.x, new.y)}
 
 
+@pytest.mark.slow
 def test_a_budget_that_pays_nothing_names_the_smallest_that_does():
     model, training = mlp(64), Training(epochs=60, batch_size=16)
     with pytest.raises(ValueError, match=r"budget = 0\.0001 pays no forecast.* smallest") as error:
@@ -277,6 +282,7 @@ def test_a_budget_that_pays_nothing_names_the_smallest_that_does():
     assert made.cost_ratio.value <= named
 
 
+@pytest.mark.slow
 def test_without_a_word_the_smallest_forecast_is_taken_where_5_percent_pay_none():
     made = capacity.forecast(mlp(), **pairs(), training=Training(epochs=10, batch_size=16))
     assert 0.05 < made.cost_ratio.value < 1

@@ -21,6 +21,7 @@ NET = nn.Sequential(nn.Linear(6, 8), nn.Tanh(), nn.Linear(8, 4))
 SHORT = capacity.Training(lr=0.1, epochs=3, batch_size=16)
 
 
+@pytest.mark.slow
 def test_every_form_of_task_gives_the_same_forecast():
     old, new = data(), data((2, 3), seed=1)
     forms = [
@@ -69,6 +70,7 @@ def test_regression_has_no_accuracy():
     assert made.loss_increase.value is not None
 
 
+@pytest.mark.slow
 def test_divergence_of_the_simulation_is_shown():
     wild = capacity.Training(lr=1e20, epochs=5, batch_size=16)
     x = torch.randn(32, 6)
@@ -79,6 +81,7 @@ def test_divergence_of_the_simulation_is_shown():
     assert made.loss_increase.value is None
 
 
+@pytest.mark.slow
 def test_what_diverges_has_no_accuracy():
     stiff = {"name": "l2", "strength": 1e30}
     wild = capacity.Training(lr=0.1, epochs=5, batch_size=16, strategy=stiff)

@@ -51,6 +51,7 @@ OPTIMIZERS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
 @pytest.mark.parametrize("schedule", ["constant", "cosine"])
 def test_exact_for_a_linear_head(optimizer, schedule):
@@ -107,6 +108,7 @@ def squares(task: Task, width: int) -> Task:
     )
 
 
+@pytest.mark.slow
 def test_a_network_leaves_an_unstable_region_and_the_forecast_follows():
     torch.manual_seed(0)
     new = squares(classes("B", (2, 3), 2), 4)
@@ -126,6 +128,7 @@ def test_a_network_leaves_an_unstable_region_and_the_forecast_follows():
     assert float(reached) < 0.25 * float(evaluate(flat, theta, new, new.train).loss)
 
 
+@pytest.mark.slow
 def test_what_diverges_in_truth_diverges_in_the_forecast():
     new = squares(classes("B", (2, 3), 2), 4)
     flat = FlatModel(nn.Linear(6, 4))

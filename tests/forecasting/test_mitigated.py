@@ -65,6 +65,7 @@ def relative(found: torch.Tensor, expected: torch.Tensor) -> float:
     return float((found - expected).norm() / expected.norm())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("loss", ["cross_entropy", "mse"])
 @pytest.mark.parametrize("case", OPTIONS)
 def test_exact_where_the_model_is_linear(float64, case, loss):
@@ -91,6 +92,7 @@ OPTIMIZERS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
 @pytest.mark.parametrize("case", ["ewc", "derpp", "agem", "gpm", "freeze"])
 def test_exact_with_batches_and_other_optimisers(float64, case, optimizer):
@@ -104,6 +106,7 @@ def test_exact_with_batches_and_other_optimisers(float64, case, optimizer):
     assert relative(delta, end - theta) < 1e-9
 
 
+@pytest.mark.slow
 def test_a_forecast_draws_from_the_same_memory_in_another_order():
     made, flat, theta, old, new = after_two("replay", "cross_entropy", GD)
     plan = made.plan(new, GD)
@@ -127,6 +130,7 @@ def net() -> nn.Module:
     return nn.Sequential(nn.Linear(5, 6), nn.Tanh(), nn.Linear(6, 4))
 
 
+@pytest.mark.slow
 def test_by_strategy_is_ranked_by_what_is_left():
     a, b, new = pairs()
     training = Training(lr=0.1, epochs=3, batch_size=8)
@@ -150,6 +154,7 @@ def test_by_strategy_is_ranked_by_what_is_left():
     assert gained == pytest.approx(change / 3)
 
 
+@pytest.mark.slow
 def test_the_plans_own_strategy_counts():
     a, _, new = pairs()
     frozen = {"name": "freeze", "parameters": ["0.*", "2.weight"]}
@@ -165,6 +170,7 @@ def test_the_plans_own_strategy_counts():
     assert under.accuracy_drop.n == 2
 
 
+@pytest.mark.slow
 def test_all_strategies_without_a_past():
     torch.manual_seed(0)
     a, _, new = pairs()
@@ -178,6 +184,7 @@ def test_all_strategies_without_a_past():
         assert under.cost_ratio.value > 1
 
 
+@pytest.mark.slow
 def test_what_diverges_comes_last():
     a, _, new = pairs()
     training = Training(lr=0.1, epochs=40, batch_size=8)

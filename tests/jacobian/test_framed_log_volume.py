@@ -39,6 +39,7 @@ def small_task():
     return Task(name="small", train=split, test=split)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", TRAININGS)
 def test_short_trainings_match_the_dense_determinant(name, float64):
     trajectory = path(name)
@@ -66,9 +67,10 @@ def heavy_ball_log_volume(curvatures, *, lr, mu, steps):
     return total
 
 
+@pytest.mark.slow
 def test_heavy_ball_on_a_quadratic_where_the_dense_determinant_is_lost(float64):
     curvatures = torch.logspace(-4, 1.2, 12)
-    steps, lr, mu = 500, 0.05, 0.9
+    steps, lr, mu = 900, 0.05, 0.9
     made = quadratic("A", curvatures, seed=1)
     training = Training(optimizer="momentum", momentum=mu, lr=lr, epochs=steps)
     trajectory = trained(FlatModel(linear(12)), made.task, training)
@@ -80,6 +82,7 @@ def test_heavy_ball_on_a_quadratic_where_the_dense_determinant_is_lost(float64):
     assert abs(float(dense) - expected) > 1, "easy enough for the dense determinant"
 
 
+@pytest.mark.slow
 def test_plain_steps_agree_with_the_sum_of_their_own_determinants(float64):
     training = Training(lr=0.3, epochs=6, batch_size=50)
     trajectory = trained(FlatModel(network(16, 2, 4)), small_task(), training)
@@ -87,6 +90,7 @@ def test_plain_steps_agree_with_the_sum_of_their_own_determinants(float64):
     assert framed_log_volume(trajectory).value == pytest.approx(exact, abs=1e-9)
 
 
+@pytest.mark.slow
 def test_single_precision_states_its_error(float64):
     exact = path("momentum")
     rough = Trajectory(exact.loss, exact.update)
@@ -99,6 +103,7 @@ def test_single_precision_states_its_error(float64):
     assert error < 5 * found.stderr
 
 
+@pytest.mark.slow
 def test_many_parameters_are_refused_with_the_reason(float64):
     found = framed_log_volume(path("momentum"), most=20)
     assert found.status is Status.NOT_DEFINED
@@ -107,12 +112,14 @@ def test_many_parameters_are_refused_with_the_reason(float64):
     assert "constant" not in framed_log_volume(path("clipped"), most=20).note
 
 
+@pytest.mark.slow
 def test_chunks_do_not_change_the_value(float64):
     trajectory = path("adam")
     whole, parts = framed_log_volume(trajectory), framed_log_volume(trajectory, chunk=7)
     assert parts.value == pytest.approx(whole.value, abs=1e-9)
 
 
+@pytest.mark.slow
 def test_lost_tangents_and_lost_digits_are_said(float64):
     lost = path("momentum")
     lost._states[3] = tuple(torch.full_like(part, torch.nan) for part in lost._states[3])

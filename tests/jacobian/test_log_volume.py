@@ -32,6 +32,7 @@ def measured(trajectory, *, probes=8, nodes=3, seed=0):
     return made
 
 
+@pytest.mark.slow
 def test_within_its_own_error(float64):
     model = FlatModel(network(64, 3, 10))
     trajectory = trained(model, digits_task(), Training(lr=0.3, epochs=3, batch_size=48))
@@ -44,6 +45,7 @@ def test_within_its_own_error(float64):
     assert 0.3 < scores.square().mean().sqrt() < 2.5, scores
 
 
+@pytest.mark.slow
 def test_intervals_hold_the_truth_as_often_as_they_say_inside_the_pole(float64):
     """lr * lambda_max = 1.5 at every step: each folds; `benchmarks/transport/` has the table."""
     trajectory = trained(
@@ -83,6 +85,7 @@ def half_widths(made):
     return torch.tensor([(m.interval[1] - m.interval[0]) / 2 for m in made])
 
 
+@pytest.mark.slow
 def test_exact_where_the_quadrature_is(float64):
     made = quadratic("A", torch.tensor([0.5, 0.5, 0.5]), seed=1)
     trajectory = trained(FlatModel(linear(3)), made.task, Training(lr=0.1, epochs=12))
@@ -91,12 +94,14 @@ def test_exact_where_the_quadrature_is(float64):
     assert found.stderr < 1e-9
 
 
+@pytest.mark.slow
 def test_folds_are_said(float64):
     made = quadratic("A", torch.tensor([0.5, 1.0, 15.0]), seed=1)
     trajectory = trained(FlatModel(linear(3)), made.task, Training(lr=0.1, epochs=5))
     assert "exceeds 1 in 5 of 5 steps" in measured(trajectory).estimate().note
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "changes",
     [{"weight_decay": 0.05}, {"optimizer": "sgld", "temperature": 1e-5, "weight_decay": 0.02}],
@@ -112,6 +117,7 @@ def test_weight_decay_and_given_noise(changes, float64):
     assert abs(without - exact) > 5 * found.stderr, "decay is too weak to be seen"
 
 
+@pytest.mark.slow
 def test_the_network_of_the_acceptance_over_its_first_steps(float64):
     """64-16-10 on digits, batches of 64; all 625 steps: `benchmarks/transport/log_volume.py`."""
     model = FlatModel(network(64, 16, 10))

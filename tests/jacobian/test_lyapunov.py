@@ -31,6 +31,7 @@ def measured(*trajectories, top=5, **options):
     return lyapunov(trajectories, top=top, generator=generator, **options)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("every", [1, 5, 25])
 def test_gradient_descent_on_a_quadratic(every, float64):
     found = measured(descent(Training(lr=0.1, epochs=400)), every=every)
@@ -45,6 +46,7 @@ def test_gradient_descent_on_a_quadratic(every, float64):
     assert found.time_per_step == pytest.approx(0.1)
 
 
+@pytest.mark.slow
 def test_heavy_ball_on_a_quadratic(float64):
     mu, lr = 0.8, 0.05
     training = Training(optimizer="momentum", momentum=mu, lr=lr, epochs=600)
@@ -57,6 +59,7 @@ def test_heavy_ball_on_a_quadratic(float64):
     assert [e.value for e in found.exponents] == pytest.approx(expected, abs=1e-4)
 
 
+@pytest.mark.slow
 def test_phases_are_one_path(float64):
     made = quadratic("A", torch.tensor([2.0, 3.5]), seed=1)
     slow = Training(optimizer="momentum", lr=0.005, momentum=0.5, epochs=200)
@@ -71,6 +74,7 @@ def test_phases_are_one_path(float64):
     assert first < 2 * second < 0
 
 
+@pytest.mark.slow
 def test_the_error_is_that_of_a_mean_over_random_steps(float64):
     """Curvatures drawn anew at each step: the exponents are means of independent logarithms."""
     generator = torch.Generator().manual_seed(5)
@@ -90,6 +94,7 @@ def test_the_error_is_that_of_a_mean_over_random_steps(float64):
         assert high - low == pytest.approx(2 * 1.833 * exponent.stderr, rel=1e-3)
 
 
+@pytest.mark.slow
 def test_record_is_plain_json(float64):
     found = measured(descent(Training(lr=0.05, epochs=30)), top=2, every=10)
     record = json.loads(json.dumps(found.to_dict(), allow_nan=False))
@@ -101,6 +106,7 @@ def test_record_is_plain_json(float64):
     assert single.drift == ()
 
 
+@pytest.mark.slow
 def test_the_tracker_has_them(float64):
     made = quadratic("A", CURVATURES[:3], seed=1)
     model = linear(3)

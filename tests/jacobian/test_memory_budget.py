@@ -83,6 +83,7 @@ def test_activations_count_once_whatever_looks_at_them():
     assert activation_bytes(loss, theta, x, y) == 4 * (12 + 12 + scalars)
 
 
+@pytest.mark.slow
 def test_chunks_of_any_budget_give_the_same_products(trajectory, monkeypatch):
     v = torch.randn(7, trajectory.size)
     whole = TrainingJacobian([trajectory])
@@ -113,6 +114,7 @@ def test_no_rows_are_no_work(trajectory):
     assert jacobian.products["gradients"] == 0
 
 
+@pytest.mark.slow
 def test_pushing_in_place_is_pushing(trajectory, monkeypatch):
     # Many blocks of columns in many blocks of parameters, the last ones shorter.
     for name, number in (("DIFFERENTIATED", 100), ("_NARROW", 16), ("_MIXED", 64)):
@@ -128,6 +130,7 @@ def test_pushing_in_place_is_pushing(trajectory, monkeypatch):
                 torch.testing.assert_close(one, other, rtol=1e-13, atol=1e-14)
 
 
+@pytest.mark.slow
 def test_decay_that_forgets_everything():
     """1 - lr decay = 0: nothing of v is left, and there is nothing to divide by."""
     model = FlatModel(network(4, 3, 2))
@@ -146,6 +149,7 @@ def test_decay_that_forgets_everything():
 # --- trajectories within a budget
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("states", [1, 2, 3, 5, 40])
 @pytest.mark.parametrize("steps", [1, 2, 23])
 def test_a_thinned_path_is_the_path(states, steps, float64):
@@ -160,6 +164,7 @@ def test_a_thinned_path_is_the_path(states, steps, float64):
             assert here.count == there.count
 
 
+@pytest.mark.slow
 def test_thinned_states_are_recomputed_to_rounding(float64):
     torch.manual_seed(3)
     kept = long_training(40)
@@ -171,6 +176,7 @@ def test_thinned_states_are_recomputed_to_rounding(float64):
                 torch.testing.assert_close(a, b, rtol=1e-12, atol=1e-14)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("slots", "length", "most"), [(2, 10, 3), (3, 20, 3), (4, 70, 4), (9, 9, 1)]
 )
@@ -229,6 +235,7 @@ def test_a_trajectory_that_was_not_kept_says_so():
     assert long_training(2, budget=0).lost  # without a warning: that is what was asked for
 
 
+@pytest.mark.slow
 def test_what_was_followed_outlives_the_trajectory(float64):
     task = digits_task()
     model = FlatModel(network(64, 3, 10))

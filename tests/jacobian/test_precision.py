@@ -30,6 +30,7 @@ def off(found, truth):
     return float((found.double() - truth.double()).norm() / truth.double().norm())
 
 
+@pytest.mark.slow
 def test_the_error_is_what_it_is_said_to_be(trajectory):
     v = torch.randn(3, trajectory.size)
     exact = TrainingJacobian([trajectory], precision=torch.float64)
@@ -51,6 +52,7 @@ def test_the_error_is_what_it_is_said_to_be(trajectory):
     assert errors[torch.float32] < 1e-4
 
 
+@pytest.mark.slow
 def test_float64_is_that_of_float64_all_along(trajectory):
     """The recorded path, taken as a path of float64 numbers, has these products."""
     jacobian = TrainingJacobian([trajectory], precision=torch.float64)
@@ -63,6 +65,7 @@ def test_float64_is_that_of_float64_all_along(trajectory):
     assert jacobian.precision_error().status is Status.NOT_DEFINED
 
 
+@pytest.mark.slow
 def test_a_training_in_float64_in_float32(float64):
     trajectory = trained(FlatModel(network(64, 4, 10)), digits_task(), TRAININGS["adam"])
     v = torch.randn(3, trajectory.size)
@@ -71,6 +74,7 @@ def test_a_training_in_float64_in_float32(float64):
     assert 1e-9 < off(rough, TrainingJacobian([trajectory]).forward(v)) < 1e-4
 
 
+@pytest.mark.slow
 def test_a_network_with_fixed_tensors():
     """Batch norm in evaluation mode holds buffers; they follow."""
     layers = [nn.Linear(64, 4), nn.BatchNorm1d(4).eval(), nn.Tanh(), nn.Linear(4, 10)]

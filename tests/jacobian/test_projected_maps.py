@@ -44,6 +44,7 @@ class Ranked:
         return self._projector(rows)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["krylov", "dense"])
 @pytest.mark.parametrize("ranked", [True, False])
 def test_restricted_spectrum(made, method, ranked):
@@ -79,6 +80,7 @@ def test_restricted_spectrum(made, method, ranked):
         assert found.dimension == pytest.approx(len(basis), rel=0.05)
 
 
+@pytest.mark.slow
 def test_wrong_projectors_are_refused(made):
     _, _, dense = made
     operator, size = MatrixMap(dense), len(dense)
@@ -109,6 +111,7 @@ def test_parameters_of_the_network_itself_are_layers_too():
     }
 
 
+@pytest.mark.slow
 def test_the_tracker_takes_layers_and_projectors(float64):
     model = network(5, 6, 3)
     optimiser = torch.optim.SGD(model.parameters(), lr=0.3)
@@ -134,6 +137,7 @@ def test_the_tracker_takes_layers_and_projectors(float64):
         tracker.spectrum(layer="2", projector=part)
 
 
+@pytest.mark.slow
 def test_composed_over_tasks(float64):
     model = FlatModel(network(64, 3, 10))
     phases = [trained(model, digits_task(labels), TRAINING) for labels in ((0, 1, 2), (3, 4, 5))]

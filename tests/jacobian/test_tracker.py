@@ -46,6 +46,7 @@ def loop(model, optimiser, tracker=None, *, schedule=None, clip=None, missed=Non
             schedule.step()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", KINDS)
 def test_backward_gives_the_training_its_own_gradients(name, float64):
     alone, riding = network(5, 6, 3), network(5, 6, 3)
@@ -68,6 +69,7 @@ def test_backward_gives_the_training_its_own_gradients(name, float64):
     torch.testing.assert_close(tracker.jacobian().forward(v), expected, rtol=1e-8, atol=1e-10)
 
 
+@pytest.mark.slow
 def test_backward_shares_the_primal_pass(float64):
     model, calls = network(5, 6, 3), []
     optimiser = torch.optim.SGD(model.parameters(), lr=0.3)
@@ -104,6 +106,7 @@ def test_backward_with_a_step_that_looks_at_the_batch(float64):
         torch.testing.assert_close(2 * gradient, p.grad)  # ours and torch's, added
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", TORCH)
 def test_the_recorded_path_is_the_one_that_torchs_own_optimiser_took(name, float64):
     model = network(5, 6, 3)
@@ -142,6 +145,7 @@ def test_spectrum_and_products_match_the_dense_jacobian(name, float64):
     assert abs(found.deviation_sq.value - exact) < 4 * found.deviation_sq.stderr
 
 
+@pytest.mark.slow
 def test_too_few_sweeps_are_said(float64):
     model = network(5, 6, 3)
     optimiser = TORCH["momentum"](model.parameters())
@@ -155,6 +159,7 @@ def test_too_few_sweeps_are_said(float64):
         assert float((truth - singular.value).abs().min()) <= singular.residual * (1 + 1e-9)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", KINDS)
 def test_training_is_untouched(name):
     one = network(5, 6, 3)
@@ -176,6 +181,7 @@ def cycle(optimiser):
     return torch.optim.lr_scheduler.OneCycleLR(optimiser, max_lr=0.05, total_steps=20)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["nesterov", "adamw"])
 def test_a_schedule_that_moves_momentum_is_followed(name, float64):
     model = network(5, 6, 3)
@@ -215,6 +221,7 @@ def test_an_option_that_changes_the_kind_of_step_is_refused(float64):
 
 
 # A path that the optimiser did not take has a Jacobian, too: the wrong one.
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "kind", "wrong"),
     [
@@ -244,6 +251,7 @@ def test_a_long_training_in_single_precision_is_not_refused(name):
     assert len(tracker.jacobian().trajectories[0]) == 240
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", KINDS)
 def test_log_volume_per_optimiser(name, float64):
     model = network(5, 6, 3)
@@ -260,6 +268,7 @@ def test_log_volume_per_optimiser(name, float64):
     assert tracker.log_volume().value < found.value
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["sgd", "nesterov", "adamw"])
 def test_a_loop_that_clips_is_followed(name, float64):
     model = network(5, 6, 3)
@@ -292,6 +301,7 @@ def test_a_loop_that_clips_is_followed(name, float64):
     torch.testing.assert_close(jacobian.adjoint(v), v @ dense, rtol=1e-9, atol=1e-10)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["sgd", "adam"])
 def test_clipping_to_another_norm_than_announced_is_refused(name, float64):
     model = network(5, 6, 3)
@@ -303,6 +313,7 @@ def test_clipping_to_another_norm_than_announced_is_refused(name, float64):
         loop(model, optimiser, tracker, clip=0.2)
 
 
+@pytest.mark.slow
 def test_a_model_that_changes_between_steps_is_refused(float64):
     model = network(5, 6, 3)
     tracker = capacity.TransportTracker(model, "cross_entropy", tangents=4)
@@ -353,6 +364,7 @@ def test_optimisers_that_are_not_tracked_are_refused(case):
         capacity.TransportTracker(NET, "cross_entropy", make())
 
 
+@pytest.mark.slow
 def test_other_bad_input():
     with pytest.raises(ValueError, match=r"tangents = 99 exceeds the 8"):
         capacity.TransportTracker(NET, "mse", tangents=99)

@@ -43,6 +43,7 @@ def followed(
     return tracker
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", [torch.float32, torch.float64])
 @pytest.mark.parametrize("name", KINDS)
 def test_exact_loops_raise_no_alarm(name, kind):
@@ -72,6 +73,7 @@ def fisher(model, start):
     return 0.05 * sum((f * (p - q) ** 2).sum() for p, q, f in pairs)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "term"),
     [
@@ -101,6 +103,7 @@ def test_a_penalty_that_is_not_in_the_loss_marks_every_figure(name, term):
         assert tracker.jacobian().unexplained == found
 
 
+@pytest.mark.slow
 def test_a_penalty_of_which_too_much_is_unexplained_is_refused():
     with pytest.raises(ValueError, match=r"was not the observed one: .*penalties outside the loss"):
         followed("nesterov", term=fisher)
@@ -112,11 +115,13 @@ def shrink(model):
             p.mul_(1 - 1e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", KINDS)
 def test_parameters_moved_beside_the_optimiser_are_seen(name):
     assert followed(name, after=shrink).unexplained.systematic
 
 
+@pytest.mark.slow
 def test_the_share_is_said_where_nothing_is_wrong():
     tracker = followed()
     volume = tracker.log_volume()
@@ -124,6 +129,7 @@ def test_the_share_is_said_where_nothing_is_wrong():
     assert f"Unexplained share of the steps: {tracker.unexplained.share:.1e}." in volume.note
 
 
+@pytest.mark.slow
 def test_the_last_step_counts():
     tracker = followed(steps=1, term=decay(1e-2))
     assert tracker.unexplained.checked == 1
@@ -137,6 +143,7 @@ def test_the_last_step_counts():
     assert "No step has been compared" in pending.log_volume().note
 
 
+@pytest.mark.slow
 def test_a_large_penalty_is_refused():
     with pytest.raises(ValueError, match=r"step \d+ was not the observed one"):
         followed(term=pull(30.0))

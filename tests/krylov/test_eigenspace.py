@@ -77,6 +77,7 @@ def test_every_eigenvalue_lies_within_its_residual(float64):
     torch.testing.assert_close(vectors @ vectors.T, torch.eye(3))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("function", [torch.abs, torch.square, lambda x: x / (x.abs() + 1)])
 def test_traces_within_three_standard_errors(float64, function):
     values = torch.cat([torch.logspace(1, -3, 150), -torch.logspace(0, -3, 50)])

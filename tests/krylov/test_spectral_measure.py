@@ -93,6 +93,7 @@ def test_more_copies_than_probes_are_not_deflated():
     assert estimate.value > 30
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sweeps", [4, 8, 12])
 def test_the_interval_covers_a_threshold_in_a_dense_spectrum(sweeps):
     values = torch.linspace(0, 1, 400).double()
@@ -125,6 +126,7 @@ def test_the_open_mass_falls_with_the_sweeps():
     assert masses[0] == pytest.approx(300)
 
 
+@pytest.mark.slow
 def test_sums_are_traces():
     values = torch.linspace(0.1, 3, 300).double()
     exact = float(values.square().sum())

@@ -78,6 +78,7 @@ def through_every_transform(model):
         yield f"inputs of {name}", seen
 
 
+@pytest.mark.slow
 def test_every_transform_gives_what_it_gives_out_of_place():
     before = X.clone()
     plain = dict(through_every_transform(FlatModel(network(False))))

@@ -10,6 +10,7 @@ import torch
 from capacity.optimizers.langevin import ExactLangevin, UnderdampedLangevin
 
 
+@pytest.mark.slow
 def test_the_exact_step_does_not_depend_on_how_time_is_cut(float64):
     rate, target = torch.tensor([0.0, 0.5, 3.0]), torch.tensor([0.3, -1.0, 2.0])
     theta = torch.zeros(4000, 3)
@@ -40,6 +41,7 @@ def test_replicas_have_their_own_noise_wherever_they_stand():
     assert not torch.equal(together[0], together[1])
 
 
+@pytest.mark.slow
 def test_a_ballistic_start_and_a_fluctuation_dissipation_end(float64):
     # Without force and friction theta moves at the speed of its momentum.
     update = UnderdampedLangevin(0.5, friction=1e-12, seed=1)

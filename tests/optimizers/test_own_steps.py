@@ -58,6 +58,7 @@ def dense(trajectory):
     return torch.func.jacfwd(whole)(trajectory.like)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", MAPS)
 def test_every_way_to_differentiate_a_step_agrees(name, float64):
     """The quick products, the JVP of the algebra, and the true JVP and VJP of the whole step."""
@@ -153,6 +154,7 @@ def loop(model, update, tracker, *, lr=0.05, wrong=None):
         write(model, state[0])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "kind"),
     [*((name, torch.float64) for name in OWN), ("SAM", torch.float32), ("lion", torch.float32)],
@@ -179,6 +181,7 @@ def test_the_tracker_follows_a_loop_of_the_users_own(name, kind):
     assert found.value == pytest.approx(truth, abs=4 * found.stderr + 100 * rounding)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", OWN)
 def test_another_path_than_the_observed_is_refused(name, float64):
     model, update = network(5, 4, 3), OWN[name]
@@ -259,6 +262,7 @@ NUMERIC = ["detached", "detached moment", "numpy", "rounded", "detached batch st
 """What only a comparison with finite differences finds, whose threshold hangs on the precision."""
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("case", "kind"),
     [*((case, torch.float32) for case in REFUSED), *((case, torch.float64) for case in NUMERIC)],
@@ -280,6 +284,7 @@ def test_steps_without_a_jacobian_are_refused_by_name(case, kind):
         track()
 
 
+@pytest.mark.slow
 def test_refusing_a_step_loses_nothing_that_was_tracked(float64):
     model = network(5, 4, 3)
 
@@ -297,6 +302,7 @@ def test_refusing_a_step_loses_nothing_that_was_tracked(float64):
     assert torch.isfinite(tracker.jacobian().forward(torch.eye(39))).all()
 
 
+@pytest.mark.slow
 def test_a_kinked_network_is_not_refused():
     # Finite differences across a kink are no evidence against a derivative.
     model = nn.Sequential(nn.Linear(5, 64), nn.ReLU(), nn.Linear(64, 64), nn.ReLU())
@@ -306,6 +312,7 @@ def test_a_kinked_network_is_not_refused():
     loop(model, update, tracker)
 
 
+@pytest.mark.slow
 def test_a_network_with_fixed_tensors_of_single_precision_is_not_refused():
     # Finite differences need double precision, which such a network does not take.
     model = nn.Sequential(nn.Linear(5, 4), nn.BatchNorm1d(4).eval(), nn.Linear(4, 3))

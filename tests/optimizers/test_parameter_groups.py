@@ -61,6 +61,7 @@ def train(name, start=None, *, tracked=False):
     return flatten(model), tracker
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", TORCH)
 def test_products_match_differences_of_torchs_own_steps(name):
     _, tracker = train(name, tracked=True)
@@ -77,6 +78,7 @@ def test_products_match_differences_of_torchs_own_steps(name):
     torch.testing.assert_close((images * u).sum(), (v * jacobian.adjoint(u)).sum())
 
 
+@pytest.mark.slow
 def test_the_log_volume_of_groups_is_that_of_the_dense_map():
     _, tracker = train("sgd", tracked=True)
     jacobian = tracker.jacobian()
@@ -87,6 +89,7 @@ def test_the_log_volume_of_groups_is_that_of_the_dense_map():
     assert abs(found.value - truth) <= 4 * (found.stderr or 0) + 1e-8
 
 
+@pytest.mark.slow
 def test_a_frozen_layer_in_the_optimiser_is_passed_over():
     model = nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 2))
     model[0].requires_grad_(False)

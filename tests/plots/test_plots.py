@@ -42,6 +42,7 @@ def texts(svg):
     return [text for text in map(str.strip, ElementTree.fromstring(svg).itertext()) if text]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", DRAWN)
 def test_every_figure_is_that_of_the_report_and_is_drawn(case, runs):
     shown = {f.id: f for group in figures(read(runs[case])).values() for f in group}
@@ -61,6 +62,7 @@ def test_every_figure_is_that_of_the_report_and_is_drawn(case, runs):
     assert "accuracy_matrix" in drawn
 
 
+@pytest.mark.slow
 def test_every_key_of_a_report_has_a_shape(runs):
     groups = [figures(read(runs[case])).values() for case in DRAWN]
     shapes = {key.shape for case in groups for group in case for f in group for key in f.keys}
@@ -68,6 +70,7 @@ def test_every_key_of_a_report_has_a_shape(runs):
     assert len(shapes) > 5
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("kind", "begin"), [("pdf", b"%PDF-"), ("svg", b"<svg "), ("png", b"\x89PNG\r\n")]
 )
@@ -80,6 +83,7 @@ def test_a_file_is_of_the_kind_that_its_ending_says(kind, begin, runs, tmp_path)
     assert drawing.save(tmp_path / f"again.{kind.upper()}").read_bytes()[:500] == content[:500]
 
 
+@pytest.mark.slow
 def test_a_picture_is_as_wide_as_it_is_asked_for(runs, tmp_path):
     drawing = capacity.plots.spectrum(capacity.open_run(runs["finished"]))
     assert drawing._repr_svg_() == drawing.svg()
@@ -89,6 +93,7 @@ def test_a_picture_is_as_wide_as_it_is_asked_for(runs, tmp_path):
     assert int.from_bytes(png[16:20], "big") == 3 * 300
 
 
+@pytest.mark.slow
 def test_a_long_key_is_wrapped_inside_the_picture(runs):
     svg = capacity.plots.spectrum(runs["finished"]).svg(300)
     places = re.findall(r'<g transform="translate\(([\d.]+),([\d.]+)\)"><', svg)
@@ -96,12 +101,14 @@ def test_a_long_key_is_wrapped_inside_the_picture(runs):
     assert all(float(x) < 300 for x, _ in places)
 
 
+@pytest.mark.slow
 def test_matrix_prints_the_runs_accuracies(runs):
     said = texts(capacity.plots.accuracy_matrix(runs["finished"]).svg())
     expected = [f"{100 * accuracy(i, j):.0f}" for i in range(3) for j in range(3)]
     assert [text for text in said if text in expected and len(text) == 2] == expected
 
 
+@pytest.mark.slow
 def test_many_tasks_take_a_ramp_of_their_own_colours(runs):
     figure = capacity.plots.spectrum(runs["finished"]).figure
     many = replace(figure, keys=task_keys([f"task {i}" for i in range(12)], "dot"))
@@ -117,22 +124,26 @@ def test_no_run_is_a_value_error(run, message):
         capacity.plots.spectrum(run)
 
 
+@pytest.mark.slow
 def test_a_run_without_a_learned_task_is_a_value_error(runs):
     with pytest.raises(ValueError, match="learned no task"):
         capacity.plots.accuracy_matrix(runs["stopped_early"])
 
 
+@pytest.mark.slow
 def test_what_was_not_measured_is_a_value_error(runs):
     with pytest.raises(ValueError, match="did not measure what this figure shows"):
         capacity.plots.closure_curves(runs["one_task"])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["figure.jpg", "figure", "pdf"])
 def test_another_ending_is_refused(name, runs, tmp_path):
     with pytest.raises(ValueError, match=r"no known ending; accepted: \.pdf, \.svg, \.png"):
         capacity.plots.spectrum(runs["finished"]).save(tmp_path / name)
 
 
+@pytest.mark.slow
 def test_a_file_that_cannot_be_written_is_a_value_error(runs, tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(ValueError, match="cannot be written"):

@@ -52,6 +52,7 @@ def losses(old, theta: torch.Tensor) -> torch.Tensor:
     return torch.stack([old.loss(t) for t in theta])
 
 
+@pytest.mark.slow
 def test_slopes_and_curvatures(case):
     old, new, setting = case
     g = (setting.theta - new.minimum) @ new.hessian
@@ -74,6 +75,7 @@ def test_exact_for_a_linear_head(case, name):
     assert "loss_increase" in predict(setting, [name])[name][0].in_units
 
 
+@pytest.mark.slow
 def test_the_drift_is_that_of_slow_training(case):
     old, new, setting = case
     rises = []
@@ -113,6 +115,7 @@ def test_the_new_tasks_loss(case):
     assert rise(setting, "new_task_loss") == pytest.approx(float(losses(new, setting.theta).mean()))
 
 
+@pytest.mark.slow
 def test_ceilings_need_what_comes_after(case):
     old, _, setting = case
     after = setting.theta + 0.3 * torch.randn(2, 3)
@@ -165,6 +168,7 @@ def test_additive_marginals_by_hand(case):
     assert rise(stranger, "additive_marginals") == pytest.approx(2.0)
 
 
+@pytest.mark.slow
 def test_controls_on_a_quadratic(float64):
     old = quadratic("A", torch.tensor([0.0, 1.0, 2.0]), seed=4)
     new = quadratic("B", torch.tensor([0.3, 1.5, 3.0]), seed=5)
@@ -223,6 +227,7 @@ def test_kl_by_hand(float64):
     assert made.accuracy_drop.value == pytest.approx(float(expected))
 
 
+@pytest.mark.slow
 def test_all_on_a_network():
     flat, theta = starts(2)
     a, b, c = three()

@@ -16,6 +16,7 @@ from dense import digits_task, network
 from quadratics import linear, quadratic
 
 
+@pytest.mark.slow
 def test_hessian_over_uneven_chunks(float64):
     task = digits_task((0, 1, 2), count=50)
     model = FlatModel(network(64, 2, 10))
@@ -26,6 +27,7 @@ def test_hessian_over_uneven_chunks(float64):
     torch.testing.assert_close(found, v @ dense, rtol=1e-9, atol=1e-11)
 
 
+@pytest.mark.slow
 def test_ggn_is_the_fisher_matrix(float64):
     task = digits_task((0, 1, 2), count=50)
     model = FlatModel(network(64, 2, 10))
@@ -39,6 +41,7 @@ def test_ggn_is_the_fisher_matrix(float64):
     torch.testing.assert_close(found, v @ dense, rtol=1e-9, atol=1e-11)
 
 
+@pytest.mark.slow
 def test_both_are_the_hessian_of_a_quadratic(float64):
     made = quadratic("A", torch.tensor([0.5, 1.0, 2.0]), seed=1)
     model = FlatModel(linear(3))
@@ -58,6 +61,7 @@ def own(outputs, targets):
     return torch.nn.functional.cross_entropy(outputs, targets)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("loss", ["cross_entropy", own, FittedLoss(own)])
 @pytest.mark.parametrize("curvature", [ggn, hessian])
 def test_tasks_with_one_loss_share_a_trace_and_nothing_else(curvature, loss, monkeypatch):
@@ -79,6 +83,7 @@ def test_tasks_with_one_loss_share_a_trace_and_nothing_else(curvature, loss, mon
     assert len({float(part.sum()) for part in alone}) == 4
 
 
+@pytest.mark.slow
 def test_tasks_with_other_losses_or_heads_share_no_trace():
     model = FlatModel(torch.nn.Linear(5, 3))
     losses = ["cross_entropy", own, lambda f, y: 2 * own(f, y)]

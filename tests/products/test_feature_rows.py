@@ -187,6 +187,7 @@ def test_residual_and_metric(float64):
     assert loss_on_outputs(own)(f, targets) == own.loss_of(f, targets)
 
 
+@pytest.mark.slow
 def test_sketches_on_digits():
     task = digits_task(count=30)
     model = FlatModel(network(64, 24, 10))

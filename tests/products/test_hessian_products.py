@@ -63,6 +63,7 @@ def problem(name):
     return flat, loss, lambda n: (torch.randn(n, *shape), torch.randint(3, (n,)))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", MODELS)
 def test_matches_the_dense_hessian_at_fresh_points(name, float64):
     flat, loss, draw = problem(name)
@@ -86,6 +87,7 @@ def test_matches_the_dense_hessian_at_fresh_points(name, float64):
 
 
 # In single precision the CPU has kernels of its own, which know one derivative only.
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["attention", *RECURRENT])
 def test_layers_with_fused_kernels_have_products_in_single_precision(name):
     flat, loss, draw = problem(name)
@@ -147,6 +149,7 @@ def test_plain_indexing_is_traced(float64):
     assert products.untraced == ""
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("width", [33, 64])
 def test_products_of_wide_layers_agree_with_double_backward(width):
     torch.manual_seed(0)

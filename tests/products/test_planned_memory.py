@@ -52,6 +52,7 @@ def halves(direct, example):
     return split(graph, [gradient], parts_of(product))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_a_planned_graph_gives_the_plain_graphs_bits_at_fresh_inputs(dtype):
     torch.manual_seed(0)
@@ -125,6 +126,7 @@ def test_simplify_removes_what_cancels():
     torch.testing.assert_close(graph(x), roundabout(x), rtol=0, atol=0)
 
 
+@pytest.mark.slow
 def test_how_many_tangents_go_together_changes_nothing_but_rounding(monkeypatch):
     torch.manual_seed(0)
     flat = network()
@@ -143,6 +145,7 @@ def test_how_many_tangents_go_together_changes_nothing_but_rounding(monkeypatch)
     torch.testing.assert_close(thrifty(theta, x, y, v), at_once, rtol=1e-4, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_products_of_one_call_survive_the_next():
     flat = network()
     loss, _ = products_of(flat)
@@ -154,6 +157,7 @@ def test_products_of_one_call_survive_the_next():
     torch.testing.assert_close((gradient, kept), copies, rtol=0, atol=0)
 
 
+@pytest.mark.slow
 def test_adding_in_place_is_adding(float64):
     flat = network()
     loss, _ = products_of(flat)

@@ -39,6 +39,7 @@ def case(name):
     return loss, theta, lambda: (torch.randn(4, 7, *shape), torch.randint(3, (4, 7)))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NETWORKS)
 def test_gradients_are_those_of_the_direct_way_bit_for_bit(name):
     loss, theta, batch = case(name)
@@ -54,6 +55,7 @@ def test_gradients_are_those_of_the_direct_way_bit_for_bit(name):
     assert len(gradients._traced) == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("shared", [False, True])
 def test_products_are_those_with_the_hessian(shared, float64):
     loss, theta, batch = case("mlp")
@@ -77,6 +79,7 @@ def test_the_tensors_of_a_graph_are_described_together():
     assert len({part.fake_mode for part in described}) == 1, "one per operation is twice as slow"
 
 
+@pytest.mark.slow
 def test_results_survive_the_next_call():
     loss, theta, batch = case("mlp")
     gradients = row_gradients(loss)

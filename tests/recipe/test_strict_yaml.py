@@ -43,6 +43,7 @@ BAD = {
 }  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", BAD)
 def test_what_leaves_the_bounds_is_refused_with_its_line(case):
     text, said = BAD[case]
@@ -95,6 +96,7 @@ def test_the_largest_recipe_can_be_read_back():
         config.Recipe(name="x" * 1001)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["bomb", "deep", "large"])
 def test_a_hostile_recipe_costs_nothing(name, tmp_path):
     path = tmp_path / "mine.yaml"
@@ -116,6 +118,7 @@ def test_a_hostile_recipe_costs_nothing(name, tmp_path):
     assert done.stderr.count("\n") == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "arguments",
     [

@@ -100,6 +100,7 @@ def _marks(page):
     return found
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", CASES)
 def test_figures_draw_and_nothing_is_asked_or_said(visit, reports, case):
     page, requests, heard = visit(reports[case])
@@ -112,6 +113,7 @@ def test_figures_draw_and_nothing_is_asked_or_said(visit, reports, case):
     assert heard == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", CASES)
 def test_no_horizontal_scroll_at_any_width(visit, reports, case):
     page, _, _ = visit(reports[case], WIDTHS[0])
@@ -123,6 +125,7 @@ def test_no_horizontal_scroll_at_any_width(visit, reports, case):
         assert wide <= 0, width
 
 
+@pytest.mark.slow
 def test_first_paint_needs_no_script(visit, reports):
     page, requests, _ = visit(reports["finished"], java_script_enabled=False)
     # Without scripts nothing can be evaluated in the page: ask the locators.
@@ -137,6 +140,7 @@ def test_first_paint_needs_no_script(visit, reports):
     assert requests == [reports["finished"].as_uri()]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_text_stands_out_from_its_ground(visit, reports, scheme):
     page, _, _ = visit(reports["finished"], color_scheme=scheme)
@@ -158,12 +162,14 @@ def test_text_stands_out_from_its_ground(visit, reports, scheme):
     assert dark_ink == (scheme == "light")
 
 
+@pytest.mark.slow
 def test_hostile_text_does_not_run(visit, reports):
     page, _, heard = visit(reports["finished"])
     assert page.title() != "owned"
     assert heard == []
 
 
+@pytest.mark.slow
 def test_policy_stops_a_script_a_style_and_an_evaluation_from_elsewhere(visit, reports):
     page, _, heard = visit(reports["finished"])
     assert heard == []
@@ -187,6 +193,7 @@ def test_policy_stops_a_script_a_style_and_an_evaluation_from_elsewhere(visit, r
     assert len(heard) >= 2
 
 
+@pytest.mark.slow
 def test_key_and_pointer_work_without_evaluation(visit, reports):
     page, _, heard = visit(reports["finished"])
     _unfold(page)
@@ -217,6 +224,7 @@ def test_key_and_pointer_work_without_evaluation(visit, reports):
     assert heard == []
 
 
+@pytest.mark.slow
 def test_zoom_by_button_by_key_and_by_dragging(visit, reports):
     page, requests, heard = visit(reports["finished"])
     _unfold(page)
@@ -252,6 +260,7 @@ def test_zoom_by_button_by_key_and_by_dragging(visit, reports):
     assert heard == []
 
 
+@pytest.mark.slow
 def test_a_matrix_is_drawn_larger(visit, reports):
     page, _, _ = visit(reports["finished"])
     figure = page.locator("#fig-matrix")
@@ -264,6 +273,7 @@ def test_a_matrix_is_drawn_larger(visit, reports):
     assert page.evaluate("document.documentElement.scrollWidth - window.innerWidth") <= 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_downloads_are_whole(visit, reports, scheme, tmp_path):
     page, _, heard = visit(reports["finished"], color_scheme=scheme, accept_downloads=True)
@@ -288,6 +298,7 @@ def test_downloads_are_whole(visit, reports, scheme, tmp_path):
     assert heard == []
 
 
+@pytest.mark.slow
 def test_a_link_opens_every_fold_around_its_target(visit, reports):
     page, _, _ = visit(reports["finished"])
     inside = page.locator("#fig-curves details")
@@ -302,6 +313,7 @@ def test_a_link_opens_every_fold_around_its_target(visit, reports):
     assert page.locator("#configuration").get_attribute("open") is not None
 
 
+@pytest.mark.slow
 def test_a_page_is_short_until_it_is_unfolded_and_so_is_its_print(visit, reports):
     for width, screens in ((1440, 5), (390, 6)):
         page, _, _ = visit(reports["finished"], width)
@@ -327,6 +339,7 @@ def test_a_page_is_short_until_it_is_unfolded_and_so_is_its_print(visit, reports
     assert heard == []
 
 
+@pytest.mark.slow
 def test_a_term_is_explained_by_pointer_by_keyboard_and_by_touch(visit, reports):
     page, _, heard = visit(reports["finished"])
     box = page.get_by_role("tooltip")
@@ -351,6 +364,7 @@ def test_a_term_is_explained_by_pointer_by_keyboard_and_by_touch(visit, reports)
     assert heard == []
 
 
+@pytest.mark.slow
 def test_on_a_phone_the_glance_is_read_without_a_sideways_scroll(visit, reports):
     page, _, _ = visit(reports["finished"], 390)
     table = page.locator("#table-lights table")

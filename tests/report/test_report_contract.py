@@ -65,6 +65,7 @@ def pages(tmp_path_factory):
     return made
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", CASES)
 def test_page_is_one_small_file_without_addresses_to_load(pages, case):
     source, page = pages[case]
@@ -79,6 +80,7 @@ def test_page_is_one_small_file_without_addresses_to_load(pages, case):
         assert not re.search(r"url\((?!['\"]?(data:|#))", style)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", CASES)
 def test_links_inside_the_page_have_targets_and_ids_are_unique(pages, case):
     _, page = pages[case]
@@ -91,6 +93,7 @@ def test_links_inside_the_page_have_targets_and_ids_are_unique(pages, case):
             assert target[1:] in ids
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", CASES)
 def test_text_from_outside_appears_as_text(pages, case):
     source, page = pages[case]
@@ -123,6 +126,7 @@ def policy_holes(source):
     return holes + sorted({"'none'"} ^ policy["default-src"])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", CASES)
 def test_policy_lets_the_page_s_own_scripts_and_styles_run_and_nothing_else(pages, case):
     source, _ = pages[case]
@@ -132,6 +136,7 @@ def test_policy_lets_the_page_s_own_scripts_and_styles_run_and_nothing_else(page
     assert policy_holes(source.replace(":root", ":Root", 1))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", CASES)
 def test_no_missing_value_leaks_into_the_words(pages, case):
     _, page = pages[case]
@@ -139,6 +144,7 @@ def test_no_missing_value_leaks_into_the_words(pages, case):
     assert not words, words
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", CASES)
 def test_every_figure_has_words_and_numbers_of_its_own(pages, case):
     source, _ = pages[case]
@@ -151,6 +157,7 @@ def test_every_figure_has_words_and_numbers_of_its_own(pages, case):
         assert re.search(r"<details.*<table", figure, re.DOTALL)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", CASES)
 def test_headings_go_down_one_step_at_a_time(pages, case):
     levels = [int(tag[1]) for tag, _ in pages[case][1].tags if re.fullmatch("h[1-6]", tag)]
@@ -160,6 +167,7 @@ def test_headings_go_down_one_step_at_a_time(pages, case):
         assert after <= before + 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", CASES)
 def test_everything_that_is_named_for_a_screen_reader_has_a_name_of_its_own(pages, case):
     source, page = pages[case]
@@ -175,6 +183,7 @@ def test_everything_that_is_named_for_a_screen_reader_has_a_name_of_its_own(page
         assert (attributes.get("aria-labelledby") or "verdict-title") in ids
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", ["finished", "regression", "refusals"])
 def test_sections_tables_and_transitions_can_be_linked_to(pages, case):
     ids = {a["id"] for _, a in pages[case][1].tags if a.get("id")}
@@ -182,6 +191,7 @@ def test_sections_tables_and_transitions_can_be_linked_to(pages, case):
     assert {"strategies", "thermo", "transport", "fig-matrix", "fig-parts"} <= ids
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", ["diverged", "interrupted", "stopped_early"])
 def test_a_run_that_did_not_finish_says_so_first(pages, case):
     _, page = pages[case]
@@ -189,12 +199,14 @@ def test_a_run_that_did_not_finish_says_so_first(pages, case):
     assert word in page.text[:1200].lower()
 
 
+@pytest.mark.slow
 def test_divergence_names_task_step_and_replica(pages):
     text = pages["diverged"][1].text
     assert re.search(r"step 7\b", text)
     assert re.search(r"replica 2\b", text)
 
 
+@pytest.mark.slow
 def test_refusals_are_shown_with_their_notes(pages):
     text = pages["refusals"][1].text
     for note in (
@@ -210,6 +222,7 @@ def test_refusals_are_shown_with_their_notes(pages):
         assert status in text.lower()
 
 
+@pytest.mark.slow
 def test_verdict_answers_in_points(pages):
     text = pages["finished"][1].text
     questions = (
@@ -234,12 +247,14 @@ def test_verdict_answers_in_points(pages):
     assert "over-parameterised" in text
 
 
+@pytest.mark.slow
 def test_no_number_is_printed_with_an_empty_spread(pages):
     for _, page in pages.values():
         assert not re.search(r"± 0(?![.\d])", page.text)
         assert not re.search(r"(\d[\d.]*) \(\1 to \1\)", page.text)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", CASES)
 def test_every_table_and_figure_but_the_first_ones_is_folded_below_its_finding(pages, case):
     source, _ = pages[case]
@@ -256,6 +271,7 @@ def test_every_table_and_figure_but_the_first_ones_is_folded_below_its_finding(p
         assert "None" not in words
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", CASES)
 def test_every_linked_term_has_its_entry_with_a_source(pages, case):
     source, page = pages[case]
@@ -268,6 +284,7 @@ def test_every_linked_term_has_its_entry_with_a_source(pages, case):
         assert re.search(r'class="source">\S', entry)
 
 
+@pytest.mark.slow
 def test_the_recipe_on_the_page_is_what_was_used(pages):
     shown = pages["finished"][0]
     recipe = shown[shown.index('id="configuration"') :].partition("</details>")[0]
@@ -277,6 +294,7 @@ def test_the_recipe_on_the_page_is_what_was_used(pages):
         assert unused not in recipe
 
 
+@pytest.mark.slow
 def test_criterion_is_listed_and_said_in_plain_words(pages):
     source, page = pages["finished"]
     assert (
@@ -305,11 +323,13 @@ def test_criterion_is_listed_and_said_in_plain_words(pages):
     assert "expected rise of the old tasks' loss" in pages["regression"][1].text
 
 
+@pytest.mark.slow
 def test_run_of_an_older_version_still_has_its_page(pages):
     # The second transition of this case lacks what was added since.
     assert "NOTE-not-converged" in pages["refusals"][1].text
 
 
+@pytest.mark.slow
 def test_parts_of_the_spectrum_are_said_and_listed(pages):
     text = pages["finished"][1].text
     assert (
@@ -321,6 +341,7 @@ def test_parts_of_the_spectrum_are_said_and_listed(pages):
     assert re.search(r"Learning task \d .{0,40} stretches about 1 of", pages["refusals"][1].text)
 
 
+@pytest.mark.slow
 def test_regression_speaks_of_loss_and_never_of_points(pages):
     text = pages["regression"][1].text
     first = text[: text.index("Spearman")]
@@ -328,11 +349,13 @@ def test_regression_speaks_of_loss_and_never_of_points(pages):
     assert not re.search(r"\d points", first)
 
 
+@pytest.mark.slow
 def test_one_replica_has_no_standard_error(pages):
     text = pages["one_replica"][1].text
     assert "one replica" in text.lower() or "1 replica" in text
 
 
+@pytest.mark.slow
 def test_recipe_repeats_the_run_and_custom_needs_the_python_call(pages, tmp_path):
     assert "capacity run recipe.yaml" in pages["finished"][1].text
     custom = write(tmp_path / "custom", model={"kind": "custom"})
@@ -341,6 +364,7 @@ def test_recipe_repeats_the_run_and_custom_needs_the_python_call(pages, tmp_path
     assert "capacity.run(" in text
 
 
+@pytest.mark.slow
 def test_same_run_gives_the_same_bytes_and_leaves_no_other_file(tmp_path):
     folder = write(tmp_path / "run")
     before = {p.name for p in folder.iterdir()}

@@ -28,6 +28,7 @@ def _rows(spec, layer):
     return source["values"] if "values" in source else spec["datasets"][source["name"]]
 
 
+@pytest.mark.slow
 def test_every_field_that_is_drawn_or_told_is_in_every_row(made):
     for figure in made:
         for layer in figure.spec["layer"]:
@@ -36,6 +37,7 @@ def test_every_field_that_is_drawn_or_told_is_in_every_row(made):
                 assert fields <= row.keys(), (figure.id, fields - row.keys())
 
 
+@pytest.mark.slow
 def test_every_chart_of_a_page_is_one_that_vega_lite_knows(tmp_path):
     # Our configuration has no background, which only the library that draws knows.
     view = read(write(tmp_path / "run"))
@@ -47,6 +49,7 @@ def test_every_chart_of_a_page_is_one_that_vega_lite_knows(tmp_path):
         alt.LayerChart.validate(specs[0] | {"layer": [{"mark": "unheard"}]})
 
 
+@pytest.mark.slow
 def test_logarithmic_axes_get_positive_numbers_only(made):
     for figure in made:
         for layer in figure.spec["layer"]:
@@ -57,11 +60,13 @@ def test_logarithmic_axes_get_positive_numbers_only(made):
                     assert row[channel["field"]] > 0, (figure.id, channel["field"])
 
 
+@pytest.mark.slow
 def test_layers_that_answer_the_pointer_have_something_to_say(made):
     for figure in made:
         assert any("tooltip" in layer.get("encoding", {}) for layer in figure.spec["layer"])
 
 
+@pytest.mark.slow
 def test_every_column_of_a_download_is_in_the_data(made):
     for figure in made:
         assert figure.csv, figure.id
@@ -69,6 +74,7 @@ def test_every_column_of_a_download_is_in_the_data(made):
         assert any(rows and figure.csv.keys() <= rows[0].keys() for rows in sources), figure.id
 
 
+@pytest.mark.slow
 def test_packed_rows_are_the_rows(made):
     def unpacked(part):
         if isinstance(part, list):
@@ -88,6 +94,7 @@ def test_packed_rows_are_the_rows(made):
         assert unpacked(figure.script()["spec"]) == figure.spec
 
 
+@pytest.mark.slow
 def test_axes_that_the_zoom_moves_have_one_scale_per_channel(made):
     # The page gives every layer the same raw domain: layers with scales of their own would part.
     for figure in made:

@@ -66,6 +66,7 @@ def hostile(tmp_path):
     return folder
 
 
+@pytest.mark.slow
 def test_no_control_character_reaches_the_report(hostile):
     page = render(hostile).read_text(encoding="utf-8")
     assert "task\u2400\u2401" in page
@@ -90,6 +91,7 @@ def test_no_control_character_reaches_a_terminal_or_a_notebook(hostile, tmp_path
     assert not set("".join(shown)) & (set(HOSTILE) - set("\t\n"))
 
 
+@pytest.mark.slow
 def test_a_chart_that_kills_the_renderer_is_an_error_and_the_next_is_drawn():
     with pytest.raises(renderer.RenderingError, match="ended with exit code -"):
         renderer.draw(CHART)
@@ -98,6 +100,7 @@ def test_a_chart_that_kills_the_renderer_is_an_error_and_the_next_is_drawn():
         renderer.draw({"mark": "nothing known"})
 
 
+@pytest.mark.slow
 def test_a_renderer_that_left_when_idle_is_started_again(monkeypatch):
     chart = {**CHART, "data": {"values": []}}
     first = renderer.draw(chart)
@@ -131,6 +134,7 @@ def _run(out):
     )
 
 
+@pytest.mark.slow
 def test_a_run_whose_report_cannot_be_drawn_is_finished(dying, tmp_path, capsys, monkeypatch):
     made = _run(tmp_path / "run")
     assert made.status == "finished"

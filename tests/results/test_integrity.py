@@ -71,6 +71,7 @@ def check_line(error, file):
     assert any(way in text for way in ("delete", "restore"))
 
 
+@pytest.mark.slow
 def test_every_flipped_bit_of_a_finished_run_is_refused_by_name(copy):
     names = files_of(copy)
     assert {"manifest.json", "metrics.parquet", "checkpoints/task1.safetensors"} < set(names)
@@ -90,6 +91,7 @@ def test_every_flipped_bit_of_a_finished_run_is_refused_by_name(copy):
     RunReader.open(copy).check()
 
 
+@pytest.mark.slow
 def test_every_flipped_bit_of_the_rows_of_a_run_at_work_is_noticed(tmp_path):
     rows = [{"task": 0, "loss": 0.1 + 0.2, "test": [1e-9, None]}, {"task": 1, "loss": 3.0}]
     content = b"".join(map(to_row, rows))
@@ -102,6 +104,7 @@ def test_every_flipped_bit_of_the_rows_of_a_run_at_work_is_noticed(tmp_path):
     assert as_rows(path, content[:-9], digests=True) == rows[:1], "a kill cut the last one short"
 
 
+@pytest.mark.slow
 def test_every_flipped_bit_of_a_record_is_noticed(tmp_path):
     journal = Journal(tmp_path / "journal", Recipe(name="x"))
     journal.put("task0.learned", {"steps": 3, "loss": 0.25}, {"theta": torch.ones(3)})
@@ -117,6 +120,7 @@ def test_a_sealed_object_is_read_back():
     assert unseal(seal(record)) == record
 
 
+@pytest.mark.slow
 def test_a_foreign_checkpoint_is_refused(copy, tmp_path):
     other = RunDirectory(tmp_path / "other")
     other.claim(Recipe(name="other"))
@@ -131,6 +135,7 @@ def test_a_foreign_checkpoint_is_refused(copy, tmp_path):
         capacity.run(RECIPE, out=copy, quiet=True)
 
 
+@pytest.mark.slow
 def test_a_missing_file_is_missed_and_the_run_measured_again(copy):
     before = (copy / "result.json").read_bytes()
     (copy / "spectra.safetensors").unlink()
@@ -143,6 +148,7 @@ def test_a_missing_file_is_missed_and_the_run_measured_again(copy):
     assert (copy / "result.json").read_bytes() == before
 
 
+@pytest.mark.slow
 def test_a_run_of_an_earlier_version_is_read_and_called_unverified(copy, finished, tmp_path):
     (copy / "manifest.json").unlink()
     assert not read(copy).verified
@@ -228,6 +234,7 @@ def test_folders_are_synced_after_a_rename(tmp_path, monkeypatch):
     assert done == ["folder", "file", "rename", "folder"]
 
 
+@pytest.mark.slow
 def test_leftovers_of_dead_processes_go_and_those_of_living_ones_stay(finished, tmp_path):
     ended = subprocess.Popen(["true"])
     ended.wait()
@@ -261,6 +268,7 @@ def test_the_summary_is_written_ever_more_rarely(tmp_path):
     assert sum(written) < 160
 
 
+@pytest.mark.slow
 def test_a_directory_that_is_removed_at_work_is_made_anew(quick_run, tmp_path, monkeypatch, capsys):
     whole = capacity.run(RECIPE, out=tmp_path / "whole", quiet=True)
     path, measure = tmp_path / "run", capacity.runs.execute.Execution._evaluate_all

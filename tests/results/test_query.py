@@ -27,11 +27,13 @@ def tables(runs):
     return capacity.load_runs(runs)
 
 
+@pytest.mark.slow
 def test_runs_hold_one_row_per_run_whatever_its_state(tables):
     asked = "SELECT status, count(*) FROM runs GROUP BY status ORDER BY status"
     assert tables.query(asked).rows == [("diverged", 1), ("finished", 5), ("interrupted", 2)]
 
 
+@pytest.mark.slow
 def test_means_over_seeds_are_one_query(tables):
     asked = """SELECT strategy, count(*), avg(accuracy), fields['training.strategy.strength']
                FROM runs WHERE status = 'finished' GROUP BY ALL ORDER BY strategy"""
@@ -41,11 +43,13 @@ def test_means_over_seeds_are_one_query(tables):
     ]
 
 
+@pytest.mark.slow
 def test_recipe_is_json(tables):
     asked = "SELECT DISTINCT recipe ->> '$.training.lr' FROM runs"
     assert tables.query(asked).rows == [("0.1",)]
 
 
+@pytest.mark.slow
 def test_transitions_hold_forecast_and_measured(tables, runs):
     asked = """SELECT t.* FROM transitions t JOIN runs USING (run)
                WHERE path LIKE '%naive-0' AND task = 2 AND old_task = 1"""
@@ -61,6 +65,7 @@ def test_transitions_hold_forecast_and_measured(tables, runs):
     assert row["capacity_directions"] == result["transitions"][1]["capacity"]["directions"]["value"]
 
 
+@pytest.mark.slow
 def test_tasks_hold_what_was_learned_and_what_is_left(tables):
     asked = """SELECT task, accuracy_learned, accuracy_final, forgetting, inefficiency
                FROM tasks JOIN runs USING (run) WHERE path LIKE '%naive-0' ORDER BY task"""
@@ -74,6 +79,7 @@ def test_tasks_hold_what_was_learned_and_what_is_left(tables):
         assert inefficiency == pytest.approx(1.9 + task)
 
 
+@pytest.mark.slow
 def test_metrics_hold_every_row_once_per_tested_task(tables, runs):
     count = tables.query("SELECT run, count(*) FROM metrics GROUP BY run ORDER BY run").rows
     lines = [
@@ -93,6 +99,7 @@ def measured(quick_runs, request, tmp_path_factory):
     return capacity.run(recipe, out=tmp_path_factory.mktemp("query") / "run", quiet=True)
 
 
+@pytest.mark.slow
 def test_rows_of_the_log_are_those_of_the_parquet_file(measured):
     asked = "SELECT task, epoch, lr, train_loss, test_loss[tested + 1] AS test_loss"
     path = measured.path.resolve() / "metrics.parquet"
@@ -111,6 +118,7 @@ NAMES = [
 ]  # fmt: skip
 
 
+@pytest.mark.slow
 def test_names_of_directories_are_literal_in_reading_and_in_writing(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("HOME", str(tmp_path / "run1"))
@@ -134,6 +142,7 @@ def test_names_of_directories_are_literal_in_reading_and_in_writing(tmp_path, mo
     assert dict(everything.rows) == {f"{name}/inner": k + 1 for k, name in enumerate(NAMES)}
 
 
+@pytest.mark.slow
 def test_strategies_hold_the_ranking(measured):
     found = capacity.query("FROM strategies ORDER BY rank", measured)
     ranked = measured.result["transitions"][0]["by_strategy"]
@@ -155,12 +164,14 @@ def test_a_run_with_nothing_measured_has_empty_tables_with_all_columns(tmp_path)
     assert len(tables.runs.rows) == 1
 
 
+@pytest.mark.slow
 def test_one_question_is_one_call(runs):
     found = capacity.query("SELECT count(*) AS n FROM runs", runs)
     assert found.rows == [(8,)]
     assert list(found) == [{"n": 8}]
 
 
+@pytest.mark.slow
 def test_rows_print_and_show_cut_and_escaped(tables):
     found = tables.query(
         "SELECT 'abc' AS name, 0.123456789::DOUBLE AS x, '<b>' || repeat('y', 99) AS y"
@@ -175,6 +186,7 @@ def test_rows_print_and_show_cut_and_escaped(tables):
     assert len(many) == 100
 
 
+@pytest.mark.slow
 def test_rows_go_to_pandas_and_arrow_or_say_what_is_missing(tables, monkeypatch):
     found = tables.query("SELECT seed, accuracy FROM runs WHERE strategy = 'ewc' ORDER BY seed")
     monkeypatch.setitem(sys.modules, "pandas", None)
@@ -199,6 +211,7 @@ def test_regression_has_no_accuracy(tmp_path):
     assert tables.query("SELECT count(loss_final) FROM tasks").rows == [(3,)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("sql", "message"),
     [
@@ -235,11 +248,13 @@ def test_a_wrong_question_is_a_value_error(tables, sql, message):
     assert runs_of_python is None or runs_of_python.fetchall() == [(1,)]
 
 
+@pytest.mark.slow
 def test_questions_that_only_read_are_answered(tables):
     for sql in ("FROM runs;", "DESCRIBE runs", "WITH x AS (SELECT 1 AS y) FROM x -- so"):
         assert tables.query(sql).rows
 
 
+@pytest.mark.slow
 def test_a_question_of_any_depth_is_answered_or_refused(tables):
     # How deep a question may be nested differs between versions of DuckDB.
     try:
@@ -260,6 +275,7 @@ def test_paths_without_runs_are_value_errors(tmp_path):
         capacity.load_runs(tmp_path)
 
 
+@pytest.mark.slow
 def test_tables_are_these(tables):
     found = tables.query("SELECT table_name FROM duckdb_tables() ORDER BY 1").rows
     assert [name for (name,) in found] == sorted(TABLES)

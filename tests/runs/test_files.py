@@ -14,6 +14,7 @@ from capacity.runs.seeds_folder import SeedsFolder
 from report.fabricated_run import write
 
 
+@pytest.mark.slow
 def test_leftovers_of_killed_comparisons_and_studies_go(tmp_path):
     run = write(tmp_path / "run")
     ended = subprocess.Popen(["true"])

@@ -150,6 +150,7 @@ def test_probes_change_neither_network_nor_data():
     assert all(torch.equal(a, b) for a, b in zip(before, after, strict=True))
 
 
+@pytest.mark.slow
 def test_the_directory_refuses_another_forward_pass_or_loss(tmp_path):
     def run(activation=torch.tanh, loss="cross_entropy", out=tmp_path / "run"):
         return capacity.run(pairs(), model=lambda: Net(activation), loss=loss, out=out, **PLAIN)
@@ -162,6 +163,7 @@ def test_the_directory_refuses_another_forward_pass_or_loss(tmp_path):
         run(loss=lambda o, t: functional.cross_entropy(o, t, label_smoothing=0.2))
 
 
+@pytest.mark.slow
 def test_a_directory_from_a_machine_that_rounds_otherwise_is_taken(tmp_path):
     def run():
         return capacity.run(pairs(), model=lambda: Net(torch.tanh), out=tmp_path / "run", **PLAIN)

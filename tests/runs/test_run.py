@@ -369,6 +369,7 @@ def test_wild_training_ends_in_a_status_not_in_a_crash(lr, quick_run, tmp_path):
     made = capacity.run(
         SMALL,
         training=Training(lr=lr, epochs=6, batch_size=32),
+        measure=SMALL.measure.model_copy(update={"closure_points": 0}),
         out=tmp_path / "run",
         quiet=True,
     )

@@ -34,6 +34,7 @@ def test_few_epochs_and_few_points(epochs, points, kept):
     assert times == sorted(set(times))
 
 
+@pytest.mark.slow
 def test_closure_is_read_from_the_verdicts_along_the_training():
     old, new = digits_task((0, 1), count=80), digits_task((2, 3), count=80)
     model = FlatModel(network(64, 6, 10))

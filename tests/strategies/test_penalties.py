@@ -31,6 +31,7 @@ def value(penalty, theta, replica=0):
     return penalty.value(theta, of_replica(penalty.private, replica))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("heads", [False, True])
 def test_the_true_fisher_is_the_diagonal_of_the_gauss_newton_matrix(float64, heads):
     flat, theta = starts(2)
@@ -96,6 +97,7 @@ def test_ewc_on_quadratic_tasks(float64):
             assert float(forms[0]) == pytest.approx(strength * float(a.loss(there)))
 
 
+@pytest.mark.slow
 def test_training_under_the_whole_gauss_newton_matrix_ends_between_the_tasks(float64):
     a = quadratic("A", torch.tensor([0.5, 1.0, 2.0]), seed=1)
     b = quadratic("B", torch.tensor([0.2, 1.0, 3.0]), seed=2)
@@ -112,6 +114,7 @@ def test_training_under_the_whole_gauss_newton_matrix_ends_between_the_tasks(flo
     torch.testing.assert_close(end, expected, rtol=1e-8, atol=1e-10)
 
 
+@pytest.mark.slow
 def test_the_gauss_newton_penalty_is_the_operators_form(float64):
     flat, theta = starts(2)
     a, b, _ = three(heads=True)
@@ -147,6 +150,7 @@ def test_the_gradient_of_a_quadratic(float64):
     assert not torch.equal(penalty.slope, torch.zeros_like(theta)), "two minima, so a slope"
 
 
+@pytest.mark.slow
 def test_the_path_integral_is_the_drop_of_the_loss(float64):
     task = three()[0]
     flat, theta = starts(2)

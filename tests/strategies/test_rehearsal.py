@@ -66,6 +66,7 @@ def test_a_memory_only_ever_forgets(selection):
         assert torch.bincount(made.task[0]).tolist() == [6, 6, 6, 6]
 
 
+@pytest.mark.slow
 def test_a_reservoir_is_a_uniform_draw():
     counts = torch.zeros(2)
     for seed in range(300):

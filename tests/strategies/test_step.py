@@ -73,6 +73,7 @@ def jacobian_error(
     return error, dot
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", OPTIONS)
 def test_the_jacobian_is_that_of_the_strategys_step(float64, case):
     error, dot = jacobian_error(case, "sgd", heads=case in {"replay", "lwf", "derpp"})
@@ -80,6 +81,7 @@ def test_the_jacobian_is_that_of_the_strategys_step(float64, case):
     assert dot < 1e-12
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("case", "optimizer"),
     [("agem", "momentum"), ("gpm", "sgd, clipped"), ("freeze", "adam"), ("ewc", "adam")],

@@ -94,6 +94,7 @@ def test_split_mnist_with_heads(tmp_path):
     assert all(task.train.y.unique().tolist() == [0, 1] for task in tasks)
 
 
+@pytest.mark.slow
 def test_permuted_mnist_permutes_by_the_seed(tmp_path):
     root = str(write_mnist(tmp_path))
 
@@ -113,6 +114,7 @@ def test_permuted_mnist_permutes_by_the_seed(tmp_path):
     assert one[0].outputs is None
 
 
+@pytest.mark.slow
 def test_rotated_mnist_turns_in_equal_steps(tmp_path):
     stream = load("rotated-mnist", [f"tasks.root={write_mnist(tmp_path)}"]).tasks
     tasks = build_tasks(stream).tasks
@@ -129,6 +131,7 @@ def test_samples_are_chosen_in_proportion(tmp_path):
         assert len(task.test) == 6
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", [CIFAR10, CIFAR100])
 def test_split_cifar_is_read_without_the_network(tmp_path, monkeypatch, no_network, kind):
     root = write_cifar(tmp_path, kind, monkeypatch)

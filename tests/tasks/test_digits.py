@@ -35,6 +35,7 @@ STREAMS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stream", STREAMS.values(), ids=STREAMS)
 def test_avalanche_carries_the_same_tasks(stream):
     benchmark = digits_benchmark(stream)
@@ -46,11 +47,13 @@ def test_avalanche_carries_the_same_tasks(stream):
         assert isinstance(experience.classes_in_this_experience, list)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stream", STREAMS.values(), ids=STREAMS)
 def test_the_same_section_gives_the_same_data(stream):
     assert_same(build_tasks(stream), build_tasks(stream))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stream", STREAMS.values(), ids=STREAMS)
 def test_another_seed_gives_other_data(stream):
     other = stream.model_copy(update={"seed": stream.seed + 1})
@@ -76,6 +79,7 @@ def test_split_keeps_every_sample_once_with_its_label():
     assert len(seen) == len(set(seen)) == len(truth)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("scenario", ["split", "permuted", "rotated"])
 def test_no_test_image_is_trained_on(scenario):
     tasks = build_tasks(TaskStream(scenario=scenario)).tasks
@@ -94,6 +98,7 @@ def test_held_out_share_is_the_same_in_every_class(fraction):
     assert held == [min(max(round(fraction * n), 1), n - 1) for n in counts]
 
 
+@pytest.mark.slow
 def test_permutations_start_from_the_identity_and_differ():
     tasks = build_tasks(TaskStream(scenario="permuted")).tasks
     plain = build_tasks(TaskStream(experiences=1))[0]
@@ -113,6 +118,7 @@ def test_permutations_start_from_the_identity_and_differ():
     assert len(firsts) == 5
 
 
+@pytest.mark.slow
 def test_rotations_come_in_equal_steps():
     stream = TaskStream(scenario="rotated", experiences=5, max_angle=360.0)
     assert angles(stream) == [0.0, 90.0, 180.0, 270.0, 360.0]

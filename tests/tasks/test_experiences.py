@@ -96,6 +96,7 @@ def loader(size):
     return DataLoader(TensorDataset(X, Y), batch_size=size)
 
 
+@pytest.mark.slow
 def test_a_run_takes_the_batch_size_of_its_loaders(quick_run, tmp_path):
     measure = capacity.Measure(
         forecast=False, transport=False, capacity=False, closure_points=0, verdicts=False
@@ -109,6 +110,7 @@ def test_a_run_takes_the_batch_size_of_its_loaders(quick_run, tmp_path):
         capacity.run([loader(8), loader(16)], out=tmp_path / "other", **plain)
 
 
+@pytest.mark.slow
 def test_a_given_batch_size_stands_and_a_difference_is_said():
     plan = capacity.Training(lr=0.1, epochs=2, batch_size=4)
     model = nn.Linear(4, 2)
@@ -162,6 +164,7 @@ class SideBySide(nn.Module):
         return torch.cat([self.model(x, label) for label in (0, 1)], 1)
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:The old tasks are not converged")
 def test_a_module_of_avalanches_that_takes_task_labels(quick_run, tmp_path):
     from avalanche.benchmarks import tensors_benchmark

@@ -199,6 +199,7 @@ def network():
     return nn.Sequential(nn.Linear(4, 8), nn.Tanh(), nn.Linear(8, 2))
 
 
+@pytest.mark.slow
 def test_a_forecast_is_scored_on_what_hold_out_gives_and_says_so():
     new = (X, (X[:, 1] > 0).long())
     plan = capacity.Training(epochs=3, batch_size=20)

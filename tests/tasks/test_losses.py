@@ -89,6 +89,7 @@ def test_a_mean_over_samples_stays_what_it_was():
     assert task.loss is smooth
 
 
+@pytest.mark.slow
 def test_a_forecast_is_of_the_loss_that_was_handed_over():
     torch.manual_seed(0)
     x = torch.randn(2, 600, 6)
@@ -131,6 +132,7 @@ class Looking(nn.Linear):
         return super().forward(x) if bool((x < 1e3).all()) else super().forward(x * 0)
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:`torch.nn.utils.weight_norm` is deprecated:FutureWarning")
 @pytest.mark.filterwarnings("ignore:There is a performance drop:UserWarning")
 @pytest.mark.parametrize("name", ["RNN", "GRU", "LSTM", "looking", "weight norm", "parallel"])
@@ -255,6 +257,7 @@ def rare_case(loss, rare=RARE):
     return task, flat.outputs(theta, task.train.x).double()
 
 
+@pytest.mark.slow
 def test_a_weight_that_a_rare_class_alone_has_is_seen():
     task, outputs = rare_case(rare_weight)
     assert isinstance(task.loss, FittedLoss)
@@ -312,6 +315,7 @@ def classes_of_three(ignored, n=240):
     return x, shown
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("ignored", [2, -100])
 def test_accuracy_leaves_out_the_rows_that_the_loss_ignores(ignored, quick_run, tmp_path):
     x, y = classes_of_three(ignored)
@@ -347,6 +351,7 @@ def test_accuracy_leaves_out_the_rows_that_the_loss_ignores(ignored, quick_run, 
     assert measured.result["final"]["accuracy"]["value"] == pytest.approx(right)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("ignored", [2, -100])
 def test_the_predicted_drop_of_a_verdict_is_of_the_rows_that_count(ignored):
     x, y = classes_of_three(ignored)

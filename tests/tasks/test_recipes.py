@@ -48,6 +48,7 @@ def test_every_recipe_loads_and_says_what_it_is(name):
     assert (recipe.model.kind == "cnn") == ("cifar" in name)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", DIGITS)
 def test_every_digits_recipe_builds(name):
     recipe = load(name)
@@ -61,6 +62,7 @@ def test_every_digits_recipe_builds(name):
         assert 0 <= float(task.train.x.min()) < float(task.train.x.max()) <= 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", DIGITS)
 def test_every_digits_task_is_learned(name):
     """The rates and epochs of the recipes are chosen so that there is something to forget."""

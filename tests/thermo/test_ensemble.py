@@ -66,6 +66,7 @@ def test_sums_of_gradient_descent_are_the_closed_forms():
     assert series.velocity[0] == pytest.approx(float((RATE * delta).square().sum(-1).mean()))
 
 
+@pytest.mark.slow
 def test_small_steps_follow_the_kernel_flow():
     theta, ensemble = gaussian_start(3)
     lr, steps = 4e-6, 10_000
@@ -84,6 +85,7 @@ def test_small_steps_follow_the_kernel_flow():
         )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("exact", [True, False], ids=["exact", "Euler-Maruyama"])
 def test_langevin_relaxes_as_the_closed_form_says(exact):
     count, tau, time, steps = 1000, 0.3, 0.6, 3 if exact else 60
@@ -101,6 +103,7 @@ def test_langevin_relaxes_as_the_closed_form_says(exact):
     assert abs(float(moved.mean()) - truth.displacement_squared.sum()) < error * float(moved.std())
 
 
+@pytest.mark.slow
 def test_underdamped_langevin_settles_at_the_gibbs_law():
     count, tau = 1000, 0.4
     _, ensemble = gaussian_start(count)
@@ -127,6 +130,7 @@ UPDATES = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", UPDATES)
 def test_neither_chunks_nor_disk_change_what_is_measured(name, tmp_path):
     found = []
@@ -195,6 +199,7 @@ def test_log_volume_of_a_quadratic_is_exact():
     assert bool((record.folds == 1).all())
 
 
+@pytest.mark.slow
 def test_work_of_a_moving_potential_is_in_the_heat():
     """Drag a bowl: the heat is the friction, whatever the energy at the ends."""
     speed = 0.7

@@ -42,6 +42,7 @@ def network(seed, dtype):
     return model, x, torch.randint(classes, (30,), generator=generator)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=["float32", "float64"])
 @pytest.mark.parametrize("optimizer", ["sgd", "momentum", "adam"])
 def test_no_training_is_below_its_speed_limit(optimizer, dtype):
@@ -162,6 +163,7 @@ def test_steps_below_rounding_have_no_inefficiency():
         assert (found.value, found.status) == (None, Status.NOT_DEFINED)
 
 
+@pytest.mark.slow
 def test_every_replica_that_obeys_is_an_identity_however_few():
     model, x, y = network(2, torch.float32)
     for replicas in (1, 4):

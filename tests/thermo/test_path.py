@@ -33,6 +33,7 @@ def descend(curvatures, *, lr, steps, optimizer="sgd"):
     return made, theta[0], cost
 
 
+@pytest.mark.slow
 def test_action_of_gradient_descent(float64):
     curvatures = [0.2, 1.0, 3.0]
     lr, steps = 0.1, 25
@@ -48,6 +49,7 @@ def test_action_of_gradient_descent(float64):
     assert cost.loss_drop.value == pytest.approx(float(drop), rel=1e-10)
 
 
+@pytest.mark.slow
 def test_inefficiency_of_one_mode_is_that_of_gradient_flow(float64):
     rate, time, found = 0.8, 3.0, []
     x = rate * time
@@ -88,6 +90,7 @@ def test_path_invariant_is_asserted_and_can_fail():
         observer.cost(zero, zero, plain=True, full=True)
 
 
+@pytest.mark.slow
 def test_langevin_noise_is_not_called_transport(float64):
     """Halving the step doubles sum |d theta|^2/dt: it measures the step, not the training."""
     made = quadratic("A", torch.tensor([0.2, 2.0]), seed=3)

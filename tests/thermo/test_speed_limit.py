@@ -111,6 +111,7 @@ def test_statistics_know_what_they_share():
     assert plug.unbiased().value == pytest.approx(float(values.double().var()))
 
 
+@pytest.mark.slow
 def test_the_gaussian_bound_is_unbiased_and_an_upper_bound():
     generator = torch.Generator().manual_seed(3)
     spread = torch.tensor([0.5, 1.0, 3.0], dtype=torch.float64)
@@ -155,6 +156,7 @@ def test_w2_lies_in_its_bracket_and_assignment_does_not_bound_it():
     assert crossed.status is Status.UNCALIBRATED
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("exact", [True, False], ids=["exact", "Euler-Maruyama"])
 def test_langevin_pays_what_the_closed_form_says(exact):
     tau, time, steps = 0.3, 0.8, 2 if exact else 80
@@ -178,6 +180,7 @@ def test_langevin_pays_what_the_closed_form_says(exact):
         assert none.status is Status.NOT_DEFINED
 
 
+@pytest.mark.slow
 def test_underdamped_langevin_pays_at_least_for_its_marginal():
     tau, friction, steps = 0.3, 2.0, 60
     _, ensemble = gaussian_start(300, seed=4)
@@ -202,6 +205,7 @@ def geodesic_ensemble(count, *, seed=0, duration=2.0, steps=50):
     return record, truth
 
 
+@pytest.mark.slow
 def test_a_geodesic_is_not_violated_and_half_its_time_is():
     record, truth = geodesic_ensemble(200)
     made = judge(record)
@@ -287,6 +291,7 @@ def test_langevin_without_a_known_start_is_uncalibrated():
     assert made.verdict is Verdict.INCONCLUSIVE
 
 
+@pytest.mark.slow
 def test_coarse_checkpoints_are_warned_about_with_what_they_miss():
     _, ensemble = gaussian_start(8)
     rocking = Potential(

@@ -32,6 +32,7 @@ def net(width=6):
 SHORT = capacity.Training(lr=0.1, epochs=8, batch_size=48)
 
 
+@pytest.mark.slow
 def test_a_sequence_is_judged_task_by_task_and_as_a_whole():
     model = net(60)
     held = [p.detach().clone() for p in model.parameters()]
@@ -70,6 +71,7 @@ def test_a_sequence_is_judged_task_by_task_and_as_a_whole():
     assert json.loads(json.dumps(made.to_dict()))["old"][0]["transport_cost"]["value"] >= 1
 
 
+@pytest.mark.slow
 def test_replicas_differ_in_their_initialisation_and_only_there_by_seed():
     settings = {"training": SHORT, "replicas": 3, "device": "cpu"}
     model = net()
@@ -158,6 +160,7 @@ def test_what_cannot_be_used_is_named():
             call()
 
 
+@pytest.mark.slow
 def test_langevin_over_two_legs_needs_the_entropy_of_the_start_only():
     tau = 0.3
     _, ensemble = gaussian_start(300)

@@ -52,6 +52,7 @@ def test_gaussian_distance_is_the_length_of_the_geodesic(heading, dimensions):
         assert one == pytest.approx(length, abs=1e-8)
 
 
+@pytest.mark.slow
 def test_line_element_is_the_fisher_information():
     sigma, step = 0.6, 1e-3
 
@@ -161,6 +162,7 @@ def test_von_mises_curvature_is_not_constant():
         assert near == pytest.approx(far, abs=1e-8)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("heading", HEADINGS)
 def test_von_mises_distance_is_the_length_of_the_geodesic(heading):
     def metric(kappa):
@@ -180,6 +182,7 @@ def test_von_mises_distance_is_the_length_of_the_geodesic(heading):
     assert back == pytest.approx(float(ours), abs=1e-12)
 
 
+@pytest.mark.slow
 def test_von_mises_distance_at_the_edges():
     def distance(k, mu, l):
         return float(

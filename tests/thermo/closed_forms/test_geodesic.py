@@ -83,6 +83,7 @@ def test_work_is_the_mean_change_of_the_potential(case):
     assert cost.work - cost.free_energy_change == pytest.approx(float(cost.dissipation), abs=1e-12)
 
 
+@pytest.mark.slow
 def test_sampled_particles_follow_the_geodesic():
     case = CASES["narrower"] | SETTINGS
     paths, legs = 50_000, 400

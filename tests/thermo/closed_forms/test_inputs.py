@@ -125,6 +125,7 @@ def test_the_example_runs():
     assert result.failed == 0
 
 
+@pytest.mark.slow
 def test_every_name_is_documented_and_importing_needs_no_torch():
     for name in forms.__all__:
         assert name == "MANY_SAMPLES_SPEED_LIMIT" or getattr(forms, name).__doc__

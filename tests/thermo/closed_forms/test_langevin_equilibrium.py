@@ -56,6 +56,7 @@ def dissipated(*, cells, half_width=4.5):
     return ((middle * velocity**2 * (middle > 1e-11)).sum(0) * weight).sum()
 
 
+@pytest.mark.slow
 def test_a_double_well_relaxes_at_this_cost():
     coarse, fine = dissipated(cells=300), dissipated(cells=600)
     measured = BETA * (4 * fine - coarse) / 3

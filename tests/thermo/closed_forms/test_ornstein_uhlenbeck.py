@@ -83,6 +83,7 @@ def test_moment_equations(case):
     assert ours.free_energy_start - ours.free_energy == pytest.approx(dissipation, abs=1e-8)
 
 
+@pytest.mark.slow
 def test_rate_entropy_and_distance_from_the_density_itself(case):
     ours = ornstein_uhlenbeck(**case)
     mu, root = float(ours.mean), float(np.sqrt(ours.variance))

@@ -115,6 +115,7 @@ def test_60_and_63a_lack_one_over_the_exponent():
     settle(simulated=left / ours, ours=1.0, printed=spectrum, error=1e-5)
 
 
+@pytest.mark.slow
 def test_77_is_normalised_by_2dn():
     # The loss of the untrained weights per parameter, drawn; read with one d more it vanishes.
     d, n, alpha, lam, draws = 30, 60, 1.3, 0.8, 4000
@@ -148,6 +149,7 @@ def test_77_closes_the_balance_of_the_free_energy(gamma):
     )
 
 
+@pytest.mark.slow
 def test_79_omits_a_term_of_the_dissipation():
     settings = {"alpha": 1.0, "beta": 2.0, "lam": 1.0}
     ours = regression_cost(gamma=0.5, **settings)
