@@ -258,7 +258,7 @@ def test_tasks_of_one_kind_share_the_graphs_of_their_trainings(tmp_path, monkeyp
             [(pair(k, 20), pair(k + 9, 20)) for k in range(count)],
             model=nn.Sequential(nn.Linear(6, 3), nn.Tanh(), nn.Linear(3, 2)),
             training=Training(lr=0.1, epochs=1, batch_size=10),
-            measure=Measure(forecast=False, capacity=False, composed_spectrum=False, tangents=2),
+            measure=Measure(transport=True, forecast=False, tangents=2),
             replicas=1,
             out=tmp_path / str(count),
             quiet=True,
