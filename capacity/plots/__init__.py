@@ -14,15 +14,19 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from capacity.base.checks import one_of
 from capacity.plots.drawing import Drawing as Drawing
 from capacity.plots.drawing import drawing_of
 from capacity.report.closure_curve import closure_figure
 from capacity.report.cost_over_time import cost_figure, inefficiency_figure
-from capacity.report.learning import curve_figure, matrix_figure
+from capacity.report.forgetting import forgetting_figure
+from capacity.report.learning import curve_figure, matrix_figure, train_figure
 from capacity.report.measure_figures import spectrum_figure, thermo_figure, volume_figure
-from capacity.report.prediction import capacity_figure, drop_figure
+from capacity.report.prediction import capacity_figure, drop_figure, scatter_figure
+from capacity.report.predictors import predictor_figure
 from capacity.report.spectra import composed_figure
 from capacity.report.strategies import strategy_figure
+from capacity.report.tables import drop_target
 
 
 def accuracy_matrix(run: object) -> Drawing:
@@ -173,23 +177,88 @@ def strategies_ranked(run: object) -> Drawing:
     return drawing_of(run, strategy_figure)
 
 
-FIGURES: dict[str, Callable[[object], Drawing]] = {
-    draw.__name__: draw
-    for draw in (
-        accuracy_matrix,
-        learning_curves,
-        forecast_against_measured,
-        capacity_against_dimension,
-        closure_curves,
-        spectrum,
-        composed_spectrum,
-        log_volume,
-        thermodynamics,
-        cost_along,
-        inefficiency_along,
-        strategies_ranked,
-    )
-}
-"""Every figure by its name."""
+def forgetting_along(run: object) -> Drawing:
+    """Draw what is left of the tasks so far, and what was lost of the earlier ones, step by step.
 
-__all__ = ["FIGURES", "Drawing", *FIGURES]
+    Args:
+        run: A run, or the path of its directory.
+
+    Returns:
+        The drawing.
+    """
+    return drawing_of(run, forgetting_figure)
+
+
+def training_loss(run: object) -> Drawing:
+    """Draw the training loss over the whole sequence.
+
+    Args:
+        run: A run, or the path of its directory.
+
+    Returns:
+        The drawing.
+    """
+    return drawing_of(run, train_figure)
+
+
+def forecast_pairs(run: object) -> Drawing:
+    """Draw measured against forecast forgetting, a mark per pair of a new and an old task.
+
+    Args:
+        run: A run, or the path of its directory.
+
+    Returns:
+        The drawing: of the accuracy drop in points, or of the rise of the loss.
+    """
+    return drawing_of(run, lambda view: scatter_figure(view, drop_target(view)[0]))
+
+
+def predictors_ranked(run: object) -> Drawing:
+    """Draw how well the forecast and each simpler predictor order what was forgotten.
+
+    Args:
+        run: A run, or the path of its directory.
+
+    Returns:
+        The drawing: rank correlations with their 90 % intervals.
+    """
+    return drawing_of(run, predictor_figure)
+
+
+NAMES: dict[str, Callable[[object], Drawing]] = {
+    "accuracy": accuracy_matrix,
+    "curves": learning_curves,
+    "forgetting": forgetting_along,
+    "training": training_loss,
+    "forecast": forecast_against_measured,
+    "pairs": forecast_pairs,
+    "predictors": predictors_ranked,
+    "strategies": strategies_ranked,
+    "capacity": capacity_against_dimension,
+    "closure": closure_curves,
+    "spectrum": spectrum,
+    "parts": composed_spectrum,
+    "volume": log_volume,
+    "cost": thermodynamics,
+    "cost_along": cost_along,
+    "inefficiency": inefficiency_along,
+}
+"""Every figure by the name that `Run.figure` takes."""
+FIGURES: dict[str, Callable[[object], Drawing]] = {draw.__name__: draw for draw in NAMES.values()}
+"""Every figure by the name of its function."""
+
+
+def figure(run: object, name: str) -> Drawing:
+    """Draw a figure of the report by its name.
+
+    Args:
+        run: A run, or the path of its directory.
+        name: One of `NAMES`.
+
+    Returns:
+        The drawing. An unknown name, and what the run did not measure, are a ValueError.
+    """
+    return NAMES[one_of("name", name, NAMES)](run)
+
+
+__all__ = ["FIGURES", "NAMES", "Drawing", "figure", *FIGURES]

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
 from html import escape
 from pathlib import Path
+
+import altair as alt
 
 from capacity.base.files import write_atomically
 from capacity.base.printable import visible
@@ -67,6 +70,16 @@ class Drawing:
             f"{placed}</svg>"
         )
         return re.sub(r"var\(--([\w-]+)\)", lambda name: _color(name[1], self.tasks), whole)
+
+    @property
+    def altair(self) -> alt.LayerChart:
+        """The same as an Altair chart, light, to change or to combine; its key is not in it."""
+        spec = {"width": charts.HALF, **self.figure.spec}
+        spec["config"] = {key: value for key, value in spec["config"].items() if value is not None}
+        text = re.sub(
+            r"var\(--([\w-]+)\)", lambda name: _color(name[1], self.tasks), json.dumps(spec)
+        )
+        return alt.LayerChart.from_dict(json.loads(text))
 
     def save(self, path: str | Path, width: int = charts.HALF) -> Path:
         """Write it to a file.

@@ -147,8 +147,17 @@ def rows_of(k: int, path: Path, view: RunView) -> dict[str, list[Row]]:
     }
 
 
-def _cells(name: str, record: Mapping[str, Any] | None, *path: str) -> Row:
-    """Spread an estimate over its columns; null where there is none."""
+def cells(name: str, record: Mapping[str, Any] | None, *path: str) -> Row:
+    """Spread an estimate over its columns.
+
+    Args:
+        name: Of the column with its value.
+        record: Where to start.
+        *path: Names on the way to it.
+
+    Returns:
+        Value, standard error and status; nothing where there is no estimate.
+    """
     found = pick(record, *path)
     if found is None:
         return {}
@@ -182,7 +191,7 @@ def _run(k: int, path: Path, view: RunView) -> Row:
         "recipe": view.recipe,
     }
     for name, where in _RUN_ESTIMATES.items():
-        row |= _cells(name, view.result, *where)
+        row |= cells(name, view.result, *where)
     return row
 
 
@@ -199,8 +208,8 @@ def _tasks(k: int, view: RunView) -> Iterable[Row]:
             if mean and end >= 0:
                 row[f"{score}_learned"], row[f"{score}_final"] = mean[i][i], mean[end][i]
         if 0 <= end < len(last):
-            row |= _cells("forgetting", {"e": last[end][i]}, "e")
-        yield row | _cells("inefficiency", view.phases[i], "thermo", "inefficiency_path")
+            row |= cells("forgetting", {"e": last[end][i]}, "e")
+        yield row | cells("inefficiency", view.phases[i], "thermo", "inefficiency_path")
 
 
 def _transitions(k: int, view: RunView) -> Iterable[Row]:
@@ -208,12 +217,12 @@ def _transitions(k: int, view: RunView) -> Iterable[Row]:
         verdict = transition.get("verdicts") or transition.get("literal")
         before: Row = {"verdict": verdict and verdict["verdict"]}
         for name, where in _BEFORE.items():
-            before |= _cells(name, transition, *where)
+            before |= cells(name, transition, *where)
         for old in transition["old"]:
             row: Row = {"run": k, "task": transition["task"], "old_task": old["task"]}
             for target in ("accuracy_drop", "loss_increase"):
                 for side in ("forecast", "measured"):
-                    row |= _cells(f"{target}_{side}", old[side], target)
+                    row |= cells(f"{target}_{side}", old[side], target)
             yield row | before
 
 
@@ -227,5 +236,5 @@ def _strategies(k: int, view: RunView) -> Iterable[Row]:
                 known = [e.value for e in found if e is not None and e.value is not None]
                 row[f"mean_{target}"] = math.fsum(known) / len(known) if known else None
             for name, where in _REACHED.items():
-                row |= _cells(name, entry, *where)
+                row |= cells(name, entry, *where)
             yield row

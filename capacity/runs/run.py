@@ -8,7 +8,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -19,7 +19,9 @@ from capacity.networks.models import build_model
 from capacity.recipe import config
 from capacity.recipe.config import Measure, Model, Recipe, TaskStream, Training
 from capacity.records.estimate import Estimate
-from capacity.records.html_table import table
+from capacity.records.html_table import table as html_table
+from capacity.records.rows import Rows
+from capacity.results.frames import table_of
 from capacity.runs.directory import RunDirectory
 from capacity.runs.environment import describe
 from capacity.runs.execute import Execution
@@ -38,6 +40,9 @@ from capacity.tasks.loaders import with_loader_batches
 from capacity.tasks.scoring import scoring_words, task_record
 from capacity.tasks.streams import as_sequence
 from capacity.tasks.task import LossFunction, TaskSequence
+
+if TYPE_CHECKING:
+    from capacity.plots.drawing import Drawing
 
 
 class RunFailedError(RuntimeError):
@@ -97,6 +102,65 @@ class Run:
         """Singular values, residuals and log-volumes of J_t per task, by name."""
         return RunDirectory.open(self.path).spectra()
 
+    @property
+    def costs(self) -> list[dict[str, Any]]:
+        """What learning cost against its speed limit: a record per task that was learned."""
+        return [
+            {"task": i, **phase["thermo"]}
+            for i, phase in enumerate(self.result.get("phases", []))
+            if phase and phase.get("thermo")
+        ]
+
+    def table(self, name: str) -> Rows:
+        """Read a table of the run.
+
+        Args:
+            name: `transitions` (a row per new and old task: forecast, measured, and what was
+                measured before), `forecasts` and `measured` (its two sides), `strategies`,
+                `tasks`, `costs`, `spectra`, `metrics` or `runs`.
+
+        Returns:
+            Its rows: `.rows` are tuples, iterating gives dictionaries. An unknown name is a
+            ValueError.
+        """
+        return table_of(self.path, name)
+
+    def frame(self, name: str) -> Any:
+        """Read a table of the run as a pandas frame.
+
+        Args:
+            name: As `table` takes it.
+
+        Returns:
+            A `pandas.DataFrame`. Without pandas, which `pip install pandas` brings, and for an
+            unknown name, it is a ValueError.
+
+        Example:
+            >>> import capacity
+            >>> made = capacity.open_run("runs/mine")  # doctest: +SKIP
+            >>> made.frame("transitions")["accuracy_drop_measured"].mean()  # doctest: +SKIP
+        """
+        return self.table(name).to_pandas()
+
+    def figure(self, name: str) -> Drawing:
+        """Draw a figure of the report.
+
+        Args:
+            name: As `forecast`, `accuracy`, `curves`, `strategies`; `capacity.plots.NAMES` has
+                all. What the run did not measure, and an unknown name, are a ValueError.
+
+        Returns:
+            The drawing: `.save("forecast.pdf")` writes PDF, SVG or PNG, `.altair` is the chart.
+
+        Example:
+            >>> import capacity
+            >>> made = capacity.open_run("runs/mine")  # doctest: +SKIP
+            >>> made.figure("forecast").save("forecast.pdf")  # doctest: +SKIP
+        """
+        from capacity.plots import figure  # altair takes a second to import
+
+        return figure(self, name)
+
     def report(self, output: str | Path | None = None) -> Path:
         """Write the report anew; damaged files, and an unwritable target, are a ValueError.
 
@@ -115,7 +179,7 @@ class Run:
             for name, record in final.items()
         ]
         title = f"{self.result.get('name', self.path.name)}: {self.status}"
-        return table(title, [*rows, ("directory", str(self.path))])
+        return html_table(title, [*rows, ("directory", str(self.path))])
 
 
 def open_run(path: str | Path) -> Run:

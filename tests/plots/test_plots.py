@@ -148,3 +148,24 @@ def test_a_file_that_cannot_be_written_is_a_value_error(runs, tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(ValueError, match="cannot be written"):
         capacity.plots.spectrum(runs["finished"]).save(tmp_path / "file" / "figure.svg")
+
+
+def test_a_run_draws_its_figures_by_name(runs, tmp_path):
+    run = capacity.open_run(runs["finished"])
+    assert len(capacity.plots.NAMES) == len(capacity.plots.FIGURES)
+    drawing = run.figure("forecast")
+    assert drawing.figure.id == "fig-drop"
+    assert drawing.save(tmp_path / "forecast.svg").read_text().startswith("<svg ")
+    with pytest.raises(ValueError, match=r"name = 'forecasts' is not known.*accepted: accuracy"):
+        run.figure("forecasts")
+    with pytest.raises(NothingToDrawError, match="did not measure"):
+        capacity.open_run(runs["one_task"]).figure("forecast")
+
+
+@pytest.mark.parametrize("name", ["accuracy", "curves", "spectrum", "strategies"])
+def test_a_figure_is_an_altair_chart_with_colours_of_its_own(name, runs):
+    drawing = capacity.open_run(runs["finished"]).figure(name)
+    chart = drawing.altair
+    said = chart.to_json()
+    assert "var(" not in said
+    assert len(chart.layer) == len(drawing.figure.spec["layer"])
