@@ -16,12 +16,15 @@ from capacity.records.number_format import (
     header_cell,
     text_cell,
 )
-from capacity.records.numbers import MISSING, number, plural
+from capacity.records.numbers import MINUS, MISSING, number, plural
 from capacity.results.schema import Transition
 from capacity.results.view import Record, RunView, forecast_mean, measured_mean, pick
 
 _MARKS = "†‡§¶‖*"
-_NUMBER = re.compile(r"\d+(?:\.\d+)?")
+_NUMBER = re.compile(
+    r"(?<![\w.])(?P<value>[-\u2212]?\d+(?:\.\d+)?)(?: \u00b1 \d+(?:\.\d+)?)?(?![\w\u207b])"
+)
+"""A number in a note, with its error: what ten notes of the same words differ in."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -107,12 +110,18 @@ def _words(entry: Cell) -> str:
 
 def _merged(texts: Sequence[str]) -> str:
     """Say notes of the same words once, with a range where their numbers differ."""
-    columns = zip(*(_NUMBER.findall(text) for text in texts), strict=True)
+    columns = zip(*([m[0] for m in _NUMBER.finditer(text)] for text in texts), strict=True)
     ranges = []
     for column in columns:
-        low, high = min(column, key=float), max(column, key=float)
-        ranges.append(low if low == high else f"{low} to {high}")
+        plain = [_NUMBER.match(text)["value"] for text in column]  # type: ignore[index]
+        low, high = (end(plain, key=_value) for end in (min, max))
+        # A range has no one error; one number keeps its own.
+        ranges.append(column[0] if low == high else f"{low} to {high}")
     return _NUMBER.sub(lambda _: ranges.pop(0), texts[0])
+
+
+def _value(text: str) -> float:
+    return float(text.replace(MINUS, "-"))
 
 
 def drop_target(view: RunView) -> tuple[str, float, tuple[float, float] | None]:

@@ -14,6 +14,8 @@ from collections.abc import Mapping, Sequence
 
 from capacity.recipe.config import Recipe
 
+ABSENT = "\u2013"
+"""What stands for a value that a recipe does not have."""
 _DIGESTS = {
     "data": "the data differ",
     "network": "the network's parameters or buffers differ at its start",
@@ -65,6 +67,39 @@ def differences(before: str | None, now: str | None) -> list[str]:
         if not _close(one[name], other[name], tolerance):
             return [said]  # what follows hangs on it
     return []
+
+
+def told_apart(fingerprints: Sequence[object], names: Sequence[str]) -> list[str]:
+    """Name what several fingerprints are of, so that a reader can tell them apart.
+
+    Args:
+        fingerprints: One per variant; None, or words, for one of no tasks or networks of one's own.
+        names: What each variant's runs are called.
+
+    Returns:
+        The names where those tell the variants apart; else what differs, numbered in the order in
+        which it comes, as `network 2`.
+    """
+    if len(set(names)) == len(names):
+        return list(names)
+    parts = [_parts(text if isinstance(text, str) else None) for text in fingerprints]
+    subjects: dict[str, Sequence[str]] = {
+        "data": ("data",),
+        "network": ("network", "forward"),
+        "loss": ("named", "loss", "slope"),
+    }
+    said: list[list[str]] = [[] for _ in parts]
+    for subject, keys in subjects.items():
+        values = [tuple(part[key] for key in keys) if part else None for part in parts]
+        different = list(dict.fromkeys(value for value in values if value))
+        if len(different) < 2:
+            continue
+        for words, value in zip(said, values, strict=True):
+            words += [f"{subject} {different.index(value) + 1}"] if value else []
+    # Numbers of the loss hang on the data and the network: they are news where those are the same.
+    short = [[w for w in words if not w.startswith("loss")] or words for words in said]
+    told = short if len({tuple(words) for words in short}) == len(said) else said
+    return [", ".join(words) or ABSENT for words in told]
 
 
 def with_the_same(recipe: Recipe, before: Recipe) -> Recipe:

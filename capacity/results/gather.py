@@ -222,6 +222,10 @@ def gather(paths: Iterable[str | Path]) -> Gathered:
             counted[entry.seed] = path
     recipes = list(settings.values())
     differ = recipe_differences.differing(recipes)
+    called = [group[0].view.name for group in by_recipe.values()]
+    if recipe_differences.FINGERPRINT in differ:
+        of = differ[recipe_differences.FINGERPRINT]
+        differ[recipe_differences.FINGERPRINT] = fingerprint.told_apart(of, called)
     names = {entry.view.name for group in by_recipe.values() for entry in group}
     name = names.pop() if len(names) == 1 else f"{len(recipes)} recipes"
     variants = tuple(

@@ -5,10 +5,13 @@ from __future__ import annotations
 from collections.abc import Hashable, Mapping, Sequence
 from typing import Any
 
+from capacity.results.fingerprint import ABSENT as ABSENT
+
+FINGERPRINT = "tasks.fingerprint"
+"""Field whose value is for machines: what it is of stands in its place for people."""
 _IGNORED = {"name", "description", "seed"}
 _STRATEGY = "training.strategy.name"
 _LONGEST = 26
-ABSENT = "\u2013"
 
 
 def flat(fields: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -97,7 +100,7 @@ def labels(differences: Mapping[str, Sequence[Any]], count: int, name: str) -> l
     made = [
         ", ".join(
             spoken(differences[field][k])
-            if field == _STRATEGY
+            if field in {_STRATEGY, FINGERPRINT}
             else f"{field.rpartition('.')[2]} = {spoken(differences[field][k])}"
             for field in chosen
             if differences[field][k] != ABSENT

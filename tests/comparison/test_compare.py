@@ -218,3 +218,27 @@ def test_different_tasks_and_machines_are_said(tmp_path):
     page = capacity.compare(tmp_path).report(tmp_path / "page.html").read_text()
     assert "learn different tasks" in page
     assert "different Python: 3.11.7, 3.12.0" in page
+
+
+def _own(folder, digest, name="mine", loss="1,1"):
+    """A run of tasks and a network that only Python has."""
+    taken = f"data:d network:{digest} named:n forward:1,1 loss:{loss} slope:1,1"
+    tasks = {"dataset": "custom", "fingerprint": taken}
+    return seeded(folder, 0, 0.5, tasks=tasks, model={"kind": "custom"}, name=name)
+
+
+def test_runs_of_one_s_own_are_named_by_what_differs_and_not_by_a_fingerprint(tmp_path):
+    for k, digest in enumerate(("aaaa", "bbbb")):
+        _own(tmp_path / "called" / str(k), digest, name=f"width {k}")
+        _own(tmp_path / "one name" / str(k), digest, loss=f"{k + 1},1")
+        _own(tmp_path / "loss" / str(k), "aaaa", loss=f"{k + 1},1")
+    made = capacity.compare(tmp_path / "called")
+    assert list(made.variants) == ["width 0", "width 1"]
+    made = capacity.compare(tmp_path / "one name")
+    assert list(made.variants) == ["network 1", "network 2"]
+    assert made.differences["tasks.fingerprint"] == {
+        "network 1": "network 1",
+        "network 2": "network 2",
+    }
+    assert list(capacity.compare(tmp_path / "loss").variants) == ["loss 1", "loss 2"]
+    assert "aaaa" not in made.report(tmp_path / "page.html").read_text()

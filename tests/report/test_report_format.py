@@ -80,6 +80,21 @@ def test_notes_that_differ_in_a_number_are_one_footnote():
     assert table.mark(Cell("plain")) == ""
 
 
+def test_a_footnote_of_several_numbers_is_a_sentence():
+    notes = [
+        "Of |H|: 50 % is negative; the trace over its norm is 0.649 \u00b1 2.4.",
+        "Of |H|: 51 % is negative; the trace over its norm is \u22120.564 \u00b1 3.1.",
+    ]
+    table = Table(caption="", columns=("a",), rows=[(Cell("1", note=note),) for note in notes])
+    said = "Of |H|: 50 to 51 % is negative; the trace over its norm is \u22120.564 to 0.649."
+    assert table.notes == [("†", said)]
+    alone = Table(caption="", columns=("a",), rows=[(Cell("1", note=notes[0]),)])
+    assert alone.notes == [("†", notes[0])]
+    same = ["W2 of task 2-3 after step 7.", "W2 of task 2-3 after step 9."]
+    table = Table(caption="", columns=("a",), rows=[(Cell("1", note=note),) for note in same])
+    assert table.notes == [("†", "W2 of task 2-3 after step 7 to 9.")]
+
+
 def test_the_same_note_under_two_statuses_is_two_footnotes():
     rows = [(Cell("1", note="Why."), Cell("2", status="not resolved", note="Why."))]
     table = Table(caption="", columns=("a", "b"), rows=rows)
