@@ -9,23 +9,40 @@ import yaml
 
 from capacity.results.view import Record
 
-_MOMENTS = ("adam", "adamw")
+_BUILT_IN = {"sgd", "momentum", "adam", "adamw", "rmsprop", "sgld"}
+
+
+def _is(section: str, field: str, *values: str) -> Callable[[Record], bool]:
+    return lambda recipe: recipe[section].get(field) in values
+
+
+def _not(section: str, field: str, *values: str) -> Callable[[Record], bool]:
+    return lambda recipe: recipe[section].get(field) not in values
+
+
+def _stepped(*names: str) -> Callable[[Record], bool]:
+    """Tell whether an optimizer is one of these, or one of somebody's own, which may read all."""
+    return _not("training", "optimizer", *(_BUILT_IN - set(names)))
+
+
 _USED: dict[str, Callable[[Record], bool]] = {
-    "tasks.max_angle": lambda r: r["tasks"].get("scenario") == "rotated",
-    "tasks.test_fraction": lambda r: r["tasks"].get("dataset") == "digits",
-    "tasks.scenario": lambda r: r["tasks"].get("dataset") != "custom",
-    "tasks.experiences": lambda r: r["tasks"].get("dataset") != "custom",
-    "tasks.heads": lambda r: r["tasks"].get("dataset") != "custom",
-    "tasks.seed": lambda r: r["tasks"].get("dataset") != "custom",
-    "model.hidden": lambda r: r["model"].get("kind") != "custom",
-    "model.activation": lambda r: r["model"].get("kind") != "custom",
-    "training.momentum": lambda r: r["training"].get("optimizer") == "momentum",
-    "training.nesterov": lambda r: r["training"].get("optimizer") == "momentum",
-    "training.betas": lambda r: r["training"].get("optimizer") in _MOMENTS,
-    "training.alpha": lambda r: r["training"].get("optimizer") == "rmsprop",
-    "training.eps": lambda r: r["training"].get("optimizer") in {*_MOMENTS, "rmsprop"},
+    "tasks.max_angle": _is("tasks", "scenario", "rotated"),
+    "tasks.test_fraction": _is("tasks", "dataset", "digits"),
+    **{
+        f"tasks.{field}": _not("tasks", "dataset", "custom")
+        for field in ("scenario", "experiences", "heads", "seed")
+    },
+    **{f"model.{field}": _not("model", "kind", "custom") for field in ("hidden", "activation")},
+    "training.final": _is("training", "schedule", "cosine", "linear", "polynomial"),
+    "training.schedule_per": _not("training", "schedule", "constant"),
+    "training.accumulate": lambda recipe: recipe["training"].get("accumulate") != 1,
+    "training.momentum": _stepped("momentum"),
+    "training.betas": _stepped("adam", "adamw"),
+    "training.alpha": _stepped("rmsprop"),
+    "training.eps": _stepped("adam", "adamw", "rmsprop"),
 }
 """Fields of what a run may do without, by dotted name, and what tells whether it did."""
+_ALWAYS = {"measure.forecast", "tasks.seed"}
 _WITH = {
     "transport": (
         "tangents",
@@ -45,6 +62,7 @@ _WITH = {
         "sensitivity_eps",
         "tolerance",
         "displacement",
+        "curvature_samples",
     ),
     "forecast": ("forecast_budget", "strategies"),
 }
@@ -71,9 +89,10 @@ def used_recipe(recipe: Record) -> str:
 
 
 def _used(recipe: Record, name: str, value: object) -> bool:
-    if value is None or value == [] or value == {}:
-        return False
     section, _, field = name.partition(".")
+    # An option that is off, or 0, was not used; only forecasts are on unless they are put off.
+    if (value in (None, [], {}) or value is False or value == 0) and name not in _ALWAYS:
+        return False
     if section == "measure":
         with_ = next((key for key, fields in _WITH.items() if field in fields), None)
         return with_ is None or recipe["measure"].get(with_) is not False

@@ -67,7 +67,5 @@ def test_a_frame_is_pandas_own_and_its_absence_is_named(run, monkeypatch):
 
 
 def test_an_unknown_table_is_refused_by_name(run):
-    with pytest.raises(
-        ValueError, match=r"name = 'transition' is not known.*: transitions"
-    ):
+    with pytest.raises(ValueError, match=r"name = 'transition' is not known.*: transitions"):
         run.frame("transition")

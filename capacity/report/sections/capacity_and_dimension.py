@@ -18,7 +18,10 @@ from capacity.results.view import RunView, pick
 def _content(view: RunView) -> Iterator[Block | None]:
     measured = [t for t in view.transitions if t.get("capacity") or t.get("dimension")]
     if not measured:
-        yield Absent("Neither was measured.")
+        yield Absent(
+            "Not measured: measure.level=full adds R_A, m_B, the verdicts, J and its spectra, the "
+            "dearest parts of a run; the forecasts are the same without."
+        )
         return
     yield literal_sentence(view)
     room = [pick(t, "capacity", "directions") for t in measured]
