@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import shutil
+import struct
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -331,6 +332,31 @@ def _is_row(line: bytes) -> bool:
     except ValueError:
         return False
     return isinstance(row, dict)
+
+
+def as_numbers(path: Path, content: bytes | None) -> dict[str, list[float]]:
+    """Read the float64 tensors of a safetensors file as flat lists, without importing torch.
+
+    Args:
+        path: The file, for the message.
+        content: Its bytes; None where there is none.
+
+    Returns:
+        Their numbers by name; empty where there is no file.
+
+    Raises:
+        ValueError: If it is not readable.
+    """
+    if content is None:
+        return {}
+    from safetensors import SafetensorError, deserialize
+
+    try:
+        parts = deserialize(content)
+    except SafetensorError as error:
+        raise ValueError(f"{path}: not readable as safetensors ({error})") from None
+    kept = sorted((name, part["data"]) for name, part in parts if part["dtype"] == "F64")
+    return {name: [number for (number,) in struct.iter_unpack("<d", data)] for name, data in kept}
 
 
 def as_tensors(path: Path, content: bytes | None) -> dict[str, Tensor]:

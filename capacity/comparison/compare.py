@@ -7,7 +7,6 @@ from pathlib import Path
 
 from capacity.base.files import sweep, write_atomically
 from capacity.comparison import comparison_sentences, comparison_tables
-from capacity.comparison.comparison_page import to_html
 from capacity.records.html_table import table
 from capacity.results.gather import Gathered, gather, paths_of
 
@@ -52,6 +51,8 @@ class Comparison:
         Raises:
             ValueError: If the file cannot be written.
         """
+        from capacity.comparison.comparison_page import to_html  # charts take a second to import
+
         target = Path(output)
         if target.is_dir():
             raise ValueError(f"output = {str(target)!r} is a directory; name an .html file")

@@ -45,16 +45,17 @@ class Content:
     figures: dict[str, Drawing]
 
 
-def content(path: Path) -> Content:
+def content(path: Path, view: RunView | None = None) -> Content:
     """Read a run for a tracker.
 
     Args:
         path: The run directory.
+        view: What was read of it; None reads it.
 
     Returns:
         What there is. Trackers know no missing value: what has none is left out.
     """
-    view = read_checked(path)
+    view = view or read_checked(path)
     return Content(
         name=view.name,
         path=path,

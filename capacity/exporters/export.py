@@ -15,6 +15,7 @@ from capacity.base.checks import one_of
 from capacity.base.distribution import install
 from capacity.base.files import sweep
 from capacity.exporters.content import Content, content
+from capacity.results.gather import read_checked
 from capacity.runs.directory import RunDirectory
 
 if TYPE_CHECKING:
@@ -58,6 +59,8 @@ def export(run: Any, *, to: str, out: str | Path | None = None) -> str:
     folder = None if out is None else Path(out)
     if folder is not None and folder.exists() and not folder.is_dir():
         raise ValueError(f"out = {str(folder)!r} is a file; name a folder")
+    RunDirectory.open(path).verify()
+    view = read_checked(path)
     # A missing package should not cost the time of drawing the figures.
     needed = "torch.utils.tensorboard" if tracker == "tensorboard" else tracker
     try:
@@ -67,8 +70,7 @@ def export(run: Any, *, to: str, out: str | Path | None = None) -> str:
             f"to = {to!r} needs a package that is not installed ({error}); install it with: "
             + install(tracker)
         ) from None
-    RunDirectory.open(path).verify()
-    made = content(path)
+    made = content(path, view)
     send = {"tensorboard": _tensorboard, "mlflow": _mlflow, "wandb": _wandb}[tracker]
     try:
         return send(module, made, folder)

@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 from capacity.base.checks import path_of
-from capacity.base.files import NOT_AS_WRITTEN, as_object, as_rows, as_tensors, read_bytes
+from capacity.base.files import (
+    NOT_AS_WRITTEN,
+    as_numbers,
+    as_object,
+    as_rows,
+    as_tensors,
+    read_bytes,
+)
 from capacity.recipe import config
 from capacity.recipe.config import Recipe
 from capacity.recipe.strict_yaml import as_yaml
@@ -270,6 +278,17 @@ class RunReader:
         """
         name = "spectra.safetensors"
         return as_tensors(self.path / name, self._content(name))
+
+    def log_volume_steps(self) -> dict[int, list[float]]:
+        """Read log|det| of every step, in order, by task.
+
+        Returns:
+            Lists; none where nothing was measured.
+        """
+        name = "spectra.safetensors"
+        numbers = as_numbers(self.path / name, self._content(name))
+        found = {re.fullmatch(r"task(\d+)\.log_volume_steps", part): part for part in numbers}
+        return dict(sorted((int(m[1]), numbers[part]) for m, part in found.items() if m))
 
     def theta(self, name: str) -> Tensor:
         """Read a checkpoint.

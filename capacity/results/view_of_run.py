@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from typing import cast
 
 from capacity.results.reader import RunReader
@@ -26,11 +25,6 @@ def view_of(run: RunReader) -> RunView:
         recipe, text = run.fields(), run.recipe_text()
     except ValueError as error:
         raise ValueError(f"run = {str(run.path)!r}: {error}") from None
-    volumes: dict[int, list[float]] = {}
-    for name, values in run.spectra().items():
-        match = re.fullmatch(r"task(\d+)\.log_volume_steps", name)
-        if match:
-            volumes[int(match[1])] = values.tolist()
     return RunView(
         result=cast(Result, run.result()),  # checked when it was read
         recipe=recipe,
@@ -38,6 +32,6 @@ def view_of(run: RunReader) -> RunView:
         env=run.environment(),
         status=run.status(),
         rows=run.metrics(),
-        log_volume_steps=dict(sorted(volumes.items())),
+        log_volume_steps=run.log_volume_steps(),
         verified=run.verified,
     )

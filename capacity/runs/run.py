@@ -132,7 +132,9 @@ def run(
     made = Run(directory.path)
     if directory.claim(recipe):
         unsure = "" if directory.verified else " (unverified: its files carry no digests)"
-        progress.line(f"{directory.path} already holds this run, finished{unsure}; nothing to do")
+        progress.line(
+            f"{directory.path} already holds this run, {made.status}{unsure}; nothing to do"
+        )
         return made
     try:
         if not directory.finished:  # else only its report is missing

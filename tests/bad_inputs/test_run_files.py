@@ -176,17 +176,33 @@ def test_a_damaged_run_is_named_by_every_reader(case, digests, kept, tmp_path, c
     assert fingerprint(tmp_path) == before
 
 
-def test_a_damaged_run_is_refused_before_anything_slow_is_imported(kept, tmp_path):
-    bad = copy_of(kept, tmp_path / "bad")
+@pytest.mark.parametrize("digests", [True, False], ids=["digests", "earlier version"])
+@pytest.mark.parametrize(
+    "command", ["report bad", "compare bad", "compare good bad", "export bad --to wandb"]
+)
+def test_a_damaged_run_is_refused_before_anything_slow_is_imported(
+    command, digests, kept, tmp_path
+):
+    make = copy_of if digests else unlisted
+    make(kept, tmp_path / "good")
+    bad = make(kept, tmp_path / "bad")
     half("result.json")(bad)
     code = (
         "import sys; from capacity.cli import main; code = main(sys.argv[1:]); "
-        "print(code, sorted({'torch', 'altair'} & set(sys.modules)))"
+        "print(code, sorted({'torch', 'altair', 'wandb', 'duckdb'} & set(sys.modules)))"
     )
-    words = [sys.executable, "-c", code, "report", str(bad)]
-    ended = subprocess.run(words, capture_output=True, text=True, check=True)
+    words = [sys.executable, "-c", code, *command.split()]
+    ended = subprocess.run(words, capture_output=True, text=True, check=True, cwd=tmp_path)
     assert ended.stdout == "2 []\n"
-    assert "result.json: damaged" in ended.stderr
+    assert "result.json: " in ended.stderr
+    assert ended.stderr.count("\n") == 1
+
+
+def test_a_finished_run_without_a_readable_result_is_not_said_to_be_finished(kept, tmp_path):
+    bad = unlisted(kept, tmp_path / "bad")
+    half("result.json")(bad)
+    with pytest.raises(ValueError, match=r"result\.json: not readable as JSON"):
+        capacity.resume(bad, quiet=True)
 
 
 @pytest.mark.parametrize(("place", "given"), WRONG)
