@@ -98,12 +98,7 @@ def _rates(
 ) -> list[list[float]]:
     """List the groups' rates in every step or epoch, from a copy that has no parameters."""
     active = [any(p.requires_grad for p in g["params"]) for g in optimizer.param_groups]
-    stand_in = copy.copy(optimizer)
-    stand_in.state = defaultdict(dict)
-    stand_in.param_groups = [
-        {k: v.item() if isinstance(v, Tensor) else v for k, v in group.items()} | {"params": []}
-        for group in optimizer.param_groups
-    ]
+    stand_in = stand_in_of(optimizer)
     runner = None if scheduler is None else _copied(scheduler, optimizer, stand_in)
     before = [_options(group) for group in stand_in.param_groups]
     table = []
@@ -123,6 +118,24 @@ def _rates(
                 warnings.simplefilter("ignore")  # no optimizer steps before it
                 runner.step()
     return table
+
+
+def stand_in_of(optimizer: torch.optim.Optimizer) -> torch.optim.Optimizer:
+    """Make an optimizer that a scheduler can move in the place of another, and that never steps.
+
+    Args:
+        optimizer: The other; it is not changed.
+
+    Returns:
+        One with its options and parameters, without moments.
+    """
+    made = copy.copy(optimizer)
+    made.state = defaultdict(dict)
+    made.param_groups = [
+        {k: v.item() if isinstance(v, Tensor) else v for k, v in group.items()}
+        for group in optimizer.param_groups
+    ]
+    return made
 
 
 def _copied(scheduler: object, optimizer: object, stand_in: object) -> LRScheduler:

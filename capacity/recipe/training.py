@@ -240,6 +240,33 @@ class Training(Section):
         )
         return made
 
+    @classmethod
+    def from_trainer(cls, trainer: Any) -> Training:
+        """Read the plan of a `transformers.Trainer`, which is not changed.
+
+        Optimizer, groups, rates, clipping, batches and accumulation are those that the Trainer
+        itself makes of its arguments or was given. The order of the data is shuffled, the loss is
+        that of the tasks, and training is in the network's own precision, whatever `fp16` and
+        `bf16` say. A last, smaller batch counts by its samples; the Trainer may count it whole.
+
+        Args:
+            trainer: The Trainer, or an object of a subclass.
+
+        Returns:
+            The plan, in epochs where the Trainer is, else in steps. What has no counterpart here is
+            a ValueError that names it.
+
+        Example:
+            >>> import capacity
+            >>> plan = capacity.Training.from_trainer(trainer)  # doctest: +SKIP
+            >>> plan.schedule, plan.warmup  # doctest: +SKIP
+            ('linear', 0.06)
+        """
+        made: Training = import_module("capacity.optimizers.plan_of_trainer").plan_of_trainer(
+            trainer
+        )
+        return made
+
     @property
     def decays(self) -> bool:
         """Whether any parameter has weight decay."""
