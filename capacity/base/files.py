@@ -83,7 +83,7 @@ def sweep(folder: Path, pattern: str) -> None:
     """
     for path in folder.glob(f".{pattern}.*.tmp"):
         number = path.name.split(".")[-2]
-        if number.isdecimal() and _alive(int(number)):
+        if number.isdecimal() and alive(int(number)):
             continue
         with suppress(FileNotFoundError, PermissionError):  # another one's sweep, another user's
             if path.is_dir() and not path.is_symlink():
@@ -92,7 +92,15 @@ def sweep(folder: Path, pattern: str) -> None:
                 path.unlink()
 
 
-def _alive(process: int) -> bool:
+def alive(process: int) -> bool:
+    """Tell whether a process of this machine is still there.
+
+    Args:
+        process: Its number.
+
+    Returns:
+        Whether it is; another user's counts.
+    """
     try:
         os.kill(process, 0)
     except ProcessLookupError:

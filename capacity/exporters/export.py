@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import platform
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
@@ -13,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from capacity.base.checks import one_of
 from capacity.base.distribution import install
-from capacity.base.files import sweep
+from capacity.base.files import alive, sweep
 from capacity.exporters.content import Content, content
 from capacity.results.gather import read_checked
 from capacity.runs.directory import RunDirectory
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
 TRACKERS = ("tensorboard", "mlflow", "wandb")
 _PROJECT = "capacity"
 _PARAMETER = 6000
+_PROCESS = "capacity.export"
+"""Tag of an MLflow run: the machine and the process that wrote it."""
 _EVENTS, _FIGURES = "capacity-events", "capacity-figures"
 """Folders of an export that goes on; the next export sweeps those of one that was killed."""
 
@@ -131,8 +134,9 @@ def _mlflow(module: Any, made: Content, folder: Path | None) -> str:
                 _PROJECT, artifact_location=(folder.resolve() / "artifacts").as_uri()
             )
         )
-    started = client.create_run(number, run_name=made.name, tags={"state": made.state})
-    key = started.info.run_id
+    _sweep_mlflow(client, number)
+    tags = {"state": made.state, _PROCESS: f"{platform.node()} {os.getpid()}"}
+    key = client.create_run(number, run_name=made.name, tags=tags).info.run_id
     for name, text in made.parameters.items():
         client.log_param(key, name, text[:_PARAMETER])
     for steps in (made.series, made.tasks):
@@ -151,11 +155,28 @@ def _mlflow(module: Any, made: Content, folder: Path | None) -> str:
     return f"{where}, run {key}"
 
 
+def _sweep_mlflow(client: Any, experiment: str) -> None:
+    """Delete the runs of this machine's exports that were killed; else they run for ever."""
+    for run in client.search_runs([experiment], "attributes.status = 'RUNNING'"):
+        machine, _, number = run.data.tags.get(_PROCESS, "").rpartition(" ")
+        if machine == platform.node() and number.isdecimal() and not alive(int(number)):
+            client.delete_run(run.info.run_id)
+
+
 def _wandb(module: Any, made: Content, folder: Path | None) -> str:
-    options: dict[str, Any] = {}
-    if folder is not None:
-        folder.mkdir(parents=True, exist_ok=True)
-        options = {"mode": "offline", "dir": str(folder)}
+    if folder is None:
+        return _send_wandb(module, made)
+    place = folder / "wandb"
+    place.mkdir(parents=True, exist_ok=True)
+    # `wandb sync` takes every folder of a run that it finds: half of one is not put there.
+    with _folder(_EVENTS, folder) as part:
+        _send_wandb(module, made, mode="offline", dir=str(part))
+        (kept,) = (part / "wandb").glob("offline-run-*")
+        os.replace(kept, place / kept.name)
+    return str(place / kept.name)
+
+
+def _send_wandb(module: Any, made: Content, **options: Any) -> str:
     run = module.init(
         project=_PROJECT, name=made.name, config=made.parameters, tags=[made.state], **options
     )

@@ -6,6 +6,8 @@ W&B runs offline. MLflow is no dependency of the tests: a thin stand-in records 
 from __future__ import annotations
 
 import json
+import os
+import platform
 import signal
 import subprocess
 import sys
@@ -104,14 +106,18 @@ def test_what_a_killed_export_leaves_is_swept_by_the_next(path, tmp_path, monkey
     monkeypatch.setenv("TMPDIR", str(temporary))
     monkeypatch.setenv("WANDB_SILENT", "true")
     monkeypatch.setattr("tempfile.tempdir", None)
-    place = out if tracker == "tensorboard" else temporary
+    places = [out] if tracker == "tensorboard" else [out, temporary]
     number = killed(_KILLED, path, tracker, out)
-    assert [p.name for p in place.glob(f".capacity-*.{number}.tmp")], "nothing was left to sweep"
-    # TensorBoard would show half a run beside the whole one.
-    assert tracker != "tensorboard" or not list(out.glob("events*"))
-    capacity.export(path, to=tracker, out=out)
-    assert not list(place.glob(".capacity-*"))
-    assert tracker != "tensorboard" or len(list(out.iterdir())) == 1
+    for place in places:
+        assert list(place.glob(f".capacity-*.{number}.tmp")), "nothing was left to sweep"
+    # A tracker would show half a run beside the whole one.
+    assert not list(out.glob("events*")) + list(out.glob("wandb/*"))
+    where = capacity.export(path, to=tracker, out=out)
+    assert not [left for place in places for left in place.glob(".capacity-*")]
+    assert [p.name for p in out.iterdir()] == [
+        p.name for p in (out.glob("events*") if tracker == "tensorboard" else [out / "wandb"])
+    ]
+    assert tracker == "tensorboard" or [str(p) for p in out.glob("wandb/*")] == [where]
 
 
 # W&B's service leaves sockets and files for the interpreter's end to close.
@@ -137,7 +143,7 @@ class Client:
     def __init__(self, tracking_uri=None):
         self.uri = tracking_uri
         self.metrics, self.params = defaultdict(dict), {}
-        self.artifacts, self.ended, self.experiments = [], None, {}
+        self.artifacts, self.ended, self.experiments, self.deleted = [], None, {}, []
         Client.latest = self
 
     def get_experiment_by_name(self, name):
@@ -150,6 +156,19 @@ class Client:
     def create_run(self, experiment, run_name, tags):
         self.name, self.tags = run_name, tags
         return SimpleNamespace(info=SimpleNamespace(run_id="abc"))
+
+    there: tuple = ()
+    """Runs of earlier exports: key, tags."""
+
+    def search_runs(self, experiments, filter_string):
+        assert filter_string == "attributes.status = 'RUNNING'"
+        return [
+            SimpleNamespace(info=SimpleNamespace(run_id=key), data=SimpleNamespace(tags=tags))
+            for key, tags in self.there
+        ]
+
+    def delete_run(self, run):
+        self.deleted.append(run)
 
     def log_param(self, run, name, value):
         self.params[name] = value
@@ -174,10 +193,28 @@ def test_mlflow_is_asked_for_every_number(case, ended, tmp_path, monkeypatch):
     assert client.uri.startswith("sqlite:///")
     assert client.metrics["task/inefficiency_path"][1] == pytest.approx(1.9)
     assert client.params["training.lr"] == "0.1"
-    assert client.tags == {"state": case}
+    assert client.tags == {"state": case, "capacity.export": f"{platform.node()} {os.getpid()}"}
+    assert client.deleted == []
     assert client.ended == ended
     assert ("spectrum.png", "figures") in client.artifacts
     assert ("result.json", None) in client.artifacts
+
+
+def test_mlflow_is_asked_to_delete_what_a_killed_export_left(path, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "mlflow", SimpleNamespace(MlflowClient=Client))
+    gone = killed("import os, signal; os.kill(os.getpid(), signal.SIGKILL)")
+    here = platform.node()
+    there = [
+        ("left", f"{here} {gone}"),
+        ("at work", f"{here} {os.getppid()}"),
+        ("elsewhere", f"not-{here} {gone}"),
+        ("foreign", "anything"),
+    ]
+    monkeypatch.setattr(
+        Client, "there", [(key, {"capacity.export": tag}) for key, tag in there] + [("bare", {})]
+    )
+    capacity.export(path, to="mlflow", out=tmp_path / "ml")
+    assert Client.latest.deleted == ["left"]
 
 
 @pytest.mark.filterwarnings("ignore")
