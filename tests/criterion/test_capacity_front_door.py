@@ -17,6 +17,8 @@ from capacity.recipe.config import Measure, Training
 from capacity.records.estimate import Status
 from capacity.tasks.tensors import as_task
 
+pytestmark = pytest.mark.usefixtures("quick_runs")
+
 
 def data(feature, count=80, seed=0):
     x = torch.randn(count, 6, generator=torch.Generator().manual_seed(seed))

@@ -10,6 +10,8 @@ import capacity
 from capacity.records.estimate import Status
 from optimizer_cases import TORCH
 
+pytestmark = pytest.mark.usefixtures("quick_runs")
+
 KINDS = ["sgd", "nesterov", "adamw", "rmsprop"]
 """One of each way in which a gradient is read back."""
 
