@@ -176,7 +176,7 @@ TRAINED = {
 
 @pytest.mark.parametrize("door", DOORS)
 @pytest.mark.parametrize("case", NETWORKS)
-def test_a_network_is_refused_alike_at_every_door(case, door, tmp_path):
+def test_a_network_is_refused_alike_at_every_door(case, door, tmp_path, request):
     make, *said = NETWORKS[case]
     if door == "tracker" and case in NOT_AT_THE_TRACKER:
         pytest.skip("a step on a batch is a function of theta all the same")
@@ -184,6 +184,7 @@ def test_a_network_is_refused_alike_at_every_door(case, door, tmp_path):
     model, out = make(), tmp_path / "run"
     mode = [part.training for part in model.modules()]
     if case in TRAINED and door in {"forecast", "run"}:
+        request.getfixturevalue("quick_run")
         made = DOORS[door](model, (X, Y), (X, 1 - Y), "cross_entropy", out)
         assert made.status == "finished" if door == "run" else made.old[0].loss_increase.value
         return

@@ -33,6 +33,7 @@ def summary(made, label):
     return compared_measures.of_variant(variant, compared_measures.quantities(made.gathered)[0])
 
 
+@pytest.mark.slow
 def test_variants_are_recipes_without_their_seeds_and_are_named_by_what_differs(made):
     assert {label: len(paths) for label, paths in made.variants.items()} == {"ewc": 3, "naive": 5}
     assert made.differences["training.strategy.name"] == {"ewc": "ewc", "naive": "naive"}
@@ -40,6 +41,7 @@ def test_variants_are_recipes_without_their_seeds_and_are_named_by_what_differs(
     assert not {"seed", "name", "description"} & set(made.differences)
 
 
+@pytest.mark.slow
 def test_means_are_over_seeds_of_finished_runs_only(made):
     found = summary(made, "naive")
     assert found.value == pytest.approx((0.6 + 0.7 + 0.8) / 3)
@@ -48,6 +50,7 @@ def test_means_are_over_seeds_of_finished_runs_only(made):
     assert summary(made, "ewc").n == 2
 
 
+@pytest.mark.slow
 def test_runs_that_did_not_finish_are_shown_as_such(made):
     text = str(made)
     assert "3 of 5 (1 diverged, 1 interrupted)" in text
@@ -64,6 +67,7 @@ def test_one_run_keeps_its_spread_over_replicas(tmp_path):
     assert "over replicas" in made.headline
 
 
+@pytest.mark.slow
 def test_headline_names_the_best_and_whether_it_can_be_told_apart(made, tmp_path):
     assert made.headline.startswith("ewc ends best: final mean accuracy 91.5 ± 0.5 %")
     assert "points, beyond the spread over seeds" in made.headline
@@ -96,6 +100,7 @@ def test_twin_of_a_run_that_did_not_finish_counts(tmp_path):
     assert len(capacity.compare(tmp_path).gathered.counted) == 1
 
 
+@pytest.mark.slow
 def test_course_is_the_mean_over_tasks_so_far(made):
     variant = next(v for v in made.gathered.variants if v.label == "naive")
     course = compared_measures.course(variant, "accuracy")
@@ -153,6 +158,7 @@ def test_labels_are_short_unique_and_name_the_first_fields_that_suffice():
     assert max(map(len, names)) <= 28
 
 
+@pytest.mark.slow
 def test_runs_lists_and_paths_are_taken_alike(runs):
     run = capacity.open_run(runs / "ewc-0")
     made = capacity.compare([run, runs / "naive-0"], str(runs / "naive-1"))

@@ -57,6 +57,7 @@ def data(seed):
     return x, (x @ torch.randn(6, 3, generator=generator)).argmax(1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("budget", [0.5, math.inf, None])
 @pytest.mark.parametrize("name", PLANS)
 def test_every_forecast_takes_the_plan(name, budget):

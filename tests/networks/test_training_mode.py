@@ -113,6 +113,7 @@ def test_a_forecast_in_training_mode_leaves_the_module_as_it_was(strategy):
     assert all(torch.equal(before[name], t) for name, t in module.state_dict().items())
 
 
+@pytest.mark.slow
 def test_training_mode_is_another_network_than_evaluation():
     """With statistics of another law, the network that is scored is not the one that trains."""
     module = network()

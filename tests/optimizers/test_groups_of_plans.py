@@ -76,6 +76,7 @@ def test_a_training_is_torchs_with_the_same_groups(name, clip):
     torch.testing.assert_close(phase.theta[0], FlatModel(module).initial(), rtol=1e-9, atol=1e-11)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", TORCH)
 def test_the_jacobian_is_that_of_the_whole_training(name, float64):
     plan = plan_of(name, schedule="linear", warmup=2)

@@ -150,6 +150,7 @@ def test_a_file_that_cannot_be_written_is_a_value_error(runs, tmp_path):
         capacity.plots.spectrum(runs["finished"]).save(tmp_path / "file" / "figure.svg")
 
 
+@pytest.mark.slow
 def test_a_run_draws_its_figures_by_name(runs, tmp_path):
     run = capacity.open_run(runs["finished"])
     assert len(capacity.plots.NAMES) == len(capacity.plots.FIGURES)
@@ -162,6 +163,7 @@ def test_a_run_draws_its_figures_by_name(runs, tmp_path):
         capacity.open_run(runs["one_task"]).figure("forecast")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["accuracy", "curves", "spectrum", "strategies"])
 def test_a_figure_is_an_altair_chart_with_colours_of_its_own(name, runs):
     drawing = capacity.open_run(runs["finished"]).figure(name)

@@ -172,6 +172,7 @@ def test_products_of_wide_layers_agree_with_double_backward(width):
         assert float(off.max()) < 3e-6
 
 
+@pytest.mark.slow
 def test_numbers_of_tangents_that_lie_close_share_a_graph(float64):
     flat, loss, draw = problem("mlp")
     products, (x, y), theta = HessianProducts(loss), draw(4), torch.randn(flat.size)

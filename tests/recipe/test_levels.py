@@ -89,6 +89,7 @@ def runs(quick_runs, tmp_path_factory):
     return made | {"none": run("none", None)}
 
 
+@pytest.mark.slow
 def test_each_level_adds_to_the_one_before(runs):
     entries = {}
     for name, made in runs.items():
@@ -105,6 +106,7 @@ def test_each_level_adds_to_the_one_before(runs):
     assert entries["full"] == {"R_A", "verdicts", "J", "closure"}
 
 
+@pytest.mark.slow
 def test_a_level_changes_no_number_of_another(runs):
     for made in runs.values():
         assert made.result["accuracy"] == runs["full"].result["accuracy"]

@@ -35,6 +35,7 @@ def data(task):
     return TensorDataset(task.train.x, task.train.y, zeros)
 
 
+@pytest.mark.slow
 def test_ewc(plugins, float64):
     module, (a, _, _) = network(), three()
     flat = FlatModel(module)

@@ -110,6 +110,7 @@ def test_forms_of_the_same_data_give_the_same_forecast(form):
     assert own.old[0].loss_increase.value == same.old[0].loss_increase.value
 
 
+@pytest.mark.slow
 def test_a_label_per_token_has_a_loss():
     model = nn.Sequential(nn.Embedding(7, 6), nn.Linear(6, 7))
     shifted = torch.where(MASK == 1, (IDS + 1) % 7, -100)

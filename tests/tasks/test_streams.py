@@ -272,6 +272,7 @@ def test_bad_sources(call, message):
         call()
 
 
+@pytest.mark.slow
 def test_tensors_and_digits_do_not_pay_for_avalanche():
     import subprocess
     import sys
