@@ -28,6 +28,8 @@ from capacity.tasks.task import LossFunction, Split, Task, is_label_table
 
 _SAMPLES = 8
 """Samples per task that the network is run on; more would cost a small budget."""
+_SHAKE = 1.0
+"""How far parameters are moved, over their root mean square, to see an output move."""
 _PRECISE = (torch.float32, torch.float64)
 
 
@@ -178,6 +180,12 @@ def _fit_task(flat: FlatModel, theta: Tensor, task: Task, twice: bool) -> Task:
     return fit_loss(task, outputs, few.y, shape=flat.table, twice=twice)
 
 
+def _shaken(theta: Tensor) -> Tensor:
+    source = torch.Generator().manual_seed(0)
+    noise = torch.randn(theta.shape, generator=source, dtype=torch.float32).to(theta)
+    return theta + _SHAKE * theta.square().mean().sqrt() * noise
+
+
 def _check_masked(flat: FlatModel, theta: Tensor, task: Task, few: Split, outputs: Tensor) -> None:
     """Refuse a head whose outputs for the task's labels are constants that nothing moves."""
     if not task.classifies or outputs.dim() != 2 or len(few) < 2:
@@ -189,6 +197,9 @@ def _check_masked(flat: FlatModel, theta: Tensor, task: Task, few: Split, output
     if not bool(constant.any()):
         return
     dead = labels[constant]
+    # A rectifier may be still by chance, too: elsewhere it moves, and a mask does not.
+    away = task.select(flat.outputs(_shaken(theta), few.x))[:, dead]
+    dead = dead[(away == away[:1]).all(0)]
     _, pull = pullback(lambda t: task.select(flat.outputs(t, few.x))[:, dead].sum(0), theta)
     still = [
         int(label)
