@@ -13,7 +13,7 @@ ROOT = Path(__file__).parents[1] / "capacity"
 ROOMS = (
     "base", "records", "recipe", "krylov", "tasks", "networks", "optimizers", "products",
     "training", "strategies", "jacobian", "forecasting", "criterion", "thermo", "predictors",
-    "results", "report", "comparison", "plots", "runs", "exporters", "cli",
+    "results", "report", "comparison", "plots", "runs", "exporters", "integrations", "cli",
 )  # fmt: skip
 """From the ground up."""
 

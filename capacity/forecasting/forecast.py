@@ -24,6 +24,7 @@ from capacity.forecasting.record import (
     said_of_all,
     with_scoring,
 )
+from capacity.forecasting.trainer_door import planned
 from capacity.forecasting.within_budget import forecast_within
 from capacity.networks.flat_model import FlatModel
 from capacity.recipe.config import Strategy, Training
@@ -33,6 +34,7 @@ from capacity.strategies.terms import Source
 from capacity.tasks.loaders import with_loader_batches
 from capacity.tasks.task import LossFunction, Task
 from capacity.tasks.tensors import as_task, old_tasks_of
+from capacity.tasks.trainers import is_trainer
 from capacity.training.data_order import DataOrder
 
 INTERVAL_NOTE = (
@@ -120,13 +122,13 @@ def simulated(made: Forecast, unknown: str) -> Forecast:
 
 
 def forecast(
-    model: nn.Module,
+    model: nn.Module | object,
     *,
     old: object,
-    new: object,
+    new: object = None,
     training: Training | None = None,
     strategies: str | Sequence[str | Mapping[str, Any] | Strategy] = (),
-    loss: str | LossFunction = "cross_entropy",
+    loss: str | LossFunction | None = None,
     orders: int = 8,
     budget: float | Literal["auto"] | None = "auto",
     seed: int = 0,
@@ -141,18 +143,23 @@ def forecast(
 
     Args:
         model: The network as it is after the old task; only `requires_grad` parameters count.
-        old: The old task, or a *list* of them. A task is a `Task`, an `(x, y)` pair of tensors, a
-            pair of such pairs (train, test), a `Dataset`, a `DataLoader`, or an Avalanche
-            experience. What comes without a test split is split by `hold_out`; train the network
-            on its `.train`, or its scores here are no test scores.
+            Layers in training mode (dropout, batch norm) train in it, and are scored in evaluation
+            mode. Or a `transformers.Trainer`, which says what it is about to train: model, data
+            set, collator, loss and plan; `new`, `training` and `loss` may then be left out.
+        old: The old task, a *list* of them, or a mapping of them by name. A task is a `Task`, an
+            `(x, y)` pair of tensors, a pair of such pairs (train, test), a `Dataset`, a
+            `DataLoader`, a mapping of tensors with `labels`, or an Avalanche experience. Inputs may
+            be tensors, or mappings and tuples of tensors, which are the network's arguments. What
+            comes without a test split is split by `hold_out`; train the network on its `.train`, or
+            its scores here are no test scores.
         new: The new task, in one of the same forms.
         training: How the new task will be trained, its strategy against forgetting included; None
             takes the defaults of `Training`.
         strategies: Strategies to compare: names, options as {"name": "ewc", "strength": 10}, or
             `all` for all that need no option and no past. What they remember (importances,
             memories, bases) is made from the old tasks' training data and the network as it is.
-        loss: Loss of the tasks that do not bring one: `cross_entropy`, `mse`, or a function of
-            (outputs, targets) that returns the mean.
+        loss: Loss of the tasks that do not bring one: `cross_entropy` (None is that, too), `mse`,
+            or a function of (outputs, targets) that returns the mean.
         orders: Data orders to simulate, without a budget; their spread gives the interval.
         budget: Operations to spend at most, as a share of those of the planned training (0.05 is
             5 %); each of `strategies` has as much. `auto` is 5 %, or the smallest share that pays a
@@ -192,7 +199,11 @@ def forecast(
     if not (budget is None or budget == "auto" or budget == math.inf):
         positive_float("budget", budget)
     where = resolve_device(device)
-    flat = FlatModel(model)
+    if is_trainer(model):
+        plan = planned(model, old=old, new=new, training=training, loss=loss)
+        model, old, new, training = plan
+    loss = "cross_entropy" if loss is None else loss
+    flat = FlatModel(model)  # type: ignore[arg-type]
     old_tasks = old_tasks_of(old, loss=loss)
     new_task = as_task(new, name="new", loss=loss)
     training = with_loader_batches(training, [new_task])

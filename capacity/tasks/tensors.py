@@ -16,6 +16,7 @@ from capacity.tasks.assemble import check_loss, renumber, sequence
 from capacity.tasks.batches import BatchLayout, is_tree
 from capacity.tasks.experiences import head_of, is_experience, paired_test
 from capacity.tasks.reading import (
+    LABELS,
     is_array,
     is_map_style,
     read_dataset,
@@ -138,10 +139,11 @@ def as_task(
 def old_tasks_of(old: object, *, loss: str | LossFunction) -> tuple[Task, ...]:
     """Turn what a user calls the old tasks into tasks.
 
-    A list is several tasks, a tuple is one: ((x, y), (x, y)) is a task with its test split.
+    A list is several tasks, and so is a mapping of names to tasks; a tuple is one: ((x, y), (x, y))
+    is a task with its test split, and a mapping with labels holds one task's tensors.
 
     Args:
-        old: A task in one of the forms of `as_task`, or a list of them.
+        old: A task in one of the forms of `as_task`, a list of them, or a mapping.
         loss: Loss of the tasks that do not bring one.
 
     Returns:
@@ -150,11 +152,27 @@ def old_tasks_of(old: object, *, loss: str | LossFunction) -> tuple[Task, ...]:
     Raises:
         ValueError: If the list is empty.
     """
-    if not isinstance(old, list):
-        return (as_task(old, name="old", loss=loss),)
-    if not old:
+    named = named_tasks(old)
+    if not named:
         raise ValueError("old is empty; pass at least one old task")
-    return tuple(as_task(task, name=f"old {i}", loss=loss) for i, task in enumerate(old))
+    return tuple(as_task(task, name=name, loss=loss) for name, task in named.items())
+
+
+def named_tasks(old: object) -> dict[str, object]:
+    """Give what a user calls the old tasks their names.
+
+    Args:
+        old: As in `old_tasks_of`.
+
+    Returns:
+        Each task's data by its name.
+    """
+    # A mapping of tensors is one task's data; a mapping of data sets is several tasks.
+    if isinstance(old, Mapping) and not any(name in old for name in LABELS):
+        return {str(name): data for name, data in old.items()}
+    if isinstance(old, list):
+        return {f"old {k}": data for k, data in enumerate(old)}
+    return {"old": old}
 
 
 def from_tensors(

@@ -1,0 +1,1 @@
+"""Other people's training loops: thin bridges, each of which loads its library only when used."""
