@@ -5,16 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
-import torch
-
 from capacity.forecasting.forecast import forecast
 from capacity.forecasting.record import Forecast, Forgetting
 from capacity.forecasting.trainer_door import planned
-from capacity.networks.door import fit
-from capacity.networks.evaluate import Score, evaluate
-from capacity.networks.flat_model import FlatModel
+from capacity.integrations.scores import change, scores_of
+from capacity.networks.evaluate import Score
 from capacity.recipe.config import Training
-from capacity.records.estimate import Estimate
 from capacity.tasks.task import LossFunction, Task
 
 if TYPE_CHECKING:
@@ -86,7 +82,7 @@ class CapacityCallback(_Callback):
             strategies=self._strategies, budget=self._budget, seed=args.seed,
             device=args.device,
         )  # fmt: skip
-        self._before = self._scores()
+        self._before = scores_of(self._trainer.model, self._tasks)
         said = zip(self._tasks, self.forecast.old, strict=True)
         self._log("forecast", said)
 
@@ -95,24 +91,12 @@ class CapacityCallback(_Callback):
         del args, state, control
         if not self._before:
             return
-        scores = zip(self._tasks, self._before, self._scores(), strict=True)
+        after = scores_of(self._trainer.model, self._tasks)
         self.measured = {
-            task.name: Forgetting(
-                accuracy_drop=_measured(before.accuracy - after.accuracy, task),
-                loss_increase=_measured(after.loss - before.loss, task),
-            )
-            for task, before, after in scores
+            task.name: change(task, *pair)
+            for task, *pair in zip(self._tasks, self._before, after, strict=True)
         }
         self._log("measured", [(task, self.measured[task.name]) for task in self._tasks])
-
-    def _scores(self) -> list[Score]:
-        """Score a copy of the model as it is."""
-        flat = FlatModel(self._trainer.model)
-        flat.modes.switch(training=False)
-        theta = flat.initial()
-        tasks = [task.to(theta.device) for task in self._tasks]
-        fitted = fit(flat, theta, tasks, twice=False, two_modes=True)
-        return [evaluate(flat, theta[None], task, task.test) for task in fitted]
 
     def _log(self, kind: str, said: Iterable[tuple[Task, Forgetting]]) -> None:
         self._trainer.log({
@@ -121,9 +105,3 @@ class CapacityCallback(_Callback):
             for name in ("accuracy_drop", "loss_increase")
             if (figure := getattr(one, name)).value is not None
         })
-
-
-def _measured(values: torch.Tensor, task: Task) -> Estimate:
-    value = float(values[0])
-    note = f"Measured on {len(task.test)} samples."
-    return Estimate(value=value if value == value else None, n=len(task.test), note=note)

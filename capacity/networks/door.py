@@ -28,8 +28,9 @@ from capacity.tasks.task import LossFunction, Split, Task, is_label_table
 
 _SAMPLES = 8
 """Samples per task that the network is run on; more would cost a small budget."""
-_SHAKE = 1.0
-"""How far parameters are moved, over their root mean square, to see an output move."""
+_SHAKE, _SHAKES = 1.0, 8
+"""How far parameters are moved, over their root mean square, and how often, to see an output move.
+"""
 _PRECISE = (torch.float32, torch.float64)
 
 
@@ -180,8 +181,8 @@ def _fit_task(flat: FlatModel, theta: Tensor, task: Task, twice: bool) -> Task:
     return fit_loss(task, outputs, few.y, shape=flat.table, twice=twice)
 
 
-def _shaken(theta: Tensor) -> Tensor:
-    source = torch.Generator().manual_seed(0)
+def _shaken(theta: Tensor, seed: int) -> Tensor:
+    source = torch.Generator().manual_seed(seed)
     noise = torch.randn(theta.shape, generator=source, dtype=torch.float32).to(theta)
     return theta + _SHAKE * theta.square().mean().sqrt() * noise
 
@@ -198,8 +199,9 @@ def _check_masked(flat: FlatModel, theta: Tensor, task: Task, few: Split, output
         return
     dead = labels[constant]
     # A rectifier may be still by chance, too: elsewhere it moves, and a mask does not.
-    away = task.select(flat.outputs(_shaken(theta), few.x))[:, dead]
-    dead = dead[(away == away[:1]).all(0)]
+    for seed in range(_SHAKES):
+        away = task.select(flat.outputs(_shaken(theta, seed), few.x))[:, dead]
+        dead = dead[(away == away[:1]).all(0)]
     _, pull = pullback(lambda t: task.select(flat.outputs(t, few.x))[:, dead].sum(0), theta)
     still = [
         int(label)
