@@ -17,12 +17,7 @@ from capacity.recipe.config import Measure, Training
 from capacity.records.estimate import Status
 from capacity.tasks.tensors import as_task
 
-
-@pytest.fixture(autouse=True)
-def _traced_along_a_path_alone(request):
-    """A path is gone along hundreds of times, where a graph pays; a single network is not."""
-    if "after_old" not in request.fixturenames:
-        request.getfixturevalue("quick_run")
+pytestmark = pytest.mark.usefixtures("quick_runs")
 
 
 def data(feature, count=80, seed=0):
