@@ -71,7 +71,7 @@ def torchvision_networks() -> Iterator[tuple[str, Build]]:
     from torchvision import models
 
     for name in sorted(models.list_models(module=models)):
-        size = 224 if name.startswith("vit") else 96 if name.startswith("inception") else SIZE
+        size = 224 if name.startswith("vit") else 160 if name.startswith("inception") else SIZE
         more = {"init_weights": False} if name in {"googlenet", "inception_v3"} else {}
 
         def build(name: str = name, size: int = size, more: Any = more) -> Any:
@@ -89,11 +89,15 @@ def timm_networks() -> Iterator[tuple[str, Build]]:
         def build(name: str = name) -> Any:
             size = timm.get_pretrained_cfg(name)
             side = int(size.input_size[-1]) if size is not None else 224
-            try:
-                return timm.create_model(name, num_classes=CLASSES, img_size=SIZE), images()
-            except (TypeError, AssertionError, ValueError):
-                fixed = size is not None and size.fixed_input_size
-                return timm.create_model(name, num_classes=CLASSES), images(side if fixed else 96)
+            for more, pixels in (({"img_size": SIZE}, SIZE), ({}, 96), ({}, side)):
+                try:
+                    model = timm.create_model(name, num_classes=CLASSES, **more)
+                    with torch.no_grad():  # the smallest size that the network itself takes
+                        model.eval()(images(pixels)[:1])
+                except Exception:
+                    continue
+                return model, images(pixels)
+            raise ValueError(f"no size of {SIZE}, 96 and {side} is taken")
 
         yield name, build
 

@@ -1,0 +1,80 @@
+"""Runs of networks with dropout and batch norm: killed and resumed, they end where they would."""
+
+import pytest
+import torch
+from torch import nn
+
+import capacity
+from capacity.runs.directory import RunDirectory
+from capacity.runs.journal import Journal
+
+pytestmark = pytest.mark.usefixtures("quick_run")
+
+X = torch.randn(60, 6, generator=torch.Generator().manual_seed(1))
+TASKS = [(X, (X[:, k] > 0).long()) for k in range(2)]
+
+
+def network():
+    return nn.Sequential(
+        nn.Linear(6, 8), nn.BatchNorm1d(8), nn.ReLU(), nn.Dropout(0.3), nn.Linear(8, 2)
+    )
+
+
+def trained(out, **more):
+    return capacity.run(
+        TASKS, model=network, training=capacity.Training(lr=0.1, epochs=2, batch_size=16),
+        replicas=2, out=out, quiet=True, checkpoint_minutes=0.0, **more,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("kill", ["task0.inside", "task1.inside", "task1.learned"])
+def test_a_killed_run_ends_bit_for_bit_where_it_would(kill, tmp_path, monkeypatch):
+    whole = trained(tmp_path / "whole")
+    put, seen = Journal.put, []
+
+    def stop(self, name, record, tensors=None, **more):
+        kept = put(self, name, record, {} if tensors is None else tensors, **more)
+        seen.append(name)
+        if name == kill and seen.count(name) == (3 if "inside" in name else 1):
+            raise KeyboardInterrupt
+        return kept
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Journal, "put", stop)
+        with pytest.raises(KeyboardInterrupt):
+            trained(tmp_path / "killed")
+    assert kill in seen
+    resumed = trained(tmp_path / "killed")
+    assert resumed.status == whole.status == "finished"
+    for part in ("accuracy", "loss"):
+        assert resumed.result[part] == whole.result[part]
+    ends = [RunDirectory(made.path) for made in (whole, resumed)]
+    thetas = [(end.path / "checkpoints/task1.safetensors").read_bytes() for end in ends]
+    assert thetas[0] == thetas[1]
+
+
+def test_a_batch_of_several_tensors_is_learned(tmp_path):
+    class Two(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layers = nn.Linear(6, 2)
+
+        def forward(self, left, right):
+            return {"logits": self.layers(torch.cat([left, right], 1))}
+
+    def split(task):
+        return {"left": task[0][:, :2], "right": task[0][:, 2:], "labels": task[1]}
+
+    torch.manual_seed(0)
+    module = Two()
+    plan = capacity.Training(lr=0.1, epochs=2, batch_size=16)
+    ends = [
+        capacity.run(
+            tasks, model=model, training=plan, replicas=1, quiet=True, out=tmp_path / name
+        ).result["accuracy"]
+        for name, model, tasks in (
+            ("two", module, [split(task) for task in TASKS]),
+            ("one", module.layers, TASKS),
+        )
+    ]
+    assert ends[0] == ends[1]
