@@ -170,9 +170,17 @@ def named_tasks(old: object) -> dict[str, object]:
     # A mapping of tensors is one task's data; a mapping of data sets is several tasks.
     if isinstance(old, Mapping) and not any(name in old for name in LABELS):
         return {str(name): data for name, data in old.items()}
-    if isinstance(old, list):
+    if isinstance(old, list) and not (old and _is_sample(old[0])):
         return {f"old {k}": data for k, data in enumerate(old)}
     return {"old": old}
+
+
+def _is_sample(item: object) -> bool:
+    """Tell one sample of a list of samples, whose label stands alone, from a task's tensors."""
+    if not isinstance(item, Mapping):
+        return False
+    label = next((item[name] for name in LABELS if name in item), None)
+    return isinstance(label, int | float) or (isinstance(label, Tensor) and label.dim() == 0)
 
 
 def from_tensors(

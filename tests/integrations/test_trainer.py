@@ -9,7 +9,6 @@ import torch
 import capacity
 
 transformers = pytest.importorskip("transformers")
-datasets = pytest.importorskip("datasets")
 
 PLAN = capacity.Training(lr=1e-3, epochs=6, batch_size=8, optimizer="adamw")
 
@@ -22,7 +21,7 @@ def texts(n, seed, turn=False):
         ids = torch.randint(1, 60, (length,), generator=source).tolist()
         label = int(ids[0] > 30)
         rows.append({"input_ids": ids, "label": 1 - label if turn else label, "text": "words"})
-    return datasets.Dataset.from_list(rows)
+    return rows
 
 
 def collate(rows):
@@ -47,7 +46,7 @@ def trainer(path, kind=None, **more):
     kind = transformers.Trainer if kind is None else kind
     arguments = transformers.TrainingArguments(
         output_dir=str(path), num_train_epochs=6, per_device_train_batch_size=8, report_to=[],
-        use_cpu=True, learning_rate=1e-3, **more,
+        use_cpu=True, dataloader_pin_memory=False, learning_rate=1e-3, **more,
     )  # fmt: skip
     return kind(
         model=network(), args=arguments, train_dataset=texts(60, 1, turn=True),
@@ -65,7 +64,7 @@ def test_a_trainer_says_what_it_will_train(tmp_path):
     assert given.model.training is mode
     assert given.optimizer is None
     # The same by hand: the collator's batches, in training mode.
-    old, new = (collate(list(texts(60, seed, turn))) for seed, turn in ((2, False), (1, True)))
+    old, new = (collate(texts(60, seed, turn)) for seed, turn in ((2, False), (1, True)))
     by_hand = capacity.forecast(given.model.train(), old={"wiki": old}, new=new, training=PLAN)
     assert by_hand.old[0].loss_increase.value == pytest.approx(made.old[0].loss_increase.value)
 
@@ -104,13 +103,17 @@ def test_a_language_model_is_scored_on_the_next_token(tmp_path):
         return {"input_ids": ids % 40, "labels": ids % 40}
 
     arguments = transformers.TrainingArguments(
-        output_dir=str(tmp_path), report_to=[], use_cpu=True, remove_unused_columns=False
-    )
+        output_dir=str(tmp_path),
+        report_to=[],
+        use_cpu=True,
+        dataloader_pin_memory=False,
+        remove_unused_columns=False,
+    )  # fmt: skip
     given = transformers.Trainer(
         model=model, args=arguments, train_dataset=texts(40, 1), data_collator=batch
     )
     made = capacity.forecast(given, old=texts(40, 2), training=PLAN, budget=math.inf)
-    ids = batch(list(texts(40, 2)))
+    ids = batch(texts(40, 2))
     with torch.no_grad():
         own = float(model.eval()(**ids).loss)
     now = made.old[0].loss_increase
@@ -137,7 +140,7 @@ def test_a_callback_forecasts_measures_and_disturbs_nothing(tmp_path):
     logged = {key for entry in given.state.log_history for key in entry}
     for kind in ("forecast", "measured"):
         assert f"capacity/{kind}/wiki/loss_increase" in logged
-    task = capacity.hold_out(collate(list(texts(60, 2))))
+    task = capacity.hold_out(collate(texts(60, 2)))
     batch = task.layout.unpack(task.test.x)
     with torch.no_grad():
         now, then = network().eval(), given.model.eval()
