@@ -142,6 +142,8 @@ def test_a_plan_in_epochs_goes_with_other_data(tmp_path):
 
 def test_the_trainer_trains_as_the_plan_says(tmp_path):
     """The same network, data order and plan, there and here."""
+    if "train_sampling_strategy" not in TrainingArguments.__dataclass_fields__:
+        pytest.skip("this version of transformers shuffles in an order of its own")
     model = bert().eval()
     trainer = trainer_of(
         tmp_path, model=model, num_train_epochs=2, warmup_steps=2, lr_scheduler_type="cosine",
