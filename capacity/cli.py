@@ -20,6 +20,8 @@ from capacity.base.printable import visible
 FAILED = 1
 USER_ERROR = 2
 INTERRUPTED = 130
+MAIN = "mixed-digits"
+"""The recipe of a run that names none."""
 
 
 class _NoOutputError(Exception):
@@ -46,7 +48,9 @@ def parser() -> argparse.ArgumentParser:
     commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
 
     run = commands.add_parser("run", help="learn a sequence of tasks, forecast, measure, report")
-    run.add_argument("recipe", nargs="?", help="name of a bundled recipe, or a .yaml file")
+    run.add_argument(
+        "recipe", nargs="?", help=f"name of a bundled recipe, or a .yaml file (default: {MAIN})"
+    )
     run.add_argument(
         "overrides", nargs="*", metavar="FIELD=VALUE", help="as training.lr=0.05 replicas=4"
     )
@@ -165,8 +169,11 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         top.error(f"unrecognized arguments: {' '.join(rest)}")
     if late:
         parsed.overrides += rest
-    if parsed.command == "run" and parsed.recipe is None and parsed.resume is None:
-        top.error("run: recipe is missing; name one (`capacity recipes ls`), or --resume DIR")
+    if parsed.command == "run" and parsed.resume is None:
+        if parsed.recipe is not None and "=" in parsed.recipe:
+            # With no recipe before it, the first override stands where the recipe does.
+            parsed.recipe, parsed.overrides = None, [parsed.recipe, *parsed.overrides]
+        parsed.recipe = parsed.recipe or MAIN
     return parsed
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from capacity.cli import main, parser
+from capacity.cli import MAIN, _parse, main, parser
 from capacity.runs.directory import RunDirectory
 from report.fabricated_runs import two_variants
 
@@ -39,7 +39,7 @@ def test_mistakes_are_one_line_and_exit_code_2(case, capsys, tmp_path, monkeypat
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("words", [[], ["rnu", "x"], ["run"], ["run", "x", "--outt", "y"]])
+@pytest.mark.parametrize("words", [[], ["rnu", "x"], ["run", "x", "--outt", "y"]])
 def test_unknown_words_are_one_line_too(words, capsys):
     with pytest.raises(SystemExit) as caught:
         main(words)
@@ -142,3 +142,10 @@ def test_ctrl_c_and_kill_leave_a_readable_run(sign, tmp_path):
     assert "Traceback" not in errors
     assert RunDirectory.open(out).status()["state"] == "interrupted"
     assert RunDirectory.open(out).result()["tasks"][0]["status"] == "interrupted"
+
+
+@pytest.mark.parametrize("words", [[], ["seed=3"], ["--quiet", "replicas=2"]])
+def test_a_run_without_a_recipe_is_the_main_job(words):
+    parsed = _parse(["run", *words])
+    assert parsed.recipe == MAIN
+    assert parsed.overrides == [word for word in words if "=" in word]

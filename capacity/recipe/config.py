@@ -61,8 +61,9 @@ class TaskStream(Section):
     dataset: Annotated[str, BeforeValidator(_source_known)] = "digits"
     """`digits` (ships with scikit-learn), `mnist`, `cifar10`, `cifar100`, or a source that is
     registered in `capacity.tasks`; `custom` marks tasks handed over through the Python API."""
-    scenario: Literal["split", "permuted", "rotated"] = "split"
-    """Disjoint classes, permuted pixels, or rotated images."""
+    scenario: Literal["split", "permuted", "rotated", "mixed"] = "split"
+    """Disjoint classes, permuted pixels, rotated images; or `mixed` (`digits` only), up to six
+    tasks: all digits, noisy, rotated, five digits only, two pairs of labels swapped, permuted."""
     experiences: PositiveInt = 5
     """Number of tasks."""
     heads: bool = False

@@ -57,6 +57,9 @@ def forecast_transition(
     ranked = {}
     for options in recipe.measure.strategies:
         training = recipe.training.model_copy(update={"strategy": options})
+        if training == recipe.training and plan.plain:  # the run's own forecast, to the bit
+            ranked[options.label] = made
+            continue
         ranked[options.label] = _forecast(model, theta, old, new, training, order, recipe)
     controls = predict(setting, run_controls())
     return {

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from capacity.recipe.config import TaskStream
+from capacity.tasks.mixed_digits import MIXED
 from capacity.tasks.scenarios import angles
 from capacity.tasks.sources import REGISTRY, DataSource
 from capacity.tasks.task import Task, TaskSequence
@@ -49,5 +50,7 @@ def _title(stream: TaskStream, number: int, task: Task) -> str:
         return f"rotated {angles(stream)[number]:g} degrees"
     if stream.scenario == "permuted":
         return f"permutation {number}"
+    if stream.scenario == "mixed":
+        return MIXED[number]
     first, last = task.classes[0], task.classes[-1]
     return f"class {first}" if first == last else f"classes {first}-{last}"

@@ -13,14 +13,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from capacity.base.checks import one_of
 from capacity.recipe.config import TaskStream
 from capacity.tasks.assemble import Piece, assemble
+from capacity.tasks.mixed_digits import Variant, mixed, rotated
 from capacity.tasks.sampling import holdout, subsample
 from capacity.tasks.scenarios import angles, class_groups
 from capacity.tasks.sources import DataSource
 from capacity.tasks.task import Split
 
-SIDE = 8
 CLASSES = 10
 
 
@@ -67,45 +68,37 @@ def _pieces(stream: TaskStream) -> list[Piece]:
     y = torch.from_numpy(data.target).long()
     train, test = holdout(y, stream.test_fraction, seed=stream.seed)
     pieces = []
-    for number, (inputs, own) in enumerate(_variants(stream, x)):
-        wanted = torch.isin(y, torch.tensor(own))
+    for number, variant in enumerate(_variants(stream, x, y)):
+        wanted = torch.isin(y, torch.tensor(variant.classes))
         kept, held = train[wanted[train]], test[wanted[test]]
         pieces.append(
             Piece(
                 subsample(
-                    Split(inputs[kept], y[kept]),
+                    Split(variant.x[kept], variant.y[kept]),
                     stream.samples,
                     seed=stream.seed,
                     where=f"task {number}",
                 ),
-                Split(inputs[held], y[held]),
+                Split(variant.x[held], variant.y[held]),
                 number if stream.heads else 0,
             )
         )
     return pieces
 
 
-def _variants(stream: TaskStream, x: Tensor) -> list[tuple[Tensor, list[int]]]:
-    # List the inputs and the classes of each task.
+def _variants(stream: TaskStream, x: Tensor, y: Tensor) -> list[Variant]:
+    every = tuple(range(CLASSES))
     if stream.scenario == "split":
-        return [(x, list(group)) for group in class_groups(stream, CLASSES)]
-    every = list(range(CLASSES))
+        return [Variant(x, y, tuple(group)) for group in class_groups(stream, CLASSES)]
     if stream.scenario == "rotated":
-        return [(_rotate(x, angle), every) for angle in angles(stream)]
+        return [Variant(rotated(x, angle), y, every) for angle in angles(stream)]
+    if stream.scenario == "mixed":
+        return mixed(stream, x, y)
+    one_of("tasks.scenario", stream.scenario, ("permuted",))
     random = np.random.default_rng((stream.seed, 2))
-    orders = [random.permutation(SIDE * SIDE) for _ in range(stream.experiences - 1)]
-    return [(x, every), *((x[:, torch.from_numpy(order)], every) for order in orders)]
-
-
-def _rotate(x: Tensor, angle: float) -> Tensor:
-    if angle == 0:
-        return x
-    from scipy import ndimage
-
-    images = x.numpy().reshape(-1, SIDE, SIDE)
-    # Linear interpolation: higher orders overshoot and would leave [0, 1].
-    turned = ndimage.rotate(images, angle, axes=(1, 2), reshape=False, order=1)
-    return torch.from_numpy(turned.reshape(len(x), -1)).clamp(0.0, 1.0)
+    orders = [random.permutation(x.shape[1]) for _ in range(stream.experiences - 1)]
+    permuted = (x[:, torch.from_numpy(order)] for order in orders)
+    return [Variant(inputs, y, every) for inputs in (x, *permuted)]
 
 
 def _experience(split: Split, label: int) -> Any:
@@ -128,7 +121,7 @@ def _experience(split: Split, label: int) -> Any:
 
 
 SOURCE = DataSource(
-    scenarios=("split", "permuted", "rotated"),
+    scenarios=("split", "permuted", "rotated", "mixed"),
     classes=CLASSES,
     takes=("heads", "samples", "test_fraction"),
     downloads=False,

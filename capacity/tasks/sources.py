@@ -40,7 +40,7 @@ class DataSource:
     """A source of data.
 
     Attributes:
-        scenarios: Which of split, permuted and rotated it has.
+        scenarios: Which of split, permuted, rotated and mixed it has.
         classes: Number of its classes, which a split deals out to the tasks.
         takes: Which of heads, samples and test_fraction it takes from the recipe. Another one that
             is not at its default is refused, and so are max_angle without rotations, and root

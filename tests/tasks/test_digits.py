@@ -32,6 +32,7 @@ STREAMS = {
     "heads": TaskStream(heads=True, samples=100),
     "permuted": TaskStream(scenario="permuted", experiences=3, samples=200, seed=5),
     "rotated": TaskStream(scenario="rotated", experiences=3, samples=200),
+    "mixed": TaskStream(scenario="mixed", experiences=6, samples=200, seed=2),
 }
 
 
@@ -151,7 +152,8 @@ def test_rotation_interpolates_linearly():
 
 def test_permutations_depend_on_the_seed():
     def second(seed):
-        return _variants(TaskStream(scenario="permuted", seed=seed), torch.arange(64.0)[None])[1][0]
+        stream, y = TaskStream(scenario="permuted", seed=seed), torch.zeros(1)
+        return _variants(stream, torch.arange(64.0)[None], y)[1].x
 
     assert sorted(second(0)[0].tolist()) == list(range(64))
     assert torch.equal(second(0), second(0))
@@ -194,3 +196,25 @@ def test_no_class_is_dropped_silently(experiences):
 def test_too_few_samples_for_the_classes():
     with pytest.raises(ValueError, match=r"samples = 9 is too few for task 0 with 10 classes"):
         build_tasks(TaskStream(scenario="rotated", samples=9))
+
+
+def test_mixed_tasks_differ_from_the_first_in_one_way_each():
+    plain, noisy, turned, high, swapped, permuted = build_tasks(
+        TaskStream(scenario="mixed", experiences=6)
+    ).tasks
+    x, y = plain.train.x, plain.train.y
+    for task in (noisy, turned, permuted):
+        assert torch.equal(task.train.y, y)
+        assert not torch.equal(task.train.x, x)
+        assert 0 <= task.train.x.min() <= task.train.x.max() <= 1
+    assert torch.equal(permuted.train.x.sort(dim=1).values, x.sort(dim=1).values)
+    assert torch.equal(high.train.x, x[y >= 5])
+    assert torch.equal(swapped.train.x, x)
+    pairs = set(zip(y.tolist(), swapped.train.y.tolist(), strict=True))
+    assert {pair for pair in pairs if pair[0] != pair[1]} == {(1, 7), (7, 1), (3, 8), (8, 3)}
+    assert len(pairs) == 10
+
+
+def test_there_are_six_mixed_tasks():
+    with pytest.raises(ValueError, match=r"tasks.experiences = 7 .*accepted: 1 to 6"):
+        build_tasks(TaskStream(scenario="mixed", experiences=7))
