@@ -33,7 +33,7 @@ CLASSES = {
     "split-digits-til": TWOS,
     "tiny-digits": [(0, 1, 2, 3, 4), (5, 6, 7, 8, 9)],
 }
-LEARNED = {"mixed-digits": 0.75}  # noise and short trainings: it is to end within a minute
+LEARNED = {"mixed-digits": 0.75}  # noisy pixels, and short trainings
 
 
 def test_the_folder_holds_these_recipes():
@@ -80,7 +80,7 @@ def test_every_digits_task_is_learned(name):
                 task.loss_of(model(task.train.x[index]), task.train.y[index]).backward()
                 optimizer.step()
         reached = float(task.accuracy_of(model(task.train.x), task.train.y))
-        assert reached >= 0.95, f"{task.name}: {reached:.3f}"
+        assert reached >= LEARNED.get(name, 0.95), f"{task.name}: {reached:.3f}"
 
 
 def test_custom_tasks_come_through_python():
