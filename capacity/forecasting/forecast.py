@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Literal
@@ -156,8 +157,9 @@ def forecast(
         training: How the new task will be trained, its strategy against forgetting included; None
             takes the defaults of `Training`.
         strategies: Strategies to compare: names, options as {"name": "ewc", "strength": 10}, or
-            `all` for all that need no option and no past. What they remember (importances,
-            memories, bases) is made from the old tasks' training data and the network as it is.
+            `all` for all that need no option and no past, and that know the network's layers. What
+            they remember (importances, memories, bases) is made from the old tasks' training data
+            and the network as it is.
         loss: Loss of the tasks that do not bring one: `cross_entropy` (None is that, too), `mse`,
             or a function of (outputs, targets) that returns the mean.
         orders: Data orders to simulate, without a budget; their spread gives the interval.
@@ -232,6 +234,13 @@ def forecast(
         made = forecast_replicas(flat, start, old_tasks, new_task, training, order, plan)
         return made if budget is None or unknown is None else simulated(made, unknown)
 
-    compared = {name: under(options) for name, options in wanted.items()}
+    compared = {}
+    for name, options in wanted.items():
+        try:
+            compared[name] = under(options)
+        except ValueError as error:
+            if strategies != "all":
+                raise
+            warnings.warn(f"strategies = 'all' leaves {name} out: {error}", stacklevel=2)
     made = replace(under(training.strategy), by_strategy=rank(compared))
     return with_scoring(made, old_tasks, new_task)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -28,6 +29,7 @@ from capacity.optimizers.sgd import SGD
 from capacity.optimizers.torch_optimizers import clipped, first_update, moments, rate_of, update_now
 from capacity.optimizers.update_map import State, UpdateMap
 from capacity.records.estimate import Estimate
+from capacity.tasks.batches import lay_out
 from capacity.tasks.task import LOSSES, LossFunction
 
 
@@ -123,11 +125,12 @@ class TransportTracker:
         self._gradient: Tensor | None = None
         self._volume: tuple[Estimate, Unexplained, Estimate] | None = None
 
-    def observe(self, x: Tensor, y: Tensor, *, lr: float | None = None) -> None:
+    def observe(self, x: Any, y: Tensor, *, lr: float | None = None) -> None:
         """Follow the step that is about to be taken on a batch.
 
         Args:
-            x: Inputs of the batch.
+            x: Inputs of the batch: a tensor, or a mapping or tuple of tensors, which are the
+                arguments of the network and have the same shapes in every batch.
             y: Targets of the batch.
             lr: Learning rate; needed without an optimiser, and read from it otherwise.
 
@@ -137,7 +140,7 @@ class TransportTracker:
                 last step was not the observed one, or a step of your own cannot be differentiated.
         """
         self._flat.check_same(self._module)
-        theta = flatten(self._module)
+        theta, x = flatten(self._module), self._rows(x)
         trajectory = self._phase.trajectory
         update = trajectory.update
         if self._optimizer is None:
@@ -164,7 +167,23 @@ class TransportTracker:
         self._gradient = kept[0] if kept else None
         self._ahead = self._path.expect(seen, self._gradient)
 
-    def backward(self, x: Tensor, y: Tensor, *, lr: float | None = None) -> None:
+    def _rows(self, x: Any) -> Tensor:
+        """Lay a batch of several tensors out in the rows of one."""
+        if isinstance(x, Tensor):
+            return x
+        rows, layout = lay_out("the observed batch", [x])
+        known = self._flat.batches
+        if known is None and not self._looked:
+            self._flat.batches = known = layout
+        if known is None or [f.shape for f in known.fields] != [f.shape for f in layout.fields]:
+            raise ValueError(
+                f"the observed batch holds {layout.described}, and the first one "
+                f"{'one tensor' if known is None else known.described}; pad every batch alike, as "
+                "tokenizer(..., padding='max_length')"
+            )
+        return rows
+
+    def backward(self, x: Any, y: Tensor, *, lr: float | None = None) -> None:
         """Follow the step that is about to be taken, and give the parameters their gradients.
 
         In place of `observe` and of the loop's own `zero_grad`, forward and backward pass: the
@@ -180,7 +199,8 @@ class TransportTracker:
         self.observe(x, y, lr=lr)
         gradient = self._gradient
         if gradient is None:  # a step that looks at the batch by itself
-            gradient = grad(self._phase.trajectory.loss)(flatten(self._module), x, y)
+            rows = self._rows(x)
+            gradient = grad(self._phase.trajectory.loss)(flatten(self._module), rows, y)
         parameters = dict(self._module.named_parameters())
         for name, part in self._flat.unflatten(gradient).items():
             parameters[name].grad = part.clone()

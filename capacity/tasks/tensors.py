@@ -170,16 +170,23 @@ def named_tasks(old: object) -> dict[str, object]:
     # A mapping of tensors is one task's data; a mapping of data sets is several tasks.
     if isinstance(old, Mapping) and not any(name in old for name in LABELS):
         return {str(name): data for name, data in old.items()}
-    if isinstance(old, list) and not (old and _is_sample(old[0])):
+    if isinstance(old, list) and not is_samples(old):
         return {f"old {k}": data for k, data in enumerate(old)}
     return {"old": old}
 
 
-def _is_sample(item: object) -> bool:
-    """Tell one sample of a list of samples, whose label stands alone, from a task's tensors."""
-    if not isinstance(item, Mapping):
+def is_samples(data: object) -> bool:
+    """Tell a list of samples, each a mapping whose label stands alone, from a list of tasks.
+
+    Args:
+        data: Anything.
+
+    Returns:
+        Whether it is one.
+    """
+    if not isinstance(data, list) or not data or not isinstance(data[0], Mapping):
         return False
-    label = next((item[name] for name in LABELS if name in item), None)
+    label = next((data[0][name] for name in LABELS if name in data[0]), None)
     return isinstance(label, int | float) or (isinstance(label, Tensor) and label.dim() == 0)
 
 
@@ -310,7 +317,7 @@ def _held_out(data: Split, share: float, seed: int) -> tuple[Split, Split]:
 
 
 def _train_and_test(data: object, test: object) -> tuple[object, object]:
-    if not isinstance(data, list | tuple):
+    if not isinstance(data, list | tuple) or is_samples(data):
         return data, test
     if len(data) == 2 and is_array(data[1]) and (is_array(data[0]) or is_tree(data[0])):
         return data, test
@@ -318,7 +325,8 @@ def _train_and_test(data: object, test: object) -> tuple[object, object]:
         if test is not None:
             raise ValueError("test was given, but data already holds (train, test); leave one out")
         return data[0], data[1]
-    kinds = ", ".join(type(part).__name__ for part in data)
+    kinds = ", ".join(type(part).__name__ for part in data[:4])
+    kinds += f" and {len(data) - 4} more" if len(data) > 4 else ""
     raise ValueError(f"data is a {type(data).__name__} of ({kinds}); accepted: {ACCEPTED}")
 
 
@@ -327,7 +335,9 @@ def _split(
 ) -> tuple[Split, BatchLayout | None, int | None]:
     # Read one split, how its batches lie in it, and the batch size that a loader brings.
     batch_size = None
-    if isinstance(data, list | tuple):
+    if is_samples(data):
+        samples = read_items(argument, data)
+    elif isinstance(data, list | tuple):
         if len(data) != 2 or not (is_array(data[0]) or is_tree(data[0])) or not is_array(data[1]):
             kinds = ", ".join(type(part).__name__ for part in data)
             raise ValueError(

@@ -89,6 +89,7 @@ FORMS = {
     "mapping": lambda: DATA,
     "pair": lambda: ({k: v for k, v in DATA.items() if k != "labels"}, LABELS),
     "data set of mappings": Samples,
+    "list of mappings": lambda: [Samples()[k] for k in range(10)],
     "loader": lambda: DataLoader(Samples(), batch_size=4),
 }
 
@@ -141,3 +142,34 @@ def test_what_is_no_batch_is_refused(case):
 def test_batches_of_other_kinds_do_not_mix():
     with pytest.raises(ValueError, match="different kinds"):
         capacity.forecast(Reader(), old=DATA, new=(IDS, LABELS))
+
+
+def test_the_tracker_follows_batches_of_several_tensors():
+    """J of a step on them is that of the same step on one tensor."""
+
+    class Packed(Reader):
+        def forward(self, x):
+            return super().forward(x[:, :4], x[:, 4:])["logits"]
+
+    inputs = {"input_ids": IDS, "attention_mask": MASK}
+    logs = []
+    for model, x in ((Reader(), inputs), (Packed(), torch.cat([IDS, MASK], 1))):
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+        tracker = capacity.TransportTracker(model, "cross_entropy", optimizer, tangents=4)
+        for _ in range(2):
+            tracker.backward(x, LABELS)
+            optimizer.step()
+        logs.append(tracker.spectrum().singular_values[0].value)
+        shorter = {name: part[:, :3] for name, part in inputs.items()}
+        with pytest.raises(ValueError, match="pad every batch alike"):
+            tracker.observe(shorter, LABELS)
+    assert logs[0] == logs[1]
+
+
+def test_all_strategies_are_those_that_know_the_network():
+    plan = capacity.Training(lr=0.5, epochs=50, batch_size=4)
+    new = ({"input_ids": IDS.flip(0), "attention_mask": MASK}, LABELS)
+    with pytest.warns(UserWarning, match="leaves gpm out.*Embedding"):
+        made = capacity.forecast(Reader(), old=DATA, new=new, training=plan, strategies="all")
+    assert {"ewc", "replay", "lwf"} <= set(made.by_strategy)
+    assert "gpm" not in made.by_strategy
