@@ -31,7 +31,9 @@ def test_a_recipe_without_measure_forecasts_and_the_bundled_ones_measure_everyth
     own.write_text("name: own\n")
     assert config.load(own).measure == Measure()
     for name in config.recipe_names():
-        assert switches(config.load(name).measure) == (True, True, True, 4), name
+        *on, closures = switches(config.load(name).measure)
+        assert all(on), name
+        assert closures > 0, name
 
 
 def test_a_level_that_is_asked_for_sets_the_switches_of_a_file_anew(tmp_path):
