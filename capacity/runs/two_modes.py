@@ -14,7 +14,8 @@ def check_two_modes(model: FlatModel, recipe: Recipe) -> None:
         recipe: The recipe.
 
     Raises:
-        ValueError: If J_t is asked for, or a strategy for several replicas.
+        ValueError: If J_t is asked for, a strategy for several replicas, or one on accumulated
+            gradients.
     """
     if not model.two_modes:
         return
@@ -25,7 +26,13 @@ def check_two_modes(model: FlatModel, recipe: Recipe) -> None:
             "evaluated, and the step is no function of theta alone; pass "
             "measure=capacity.Measure(transport=False), or call .eval() on the layer"
         )
-    named = recipe.training.strategy.name
+    named, batches = recipe.training.strategy.name, recipe.training.accumulate
+    if batches > 1 and named != "naive":
+        raise ValueError(
+            f"training.accumulate = {batches} with training.strategy = {named!r} takes one "
+            f"gradient of all samples, and {layers} may see each batch by itself; leave one of the "
+            "two out, or call .eval() on the layer"
+        )
     if recipe.replicas > 1 and named != "naive":
         raise ValueError(
             f"training.strategy = {named!r} remembers the old tasks for all {recipe.replicas} "

@@ -35,12 +35,14 @@ def mask_seed(order: DataOrder, step: int, replica: int) -> int:
     return stream_seed(order.seed, *order.path, "mask", step, replica)
 
 
-def gradients_of(model: FlatModel, task: Task) -> Gradients:
+def gradients_of(model: FlatModel, task: Task, batch: int) -> Gradients:
     """Differentiate a task's loss for all replicas: at once, or one by one in training mode.
 
     Args:
         model: The network.
         task: The task.
+        batch: Samples that the network sees together in training mode, where batch norm tells how
+            many they are; the gradients of several such batches are averaged over their samples.
 
     Returns:
         The function.
@@ -50,7 +52,15 @@ def gradients_of(model: FlatModel, task: Task) -> Gradients:
         return lambda theta, x, y, _: each(theta, x, y)
 
     def one(replica: int, theta: Tensor, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
-        return slope_of(model.of_replica(replica).loss(task))(theta, x, y)
+        slope = slope_of(model.of_replica(replica).loss(task))
+        if len(x) <= batch:
+            return slope(theta, x, y)
+        gradient, loss = torch.zeros_like(theta), theta.new_zeros(())
+        for some, targets in zip(x.split(batch), y.split(batch), strict=True):
+            part, value = slope(theta, some, targets)
+            gradient.add_(part, alpha=len(some) / len(x))
+            loss = loss + value * (len(some) / len(x))
+        return gradient, loss
 
     return partial(in_training_mode, model, one)
 

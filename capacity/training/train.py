@@ -144,7 +144,7 @@ def train(
     if update is None:
         update = from_training(training, seed=order.seed, path=order.path, layout=model.layout)
     if strategy is None:
-        gradients, draw = gradients_of(model, task), _drawing(task)
+        gradients, draw = gradients_of(model, task, training.batch_size), _drawing(task)
     else:
         gradients, draw, update = strategy.gradients, strategy.draw, strategy.update(update)
     rates = training.learning_rates(len(task.train))

@@ -56,6 +56,24 @@ def test_batch_norm_trains_as_in_a_loop_of_torch():
     torch.testing.assert_close(evaluate(flat, phase.theta, task, task.test).loss[0], loss)
 
 
+def test_accumulated_batches_are_normalised_each_by_itself():
+    module = network()
+    flat, task = bound(module)
+    plan = Training(lr=0.1, epochs=2, batch_size=16, accumulate=2)  # the last step has one batch
+    order = DataOrder(samples=48, batch_size=32, epochs=2, replicas=1, seed=5)
+    phase = train(flat, flat.initial()[None], task, plan, order)
+    own = copy.deepcopy(module)
+    optimizer = torch.optim.SGD(own.parameters(), lr=0.1)
+    for batches in order.epoch_batches(torch.device("cpu")):
+        for index in batches:
+            parts = index[0].split(16)
+            optimizer.zero_grad()
+            for part in parts:
+                (cross_entropy(own(X[part]), Y[part]) / len(parts)).backward()
+            optimizer.step()
+    torch.testing.assert_close(phase.theta[0], FlatModel(own).initial(), rtol=1e-12, atol=1e-12)
+
+
 def test_masks_are_those_of_the_seed_and_of_the_step():
     losses = []
     for seed in (5, 5, 6):
