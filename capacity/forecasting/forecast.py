@@ -204,6 +204,8 @@ def forecast(
     if is_trainer(model):
         plan = planned(model, old=old, new=new, training=training, loss=loss)
         model, old, new, training = plan
+    elif new is None:
+        raise ValueError("new is missing; pass the task that comes next, as new=(x, y)")
     loss = "cross_entropy" if loss is None else loss
     flat = FlatModel(model)  # type: ignore[arg-type]
     old_tasks = old_tasks_of(old, loss=loss)

@@ -168,7 +168,7 @@ class CapacityPlugin(_Plugin):
             kind = type(plugin).__name__
             if kind in STRATEGIES:
                 found.append(STRATEGIES[kind](plugin))
-            elif kind not in _WATCHERS and type(plugin).__module__.startswith("avalanche.training"):
+            elif kind not in _WATCHERS:
                 self._note(f"{kind} is not known here; the forecast is of a training without it")
         known = [options for options in found if options is not None]
         if len(found) > 1 or len(known) < len(found):

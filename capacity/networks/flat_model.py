@@ -164,10 +164,6 @@ class FlatModel:
         kinds = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
         return [a.name for a in asked if a.default is a.empty and a.kind not in kinds]
 
-    def two_mode_layers(self) -> str:
-        """Name a layer that trains otherwise than it is evaluated, for people."""
-        return self.modes.named
-
     def describe(self) -> str:
         """Name the architecture in one line.
 

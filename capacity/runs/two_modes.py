@@ -14,17 +14,17 @@ def check_two_modes(model: FlatModel, recipe: Recipe) -> None:
         recipe: The recipe.
 
     Raises:
-        ValueError: If J_t is asked for, a strategy for several replicas, or one on accumulated
-            gradients.
+        ValueError: If J_t or R_A is asked for, a strategy for several replicas, or one on
+            accumulated gradients.
     """
     if not model.two_modes:
         return
-    layers = model.two_mode_layers()
-    if recipe.measure.transport:
+    layers = model.modes.named
+    if recipe.measure.transport or recipe.measure.capacity:
         raise ValueError(
-            f"measure.transport = true follows J_t, but {layers} trains otherwise than it is "
-            "evaluated, and the step is no function of theta alone; pass "
-            "measure=capacity.Measure(transport=False), or call .eval() on the layer"
+            f"measure asks for J_t or R_A, but {layers} trains otherwise than it is evaluated, and "
+            "the step is no function of theta alone; pass "
+            'measure=capacity.Measure(level="forecast"), or call .eval() on the layer'
         )
     named, batches = recipe.training.strategy.name, recipe.training.accumulate
     if batches > 1 and named != "naive":

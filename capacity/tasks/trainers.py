@@ -68,20 +68,16 @@ def _yes_or_no(outputs: Tensor, targets: Tensor) -> Tensor:
     return functional.binary_cross_entropy_with_logits(outputs, targets.to(outputs.dtype))
 
 
-_CANDIDATES: dict[str, str | LossFunction] = {
-    "cross-entropy": "cross_entropy",
-    "cross-entropy per token": "cross_entropy",
-    "cross-entropy of the next token": _shifted,
-    "squares": _squares,
-    "a yes or no per label": _yes_or_no,
-}
-_FUNCTIONS: dict[str, LossFunction] = {
-    "cross-entropy": functional.cross_entropy,
+_PLAIN = "cross-entropy"
+_CANDIDATES: dict[str, LossFunction] = {
+    _PLAIN: functional.cross_entropy,
     "cross-entropy per token": cross_entropy_by_position,
     "cross-entropy of the next token": _shifted,
     "squares": _squares,
     "a yes or no per label": _yes_or_no,
 }
+_BY_NAME = (_PLAIN, "cross-entropy per token")
+"""Those that `cross_entropy` chooses by the shape of the labels."""
 
 
 @torch.no_grad()
@@ -103,9 +99,6 @@ def loss_of_trainer(trainer: Any, model: nn.Module) -> str | LossFunction:
         raise ValueError(
             f"the {type(trainer).__name__} computes a loss of its own, which is not read; {own}"
         )
-    smoothing = float(getattr(trainer.args, "label_smoothing_factor", 0.0))
-    if smoothing:
-        return nn.CrossEntropyLoss(label_smoothing=smoothing)
     with kept_random_state():
         batch = dict(next(iter(trainer.get_eval_dataloader(trainer.train_dataset))))
     name = next((name for name in LABELS if name in batch), None)
@@ -118,17 +111,30 @@ def loss_of_trainer(trainer: Any, model: nn.Module) -> str | LossFunction:
     loss, outputs = getattr(made, "loss", None), getattr(made, "logits", None)
     if loss is None or outputs is None:
         raise ValueError(f"the model returns no loss and logits for labels; {own}")
-    for kind, function in _FUNCTIONS.items():
+    for kind, function in _CANDIDATES.items():
         try:
             value = function(outputs, batch[name])
         except (RuntimeError, ValueError, IndexError):
             continue
         if torch.isclose(value.float(), loss.float(), rtol=_NEAR):
-            return _CANDIDATES[kind]
+            return _smoothed(trainer, kind, own)
     raise ValueError(
-        f"the model's loss is {float(loss):.4g}, and none of {', '.join(_FUNCTIONS)} of its logits "
-        f"gives that; {own}"
+        f"the model's loss is {float(loss):.4g}, and none of {', '.join(_CANDIDATES)} of its "
+        f"logits gives that; {own}"
     )
+
+
+def _smoothed(trainer: Any, kind: str, own: str) -> str | LossFunction:
+    """Give the loss that was found, with the trainer's label smoothing."""
+    smoothing = float(getattr(trainer.args, "label_smoothing_factor", 0.0))
+    if smoothing and kind != _PLAIN:
+        raise ValueError(
+            f"trainer.args.label_smoothing_factor = {smoothing:g} is known for {_PLAIN} of one "
+            f"label per sample only, and the model's loss is {kind}; {own}"
+        )
+    if smoothing:
+        return nn.CrossEntropyLoss(label_smoothing=smoothing)
+    return "cross_entropy" if kind in _BY_NAME else _CANDIDATES[kind]
 
 
 def _overrides_loss(trainer: Any) -> bool:

@@ -113,6 +113,9 @@ def test_a_language_model_is_scored_on_the_next_token(tmp_path):
         model=model, args=arguments, train_dataset=texts(40, 1), data_collator=batch
     )
     made = capacity.forecast(given, old=texts(40, 2), training=PLAN, budget=math.inf)
+    given.args.label_smoothing_factor = 0.1
+    with pytest.raises(ValueError, match=r"label_smoothing_factor = 0\.1 is known for"):
+        capacity.forecast(given, old=texts(40, 2), training=PLAN)
     ids = batch(texts(40, 2))
     with torch.no_grad():
         own = float(model.eval()(**ids).loss)

@@ -346,7 +346,7 @@ BAD = {
         {
             "tasks": [pair(0)],
             "model": nn.Sequential(NETWORK, nn.Dropout()),
-            "measure": Measure(level="full"),
+            "measure": Measure(level="capacity"),
         },
         "(Dropout) trains otherwise",
     ),
