@@ -28,6 +28,6 @@ def to_html(gathered: Gathered) -> str:
         name=gathered.name,
         state=(state, f"{counted} of {runs} counted"),
         lines=[comparison_sentences.differs(gathered)],
-        warnings=comparison_sentences.warnings(gathered),
+        warnings=[" ".join(said)] if (said := comparison_sentences.warnings(gathered)) else [],
         footer=f"{gathered.name} \u00b7 {plural(len(gathered.variants), 'variant')} \u00b7 {runs}",
     )

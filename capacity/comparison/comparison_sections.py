@@ -6,11 +6,22 @@ import shlex
 
 import yaml
 
-from capacity.comparison import comparison_figures, comparison_sentences, comparison_tables
+from capacity.comparison import (
+    compared_measures,
+    comparison_figures,
+    comparison_sentences,
+    comparison_tables,
+)
 from capacity.comparison.comparison_figures import quantity_figure
-from capacity.records.numbers import plural
+from capacity.records.numbers import plural, span
 from capacity.report.blocks import Absent, Block, Code, Fold, Pair, Section, Sections
 from capacity.results.gather import Gathered
+
+_HOW = (
+    "Means are over finished runs of one recipe. Of one run, the mean is over its replicas, "
+    "networks with an initialisation and a data order of their own; of several, over the runs. "
+    "Intervals are Student's at 90 %, those of a gap Welch's."
+)
 
 
 def _verdict(gathered: Gathered) -> list[Block]:
@@ -28,29 +39,42 @@ def _differs(gathered: Gathered) -> list[Block]:
 def _course(gathered: Gathered) -> list[Block | None]:
     figure = comparison_figures.course_figure(gathered)
     score = "accuracy" if gathered.classifies else "loss"
+    ends = [_found(gathered, k) for k in range(5)]
     return [
         figure or Absent("No finished run learned two tasks."),
         Fold(
-            f"Final {score} and forgetting of every run",
+            f"Every run: final {score} {ends[0]}, forgetting {ends[1]}",
             [Pair([quantity_figure(gathered, k) for k in range(2)])],
         ),
-        Fold(f"Final {score} on every task", [comparison_figures.task_figure(gathered)], "tasks"),
         Fold(
-            f"The {score} just after learning, and the inefficiency: a variant that forgets little "
-            "may have learned little",
+            f"What is left of every task at the end, {plural(len(gathered.variants), 'variant')}",
+            [comparison_figures.task_figure(gathered)],
+            "tasks",
+        ),
+        Fold(
+            f"Just after learning the {score} was {ends[2]}; inefficiency {ends[4]}",
             [Pair([quantity_figure(gathered, k) for k in (2, 4)])],
             "more",
         ),
         Fold(
-            "Forecast against measured forgetting",
+            f"Forecasts of forgetting were off by {ends[3]}",
             [Pair([quantity_figure(gathered, 3), comparison_figures.forecast_figure(gathered)])],
             "forecast",
         ),
     ]
 
 
+def _found(gathered: Gathered, k: int) -> str:
+    """Say what a quantity goes from and to over the runs that are counted."""
+    quantity = compared_measures.quantities(gathered)[k]
+    found = [quantity.read(entry.view) for entry in gathered.counted]
+    known = [quantity.scale * e.value for e in found if e is not None and e.value is not None]
+    return f"{span(known)} {quantity.unit}".strip() if known else "not measured"
+
+
 def _runs(gathered: Gathered) -> list[Block]:
     counted, count = len(gathered.counted), len(gathered.entries)
+    names = [shlex.quote(comparison_tables.place(entry.path)) for entry in gathered.entries]
     return [
         Fold(
             f"{counted} of {plural(count, 'run')} counted", [comparison_tables.run_table(gathered)]
@@ -60,17 +84,15 @@ def _runs(gathered: Gathered) -> list[Block]:
             [Code(_nested(gathered.shared))],
             "configuration",
         ),
-    ]
-
-
-def _reproduce(gathered: Gathered) -> list[Block]:
-    names = [shlex.quote(comparison_tables.place(entry.path)) for entry in gathered.entries]
-    return [
-        "Where the run directories lie:",
-        Code(" \\\n  ".join(["capacity compare", *names])),
-        "Means are over finished runs of one recipe. Of one run, the mean is over its replicas, "
-        "networks with an initialisation and a data order of their own; of several, it is over the "
-        "runs. Intervals are Student's at 90 %, those of a gap Welch's.",
+        Fold(
+            "Compare again, and how the means are taken",
+            [
+                "Where the run directories lie:",
+                Code(" \\\n  ".join(["capacity compare", *names])),
+                _HOW,
+            ],
+            "reproduce",
+        ),
     ]
 
 
@@ -91,6 +113,5 @@ SECTIONS: Sections[Gathered] = Sections([
     Section("differs", "What differs", _differs),
     Section("course", "Over the sequence", _course),
     Section("runs", "Every run", _runs),
-    Section("reproduce", "Reproduce", _reproduce),
 ])
 """The page; `SECTIONS.register` adds a section to it."""

@@ -10,7 +10,7 @@ from capacity.records.number_format import say
 from capacity.records.numbers import clip, number, plural, with_interval
 from capacity.results.gather import Gathered, Variant, environments
 
-_FIELDS = 4
+_FIELDS = 2
 _SEEDS = 40
 
 

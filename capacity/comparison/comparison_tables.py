@@ -45,6 +45,7 @@ def summary_table(gathered: Gathered) -> Table:
         columns=("Variant", "Runs counted", *(quantity.head for quantity in shown)),
         rows=rows,
         remark=" ".join([*spread, "Only finished runs are counted."]),
+        stacks=True,
     )
 
 

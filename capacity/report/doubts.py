@@ -29,7 +29,6 @@ _NAMES = {
     "value": "forms of the criterion",
 }
 """Estimates in words, by their names in the result, where underscores alone do not make them."""
-_NAMED = 2
 _UNCHECKED = {"forecast", "strategies"}
 """Parts whose values have a status for one reason."""
 Named = tuple[str, Record]
@@ -98,7 +97,7 @@ def _line(label: str, anchor: str, found: Iterator[Named]) -> Line | None:
         if not names:
             continue
         spoken = [_NAMES.get(n, n.replace("_", " ")) for n in dict.fromkeys(names) if n]
-        listed = ", ".join(spoken[:_NAMED]) + (", ..." if len(spoken) > _NAMED else "")
+        listed = "".join(spoken[:1]) + (" and others" if len(spoken) > 1 else "")
         said.append(f"{len(names)} {word}" + (f" ({listed})" if listed else ""))
     if not said:
         return None

@@ -141,14 +141,12 @@ def foresight_table(view: RunView) -> Table | None:
     made = foretold(view)
     if not made:
         return None
-    count, limit = len(pairs(view)), threshold(view)
-    _, scale, _ = drop_target(view)
-    unit = " points" if view.classifies else ""
-    told = "Told right" if limit is None else f"More than {number(limit * scale, 2)}{unit}, or not"
+    count = len(pairs(view))
+    unit = ", points" if view.classifies else ""
     return Table(
         id="table-foresight",
         caption="What was said beforehand",
-        columns=("Said beforehand", f"Off by{', points' if unit else ''}", told, "Order"),
+        columns=("Said beforehand", f"Off by{unit}", "Forgets or not: right", "Order (rank)"),
         rows=[
             (
                 header_cell(one.name),

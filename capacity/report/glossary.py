@@ -10,13 +10,13 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from markupsafe import Markup
+from markupsafe import Markup, escape
 
 _COMPATIBLE = "2602.07950"
 _JACOBIAN = "2412.07003"
 _SPEED = "2601.17607"
 _W2 = "2307.14653"
-OURS = "this project's reading"
+OURS = "This project's reading"
 
 
 @dataclass(frozen=True)
@@ -35,12 +35,18 @@ class Term:
     pattern: str
     meaning: str
     formula: str = ""
-    source: str = "a word of this package"
+    source: str = "A word of this package"
 
     @property
     def anchor(self) -> str:
         """Its id in the page."""
         return f"term-{TERMS.index(self)}"
+
+    @property
+    def written(self) -> Markup:
+        """Its formula as HTML, with indices as such."""
+        set_ = r"<sub>\1\2</sub>"
+        return Markup(re.sub(r"_(?:\{(.*?)\}|([A-Za-z0-9]+))", set_, str(escape(self.formula))))
 
     @property
     def paper(self) -> str:
@@ -108,7 +114,7 @@ TERMS = (
         r"nats?\b",
         "Unit of a logarithm to base e: one nat is a factor of 2.718 in volume.",
         "1 nat = 1 / ln 2 = 1.44 bits",
-        "information theory",
+        "Information theory",
     ),
     Term(
         "stable rank",
@@ -175,14 +181,14 @@ TERMS = (
         r"[Tt]ransport cost",
         "What sparing the old tasks makes learning dearer: squared displacement of the cheapest "
         "way that spares them, over that of the cheapest of all.",
-        "C = r\u1d40(K_B|A + \u03b1)\u207b\u00b9 r / r\u1d40(K_B + \u03b1)\u207b\u00b9 r \u2265 1",
+        "C = r\u1d40(K_{B|A} + \u03b1)\u207b\u00b9r / r\u1d40(K_B + \u03b1)\u207b\u00b9r \u2265 1",
         OURS,
     ),
     Term(
         "kept of B's kernel",
         r"kept of B(?:'|&#39;)s kernel",
         "What sparing the old tasks leaves of the new one's effective dimensions.",
-        "N_eff(K_B|A) / N_eff(K_B)",
+        "N_eff(K_{B|A}) / N_eff(K_B)",
         OURS,
     ),
     Term(
@@ -243,7 +249,7 @@ TERMS = (
         "Share of the variance that the forecast explains as it is, without a refit; below 0 it "
         "is worse than the mean.",
         "1 \u2212 \u03a3(m \u2212 f)\u00b2 / \u03a3(m \u2212 mean)\u00b2",
-        "coefficient of determination",
+        "Coefficient of determination",
     ),
     Term(
         "forgetting",

@@ -106,7 +106,7 @@ def light_table(view: RunView) -> Table:
         rows.append(row)
     what = "Accuracy lost on the old tasks, points" if view.classifies else "Rise of the old losses"
     columns = ["New task"]
-    columns += [f"{what}::Forecast", f"{what}::Measured", "Held?"]
+    columns += ["Forecast", "Measured", "Held?"]
     columns += ["Criterion"] if criterion else []
     columns += ["Best strategy"] if strategies else []
     return Table(
