@@ -264,7 +264,11 @@ def main() -> None:
     parser.add_argument("--run", help="a finished run, instead of running the recipe")
     parser.add_argument("--axe", help="axe.min.js of axe-core, from npm")
     parser.add_argument("--chromium", help="the browser; default: the one on the PATH")
-    parser.add_argument("--save", action="store_true", help=f"write results/{RESULT.name}, of a --run under its name")
+    parser.add_argument(
+        "--save",
+        action="store_true",
+        help=f"write results/{RESULT.name}, of a --run under its name",
+    )
     asked = parser.parse_args()
     axe = find_axe(asked.axe, parser.error)
     path = asked.chromium or next(filter(None, map(shutil.which, BROWSERS)), None)
