@@ -79,6 +79,9 @@ def first_paints(path: str, page_file: Path) -> list[float]:
 
     Returns:
         Seconds from opening to the first figure on the screen.
+
+    Raises:
+        RuntimeError: If none is painted within a minute.
     """
     found = []
     for _ in range(ROUNDS):
