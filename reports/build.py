@@ -4,6 +4,7 @@
     python reports/build.py permuted-digits  # another recipe, for a look
     python reports/build.py --comparison     # the comparison alone
     python reports/build.py --index          # the index alone, after a study wrote its page
+    python reports/build.py --work DIR       # runs are kept there: a build that was cut off goes on
 
 A recipe gives the same numbers on every run, so a report changes only when the code does.
 """
@@ -153,18 +154,18 @@ code { font-size: .875em; }
 """  # noqa: E501
 
 
-def build_comparison() -> None:
+def build_comparison(work: Path) -> None:
     """Train every strategy with every seed, and set the runs side by side."""
-    with tempfile.TemporaryDirectory() as folder:
-        runs = []
-        for k, strategy in enumerate(COMPARISON.strategies):
-            for seed in COMPARISON.seeds:
-                given = strategy if strategy.startswith("{") else f"{{name: {strategy}}}"
-                settings = (*COMPARISON.settings, f"training.strategy={given}", f"seed={seed}")
-                recipe = config.load(COMPARISON.recipe, settings)
-                runs.append(capacity.run(recipe, out=Path(folder) / f"{k}-{seed}", quiet=True))
-                sys.stderr.write(f"{COMPARISON.name}: {strategy}, seed {seed}\n")
-        capacity.compare(*runs, output=HERE / f"{COMPARISON.name}.html")
+    runs = []
+    for k, strategy in enumerate(COMPARISON.strategies):
+        for seed in COMPARISON.seeds:
+            given = strategy if strategy.startswith("{") else f"{{name: {strategy}}}"
+            settings = (*COMPARISON.settings, f"training.strategy={given}", f"seed={seed}")
+            recipe = config.load(COMPARISON.recipe, settings)
+            out = work / COMPARISON.name / f"{k}-{seed}"
+            runs.append(capacity.run(recipe, out=out, quiet=True))
+            sys.stderr.write(f"{COMPARISON.name}: {strategy}, seed {seed}\n")
+    capacity.compare(*runs, output=HERE / f"{COMPARISON.name}.html")
 
 
 def picture(name: str) -> None:
@@ -186,24 +187,34 @@ def picture(name: str) -> None:
 
 
 def main() -> None:
-    """Run the recipes, write reports, comparison and index."""
+    """Write pages and index."""
     arguments = argparse.ArgumentParser(description="Rebuild the gallery of reference reports.")
     arguments.add_argument("recipes", nargs="*", help="default: those of the gallery, and the rest")
     arguments.add_argument("--comparison", action="store_true", help="build the comparison alone")
     arguments.add_argument("--index", action="store_true", help="write the index alone")
+    arguments.add_argument("--work", type=Path, help="where runs are kept; a temporary folder")
     chosen = arguments.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        build(chosen, chosen.work or Path(folder))
+    write_index()
+
+
+def build(chosen: argparse.Namespace, work: Path) -> None:
+    """Write the pages that were asked for."""
     everything = not (chosen.index or chosen.comparison or chosen.recipes)
     for name in REFERENCE if everything else chosen.recipes:
-        with tempfile.TemporaryDirectory() as folder:
-            run = capacity.run(name, out=Path(folder) / name)
-            run.report(HERE / f"{name}.html")
+        capacity.run(name, out=work / name).report(HERE / f"{name}.html")
         if name == PICTURED:
             picture(name)
     if everything or chosen.comparison:
-        build_comparison()
+        build_comparison(work)
     for study in STUDIES if everything else ():
         if study.recorded:
             subprocess.run([sys.executable, HERE.parent / study.script], check=True)
+
+
+def write_index() -> None:
+    """Name every page that is there."""
     built = [
         config.load(name) for name in config.recipe_names() if (HERE / f"{name}.html").is_file()
     ]
