@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from capacity.base.checks import fits_in_memory, one_of, positive_int
+from capacity.networks.pretrained import pretrained
 from capacity.recipe.config import Model
 
 ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
@@ -25,7 +26,8 @@ def build_model(model: Model, input_shape: Sequence[int], n_outputs: int, seed: 
     `mlp` flattens its inputs and has one hidden layer per entry of `hidden`. `cnn` takes inputs
     (C, H, W) of any size: one 3 x 3 convolution of stride 2 per entry of `hidden`, each halving
     height and width (rounded up), then a linear head on what is left. Neither normalises, so a
-    training step is a function of (theta, batch) alone.
+    training step is a function of (theta, batch) alone. `pretrained` loads a transformer, with a
+    new head, and adapters where the recipe says so.
 
     The parameters are torch's default initialisation, drawn on the CPU from the seed alone: they
     do not depend on, nor change, the global random state.
@@ -46,15 +48,17 @@ def build_model(model: Model, input_shape: Sequence[int], n_outputs: int, seed: 
     if model.kind == "custom":
         raise ValueError(
             "model.kind = 'custom' means that the model comes through the Python API: pass a "
-            "torch.nn.Module as model=...; accepted in a recipe: mlp, cnn"
+            "torch.nn.Module as model=...; accepted in a recipe: mlp, cnn, pretrained"
         )
-    one_of("model.kind", model.kind, ("mlp", "cnn"))
+    one_of("model.kind", model.kind, ("mlp", "cnn", "pretrained"))
     shape = tuple(positive_int("input_shape", size) for size in input_shape)
     positive_int("n_outputs", n_outputs)
     positive_int("seed", seed, minimum=0)
     with torch.random.fork_rng(devices=[]), torch.device("cpu"):
         # torch.manual_seed would also reseed the GPUs, which the fork does not put back.
         torch.default_generator.manual_seed(seed)
+        if model.kind == "pretrained":
+            return pretrained(model, n_outputs)
         return (
             _mlp(model, shape, n_outputs) if model.kind == "mlp" else _cnn(model, shape, n_outputs)
         )

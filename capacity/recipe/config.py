@@ -59,11 +59,13 @@ class TaskStream(Section):
     """
 
     dataset: Annotated[str, BeforeValidator(_source_known)] = "digits"
-    """`digits` (ships with scikit-learn), `mnist`, `cifar10`, `cifar100`, or a source that is
+    """`digits` (ships with scikit-learn), `text-topics` (docstrings of installed packages by topic,
+    for pretrained networks), `mnist`, `cifar10`, `cifar100`, or a source that is
     registered in `capacity.tasks`; `custom` marks tasks handed over through the Python API."""
     scenario: Literal["split", "permuted", "rotated", "mixed"] = "split"
-    """Disjoint classes, permuted pixels, rotated images; or `mixed` (`digits` only), up to six
-    tasks: all digits, noisy, rotated, five digits only, two pairs of labels swapped, permuted."""
+    """Disjoint classes, permuted pixels, rotated images; or `mixed`: for `digits` up to six tasks
+    (all digits, noisy, rotated, five digits only, two pairs of labels swapped, permuted), for
+    `text-topics` up to five (docstrings, source code, words shuffled, five topics, swapped)."""
     experiences: PositiveInt = 5
     """Number of tasks."""
     heads: bool = False
@@ -78,6 +80,9 @@ class TaskStream(Section):
     """Seed of the split, the permutations and the subsample."""
     fingerprint: str | None = None
     """What the tasks, the network and the losses are (`custom` only), set by `capacity.run`."""
+    tokenizer: Annotated[str, Field(min_length=1, max_length=1000)] | None = None
+    """What turns texts into tokens (`text-topics` only), as `model.pretrained`; None takes
+    MiniLM's."""
     root: Annotated[str, Field(max_length=4000), AfterValidator(path_text)] | None = None
     """Where the downloaded data sets lie; None takes Avalanche's default."""
 
@@ -100,12 +105,21 @@ class Model(Section):
         'relu'
     """
 
-    kind: Literal["mlp", "cnn", "custom"] = "mlp"
-    """`custom` marks a model handed over through the Python API."""
+    kind: Literal["mlp", "cnn", "pretrained", "custom"] = "mlp"
+    """`pretrained` is a transformer with a new head (see `pretrained`); `custom` marks a model
+    handed over through the Python API."""
     hidden: Sizes = (64,)
     """Widths of the hidden layers (`mlp`), or channels of the convolutions (`cnn`)."""
     activation: Literal["relu", "tanh", "gelu"] = "relu"
     """Nonlinearity after every hidden layer."""
+    pretrained: Annotated[str, Field(min_length=1, max_length=1000)] = "minilm"
+    """Which network `pretrained` loads: `minilm` (all-MiniLM-L6-v2, in the extra `pretrained`), a
+    directory, or a name on the Hugging Face hub."""
+    adapter: Literal["none", "lora"] = "none"
+    """What of a pretrained network is trained: all of it, or the head and low-rank
+    adapters of every linear layer."""
+    rank: PositiveInt = 8
+    """Rank of the adapters (`lora` only)."""
 
 
 LEVELS: dict[str, dict[str, Any]] = {

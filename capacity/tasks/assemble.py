@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from itertools import accumulate
 from typing import NamedTuple
 
@@ -10,6 +11,7 @@ import torch
 
 from capacity.base.checks import positive_int
 from capacity.tasks.alignment import aligned
+from capacity.tasks.batches import BatchLayout
 from capacity.tasks.task import (
     LOSSES,
     LossFunction,
@@ -35,7 +37,13 @@ class Piece(NamedTuple):
     label: int = 0
 
 
-def assemble(name: str, pieces: Sequence[Piece], loss: str | LossFunction) -> TaskSequence:
+def assemble(
+    name: str,
+    pieces: Sequence[Piece],
+    loss: str | LossFunction,
+    *,
+    layout: BatchLayout | None = None,
+) -> TaskSequence:
     """Give each task its outputs: one head for all, or a block of outputs per task label.
 
     One task label: all tasks share a head, and target c means output c. More than one: each label
@@ -47,10 +55,18 @@ def assemble(name: str, pieces: Sequence[Piece], loss: str | LossFunction) -> Ta
         name: Name of the sequence.
         pieces: The tasks in their order, each with one input shape.
         loss: Loss of every task.
+        layout: How batches of several tensors lie in the inputs of all tasks.
 
     Returns:
         The sequence.
     """
+    made = _assembled(name, pieces, loss)
+    if layout is None:
+        return made
+    return replace(made, tasks=tuple(replace(task, layout=layout) for task in made.tasks))
+
+
+def _assembled(name: str, pieces: Sequence[Piece], loss: str | LossFunction) -> TaskSequence:
     labels = sorted({piece.label for piece in pieces})
     if len(labels) < 2:
         return sequence(name, [(piece.train, piece.test) for piece in pieces], loss)

@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import replace
 
 from capacity.recipe.config import TaskStream
-from capacity.tasks.mixed_digits import MIXED
 from capacity.tasks.scenarios import angles
 from capacity.tasks.sources import REGISTRY, DataSource
 from capacity.tasks.task import Task, TaskSequence
@@ -39,18 +38,19 @@ def build_tasks(stream: TaskStream) -> TaskSequence:
     source.check(stream)
     built = source.build(stream)
     named = [
-        replace(task, name=_title(stream, number, task)) for number, task in enumerate(built.tasks)
+        replace(task, name=_title(source, stream, number, task))
+        for number, task in enumerate(built.tasks)
     ]
     return replace(built, name=f"{stream.scenario} {stream.dataset}", tasks=tuple(named))
 
 
-def _title(stream: TaskStream, number: int, task: Task) -> str:
+def _title(source: DataSource, stream: TaskStream, number: int, task: Task) -> str:
     # Say what sets a task apart from its neighbours.
     if stream.scenario == "rotated":
         return f"rotated {angles(stream)[number]:g} degrees"
     if stream.scenario == "permuted":
         return f"permutation {number}"
     if stream.scenario == "mixed":
-        return MIXED[number]
+        return source.mixed[number]
     first, last = task.classes[0], task.classes[-1]
     return f"class {first}" if first == last else f"classes {first}-{last}"

@@ -16,7 +16,7 @@ from torch import Tensor
 from capacity.base.checks import one_of
 from capacity.recipe.config import TaskStream
 from capacity.tasks.assemble import Piece, assemble
-from capacity.tasks.mixed_digits import Variant, mixed, rotated
+from capacity.tasks.mixed_digits import MIXED, Variant, mixed, rotated
 from capacity.tasks.sampling import holdout, subsample
 from capacity.tasks.scenarios import angles, class_groups
 from capacity.tasks.sources import DataSource
@@ -125,6 +125,7 @@ SOURCE = DataSource(
     classes=CLASSES,
     takes=("heads", "samples", "test_fraction"),
     downloads=False,
+    mixed=MIXED,
     # The same tasks as from the benchmark, without the seconds that Avalanche's import takes.
     build=lambda stream: assemble("digits", _pieces(stream), "cross_entropy"),
 )

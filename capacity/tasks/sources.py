@@ -18,7 +18,7 @@ from capacity.tasks.scenarios import class_groups
 if TYPE_CHECKING:
     from capacity.tasks.task import TaskSequence
 
-_OPTIONS = ("heads", "samples", "test_fraction", "max_angle", "root")
+_OPTIONS = ("heads", "samples", "test_fraction", "max_angle", "root", "tokenizer")
 """Fields of a recipe's tasks that not every source takes."""
 
 REGISTRY = Registry(
@@ -29,6 +29,7 @@ REGISTRY = Registry(
         "mnist": "capacity.tasks.mnist:SOURCE",
         "cifar10": "capacity.tasks.cifar:CIFAR10",
         "cifar100": "capacity.tasks.cifar:CIFAR100",
+        "text-topics": "capacity.tasks.text_topics:SOURCE",
     },
 )
 
@@ -46,6 +47,7 @@ class DataSource:
             is not at its default is refused, and so are max_angle without rotations, and root
             without downloads.
         downloads: Whether its data are downloaded to `tasks.root`.
+        mixed: Names of the tasks of its scenario mixed, as many as it has at most.
         build: Builds the tasks; the same section gives the same ones.
     """
 
@@ -54,6 +56,7 @@ class DataSource:
     takes: tuple[str, ...]
     downloads: bool
     build: Callable[[TaskStream], TaskSequence]
+    mixed: tuple[str, ...] = ()
 
     def check(self, stream: TaskStream) -> None:
         """Refuse what the source does not have, before any data is looked for.
@@ -81,3 +84,8 @@ class DataSource:
                 )
         if stream.scenario == "split":
             class_groups(stream, self.classes)
+        if stream.scenario == "mixed" and stream.experiences > len(self.mixed):
+            raise ValueError(
+                f"tasks.experiences = {stream.experiences} is more than the {len(self.mixed)} "
+                f"tasks of tasks.scenario = 'mixed'; accepted: 1 to {len(self.mixed)}"
+            )

@@ -20,6 +20,7 @@ NAMES = [
     "split-digits",
     "split-digits-til",
     "split-mnist",
+    "text-topics",
     "tiny-digits",
 ]
 DIGITS = [name for name in NAMES if "digits" in name]
