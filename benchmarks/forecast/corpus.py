@@ -38,6 +38,7 @@ from capacity.forecasting.corrector import (
     left_out,
     residual,
 )
+from capacity.forecasting.quantities import within
 from capacity.recipe.config import Strategy
 
 FILE = Path(corpus.__file__).with_suffix(".json")
@@ -127,7 +128,7 @@ def unseen(found: Sequence[dict], trials: dict[tuple[str, str], Trial]) -> list[
             added = left_out(trial.used, name, X, residual(name, physics, measured), pairs)
             physics = corrected(name, physics, added)
         for row, value in zip(own, physics, strict=True):
-            row[f"unseen_{name}"] = corpus.within(name, float(value))
+            row[f"unseen_{name}"] = within(name, float(value))
     return made
 
 

@@ -7,6 +7,7 @@ is held out is no pair that anything was made on: those have other amounts, clas
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
 
@@ -44,7 +45,8 @@ STRATEGIES = {
 _COMPARED = {True: 3, False: 2}
 """One in this many networks on a pair is trained under every strategy, too: first set, others."""
 DEVELOPMENT, HELD_OUT = "development", "held-out"
-GRIDS = ("small", "full")
+GRIDS = ("small", "full", "plain")
+PLAIN_EPOCHS = (2, 5, 10, 20, 40)
 
 
 @dataclass(frozen=True)
@@ -106,11 +108,14 @@ def units(grid: str = "full") -> list[Unit]:
     """List the grid in an order in which every beginning of it is a fair sample.
 
     Args:
-        grid: `full`, or `small` for a look: two pairs of each family, one network each.
+        grid: `full`; `small` for a look: two pairs of each family, one network each; or `plain`:
+            two networks on each pair, with short plans among them, without strategies.
 
     Returns:
         The units.
     """
+    if grid == "plain":
+        return sorted(_plain_units(), key=lambda unit: _hash(unit.key))
     made = []
     first = {stream.name for stream in listed()}
     for stream in pairs():
@@ -146,6 +151,22 @@ def units(grid: str = "full") -> list[Unit]:
                 few.append(unit)
         made = few
     return sorted(made, key=lambda unit: _hash(unit.key))
+
+
+def _plain_units() -> Iterator[Unit]:
+    for stream in pairs():
+        if stream.family == "sequence":
+            continue
+        for draw in range(2):
+            number = _hash(f"plain {stream.name} {draw}")
+            yield Unit(
+                stream,
+                network=NETWORKS[number % len(NETWORKS)],
+                optimizer=tuple(PLANS)[number // 16 % len(PLANS)],
+                epochs=PLAIN_EPOCHS[number // 256 % len(PLAIN_EPOCHS)],
+                seed=number // 65536 % SEEDS,
+                compared=False,
+            )
 
 
 @cache

@@ -21,8 +21,9 @@ from score_truth import Known, in_turn, known, place, read, write
 from torch import nn
 
 import capacity
-from capacity.forecasting.corpus import Conditions, half_width, mean, numbers
+from capacity.forecasting.corpus import Conditions, numbers
 from capacity.forecasting.engine import forecast_cheaply
+from capacity.forecasting.quantities import half_width, mean
 from capacity.forecasting.record import Forecast
 from capacity.forecasting.within_budget import from_readings
 from capacity.networks.flat_model import FlatModel

@@ -88,6 +88,7 @@ def by_forecast(
         compressed, and `undecided` where the compressed training diverged.
     """
     # Here: the forecasts are built on this package.
+    from capacity.forecasting.budget import SHARE
     from capacity.forecasting.compression import unknown_to_compression
     from capacity.forecasting.within_budget import forecast_one
 
@@ -99,8 +100,9 @@ def by_forecast(
         )
         return judge("directional", nothing, LOST_THRESHOLD, fires_above=True), None
     forecast, engine = forecast_one(
-        model, theta, tuple(old), new, training, budget="auto", seed=seed, strategy=Strategy()
-    )
+        model, theta, tuple(old), new, training,
+        budget=SHARE, stretch=True, seed=seed, strategy=Strategy(),
+    )  # fmt: skip
     if all(task.classifies for task in old):
         drop = over_tasks([each.accuracy_drop for each in forecast.old])
         half = None

@@ -20,6 +20,24 @@ from capacity.strategies.mitigation import from_options
 FEWEST_TESTS = 8
 """Test samples of a task below which its accuracy says nothing."""
 
+SHARE = 0.05
+"""Least share of a training that `auto` spends."""
+AUTO = "auto"
+_RATE = 1e10
+"""Operations per second of training on one core: 7 to 19e9 in networks of 25,000 to 700,000
+parameters (`benchmarks/forecast/rate.py`, AMD EPYC, torch 2.15). A constant, no timing, so that a
+forecast is the same on every machine."""
+_STEP = 8e6
+"""Operations that take as long as what a step does beside its arithmetic: 0.8 ms, measured there on
+a network of 2,400 parameters."""
+_SECONDS, _SHORT = 10.0, 60.0
+"""What `auto` spends in all where that is more; and how long all the trainings forecast may take to
+be rehearsed instead."""
+_MOST = 0.5
+"""Most of a training that `auto` spends on what is no rehearsal."""
+_READ = 100
+"""Test samples of a task that are read where they take less than half of a budget."""
+
 _TESTS = 0.3
 """Most of a budget that reading the test splits may take."""
 _CACHED = 1 << 17
@@ -55,6 +73,24 @@ def moving(parameters: int, passes: float) -> float:
         Operations that take as long.
     """
     return _MOVE * passes * max(0, parameters - _CACHED)
+
+
+def automatic(training: float, steps: int, *, forecasts: int = 1, rehearse: bool = True) -> float:
+    """Say what `auto` spends.
+
+    Args:
+        training: The training's operations.
+        steps: Its steps.
+        forecasts: How many forecasts like it are made together: they share the time.
+        rehearse: Whether a training may be gone through as it is.
+
+    Returns:
+        Share of the training's operations; infinite for a rehearsal of a short one.
+    """
+    seconds = forecasts * (training + _STEP * steps) / _RATE
+    if rehearse and seconds <= _SHORT:
+        return math.inf
+    return min(max(SHARE, _SECONDS / seconds), _MOST)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,6 +133,7 @@ class Allocation:
         spent: Operations in all.
         smallest: The least budget (a share of the training) that pays a forecast.
         within: Whether this forecast stays within the budget.
+        whole: Whether these are all the training's steps, as large as its own.
     """
 
     steps: int
@@ -105,6 +142,7 @@ class Allocation:
     spent: float
     smallest: float
     within: bool
+    whole: bool = False
 
 
 def allocate(
@@ -156,6 +194,7 @@ def allocate(
             spent=prices.spent + prices.training(planned, largest) + reading(tests),
             smallest=smallest,
             within=True,
+            whole=True,
         )
     if cheapest > room:
         if smallest < 1 and not stretch:
@@ -176,7 +215,10 @@ def allocate(
         )
     everything = reading(tests)
     part = 1.0 if everything == 0 else min(1.0, _TESTS * room / everything)
-    read = [max(low, int(part * have)) for low, have in zip(least_tests, tests, strict=True)]
+    some = [min(have, _READ) for have in tests]
+    if reading(some) > room / 2:
+        some = least_tests
+    read = [max(low, int(part * have)) for low, have in zip(some, tests, strict=True)]
     left = room - reading(read)
     if left < prices.training(FEWEST_STEPS, narrowest):
         read = least_tests
@@ -196,6 +238,7 @@ def allocate(
         spent=prices.spent + prices.training(steps, batch) + reading(read),
         smallest=smallest,
         within=True,
+        whole=steps == planned and batch == largest,
     )
 
 

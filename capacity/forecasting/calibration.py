@@ -11,16 +11,13 @@ import numpy as np
 from capacity.forecasting.corpus import (
     Conditions,
     Corpus,
-    before,
     complete,
     conformal_row,
-    half_width,
     kind_of,
-    mean,
     numbers,
     shipped,
-    within,
 )
+from capacity.forecasting.quantities import before, half_width, mean, within
 from capacity.records.estimate import Estimate, Status
 
 if TYPE_CHECKING:

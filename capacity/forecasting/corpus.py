@@ -21,20 +21,17 @@ from sklearn.base import RegressorMixin
 from capacity.forecasting.conformal import GroupedConformal
 from capacity.forecasting.corrector import CANDIDATES, corrected, features, residual
 from capacity.forecasting.domain import Domain
+from capacity.forecasting.quantities import before, half_width, mean, within
 from capacity.recipe.config import Training
-from capacity.records.estimate import Estimate
 
 if TYPE_CHECKING:
     from capacity.forecasting.engine import CheapForecast
 
-QUANTITIES = ("drop", "rise", "new_accuracy", "new_loss")
 PLAIN, MITIGATED = "plain", "mitigated"
 """Forecasts without a strategy, and under one: corrected and calibrated apart."""
 _GRADIENTS = ("first_gradient", "largest_gradient", "last_gradient")
 _BEYOND = 2.0
 """How far outside the corpus, as a factor, steps, parameters and budget may lie."""
-_RANGES = {"drop": (-1.0, 1.0), "new_accuracy": (0.0, 1.0), "new_loss": (0.0, math.inf)}
-"""Of quantities that have one."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -266,20 +263,6 @@ def strategies_of(rows: Sequence[Mapping[str, Any]]) -> list[str]:
     return sorted({row["strategy"] for row in rows})
 
 
-def within(name: str, value: float) -> float:
-    """Keep a quantity in the range that it can have.
-
-    Args:
-        name: The quantity.
-        value: A forecast of it.
-
-    Returns:
-        The same, or the nearest that is possible.
-    """
-    lowest, highest = _RANGES.get(name, (-math.inf, math.inf))
-    return min(max(value, lowest), highest)
-
-
 def conformal_row(value: float, half: float, steps: int) -> list[float]:
     """Lay a forecast out for its interval.
 
@@ -363,47 +346,6 @@ def complete(row: Mapping[str, Any]) -> bool:
         value is not None and (isinstance(value, str) or math.isfinite(value))
         for value in row.values()
     )
-
-
-def before(after: Estimate, change: Estimate, sign: int) -> float | None:
-    """Say what a quantity was before the new task.
-
-    Args:
-        after: What it is then.
-        change: By how much it changes.
-        sign: 1 where a change makes it less, -1 where more.
-
-    Returns:
-        The value; None where one of them has none.
-    """
-    if after.value is None or change.value is None:
-        return None
-    return after.value + sign * change.value
-
-
-def half_width(estimate: Estimate) -> float | None:
-    """Give half the width of an interval.
-
-    Args:
-        estimate: What has one, or none.
-
-    Returns:
-        The half-width; None without an interval.
-    """
-    return None if estimate.interval is None else (estimate.interval[1] - estimate.interval[0]) / 2
-
-
-def mean(values: Sequence[float | None]) -> float | None:
-    """Average numbers of which some may be missing.
-
-    Args:
-        values: The numbers.
-
-    Returns:
-        Their mean; None where one is missing, or all.
-    """
-    have = [value for value in values if value is not None]
-    return math.fsum(have) / len(have) if have and len(have) == len(values) else None
 
 
 def corpus_of(record: Mapping[str, Any]) -> Corpus:

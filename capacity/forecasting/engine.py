@@ -20,10 +20,12 @@ from torch import Tensor
 from capacity.base.differential import slope_of
 from capacity.base.random_streams import stream, stream_seed
 from capacity.forecasting.budget import (
+    AUTO,
     Allocation,
     Prices,
     affordable,
     allocate,
+    automatic,
     moving,
     operations,
 )
@@ -48,6 +50,7 @@ from capacity.strategies.step import StrategyStep
 from capacity.strategies.terms import Source
 from capacity.tasks.losses import additive
 from capacity.tasks.task import Split, Task
+from capacity.training.data_order import DataOrder
 from capacity.training.loop import Slope, steps
 
 _PROBES = (4, 16)
@@ -55,6 +58,9 @@ _PASSES_OF_TRAINING, _PASSES_OF_FORECAST = 6.0, 20.0
 """How often a step reads or writes every parameter beside the gradient's own work."""
 DEARER = (
     "No forecast of this training is cheaper than the training itself; this is the smallest one."
+)
+REHEARSED = (
+    "Rehearsed: a copy of the network went through the whole training, in a data order of its own."
 )
 STRETCHED = "The training is so short that the budget pays no forecast; this is the smallest one."
 
@@ -73,6 +79,8 @@ class CheapForecast:
         wander: How far the last step was from the mean of the last steps.
         gradients: Norms of the first gradient, of the largest, and on average of the last quarter.
         new_loss_before: Loss on the new task before it is learned.
+        share: Budget that it was made for, as a share of the training.
+        rehearsed: Whether the copy took all the training's steps, as large as its own.
     """
 
     old: tuple[Reading, ...]
@@ -84,6 +92,8 @@ class CheapForecast:
     wander: float
     gradients: tuple[float, float, float]
     new_loss_before: float
+    share: float = math.nan
+    rehearsed: bool = False
 
 
 @torch.no_grad()
@@ -94,8 +104,10 @@ def forecast_cheaply(
     new: Task,
     training: Training,
     *,
-    budget: float,
+    budget: float | str,
     stretch: bool = False,
+    forecasts: int = 1,
+    rehearse: bool = True,
     strategy: Strategy | None = None,
     contribution: Contribution | None = None,
     replica: int = 0,
@@ -111,8 +123,10 @@ def forecast_cheaply(
         new: The new task.
         training: Its planned training, one that `unknown_to_compression` knows nothing of.
         budget: Operations to spend at most, as a share of those of the planned training; of that
-            under the strategy where this is dearer.
+            under the strategy where this is dearer. Or `auto` (`budget.automatic`).
         stretch: Take the smallest forecast that there is where the budget pays none.
+        forecasts: How many forecasts share what `auto` spends.
+        rehearse: Whether `auto` may go through the whole training.
         strategy: What is done against forgetting; None takes the training's. What it remembers is
             made from the old tasks, and paid.
         contribution: What the strategy adds, where it already remembers; this takes its place.
@@ -128,11 +142,11 @@ def forecast_cheaply(
     apart = model.apart()  # a step that is only priced moves no statistics
     bare = _Lesson(apart, new, Contribution(training=training))
     whole, probed = _price_of_training(bare, theta)
-    remembered = 0.0
+    share, remembered = _share(budget, whole, training.steps(samples), forecasts, rehearse), 0.0
     if contribution is None:
         options, remembered = affordable(
             training.strategy if strategy is None else strategy,
-            budget=budget,
+            budget=share,
             training=whole,
             sample=whole / training.seen(samples),
             old=len(old),
@@ -151,16 +165,17 @@ def forecast_cheaply(
     passes = [*(OLD_PASSES for _ in old), NEW_PASSES]
     pays = allocate(
         _prices(lesson, theta, probed + remembered),
-        budget=budget,
+        budget=share,
         training=whole,
         wanted=steps_wanted(plan.training, samples),
         planned=plan.training.steps(samples),
         largest=min(plan.training.samples_per_step, samples),
         tests=[len(task.test) for task in scored],
         passes=passes,
-        stretch=stretch,
+        stretch=stretch or budget == AUTO,
     )
     beyond = "" if pays.within else STRETCHED if pays.smallest < 1 else DEARER
+    beyond = REHEARSED if pays.whole else beyond
     tests = [
         drawn(task.test, n, seed, task.name) for task, n in zip(scored, pays.tests, strict=True)
     ]
@@ -184,7 +199,17 @@ def forecast_cheaply(
         wander=float((last - end).norm()),
         gradients=norms,
         new_loss_before=start,
+        share=share,
+        rehearsed=pays.whole,
     )
+
+
+def _share(budget: float | str, training: float, steps: int, forecasts: int, may: bool) -> float:
+    if not isinstance(budget, str):
+        return budget
+    if budget != AUTO:
+        raise ValueError(f"budget = {budget!r} is none; pass a share, as 0.05, or 'auto'")
+    return automatic(training, steps, forecasts=forecasts, rehearse=may)
 
 
 @dataclass(frozen=True)
@@ -224,7 +249,8 @@ def _train(
     update = step.optimiser_of(short.update, lesson.replica)
     state = update.init(theta)
     slope = _slope(step, lesson)
-    batches = islice(_batches(split, pays.batch, seed), pays.steps)
+    spread = islice(_batches(split, pays.batch, seed), pays.steps)
+    batches = _planned(lesson.plan.training, len(split), seed) if pays.whole else spread
     mean, pace, norms = torch.zeros_like(theta), Pace(short), list[float]()
 
     def slope_at(index: Tensor, point: Tensor) -> Slope:
@@ -287,6 +313,14 @@ def _batches(split: Split, size: int, seed: int) -> Iterator[Tensor]:
             queue = torch.cat([queue, drawn])
         yield queue[:size]
         queue = queue[size:]
+
+
+def _planned(training: Training, samples: int, seed: int) -> Iterator[Tensor]:
+    """Draw batches as the training itself does, in an order of their own."""
+    order = DataOrder.planned(training, samples, replicas=1, seed=seed, path=("engine", "batches"))
+    for epoch in order.epoch_batches(torch.device("cpu")):
+        for rows in epoch:
+            yield rows[0]
 
 
 def _price_of_training(lesson: _Lesson, theta: Tensor) -> tuple[float, float]:

@@ -164,16 +164,18 @@ def forecast(
             or a function of (outputs, targets) that returns the mean.
         orders: Data orders to simulate, without a budget; their spread gives the interval.
         budget: Operations to spend at most, as a share of those of the planned training (0.05 is
-            5 %); each of `strategies` has as much. `auto` is 5 %, or the smallest share that pays a
-            forecast. `math.inf` rehearses: a copy goes through the whole training, in a data order
-            of its own. None simulates the linearised training instead, which costs about two
-            trainings and is exact for linear networks. SGLD is always simulated, and the note says
-            so.
+            5 %); each of `strategies` has as much. `auto` rehearses where all that is forecast
+            would take less than about a minute on one core: a copy goes through the whole training,
+            in a data order of its own; else it is 5 %, or about ten seconds in all where that is
+            more, and at most half of a training. `math.inf` always rehearses. None simulates the
+            linearised training instead, which costs about two trainings and is exact for linear
+            networks. SGLD is always simulated, and the note says so.
         seed: Seed of the simulated data orders.
         device: Where to compute: auto, cpu, cuda or cuda:N.
 
     Returns:
-        The forecast. With a budget, its intervals are calibrated on a corpus of earlier transitions
+        The forecast. A rehearsal's intervals are what another data order changes. With a budget
+        below the whole training, intervals are calibrated on a corpus of earlier transitions
         where that holds any like this one; else they carry the status `uncalibrated` and a reason:
         they know the data order but not the linearisation error. `by_strategy` has a forecast for
         every one of `strategies`.
@@ -229,7 +231,7 @@ def forecast(
         if budget is not None and unknown is None:
             return forecast_within(
                 flat, start[:1], old_tasks, new_task, training,
-                budget=budget, seeds=[seed], strategy=options,
+                budget=budget, seeds=[seed], forecasts=1 + len(wanted), strategy=options,
             )  # fmt: skip
         source = Source(seed, ("forecast", "strategy"))
         plan = contribution_of(options, flat, start, old_tasks, new_task, training, source)

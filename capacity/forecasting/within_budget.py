@@ -11,14 +11,12 @@ from capacity.base.randomness import kept_random_state
 from capacity.base.slow_paths import noting
 from capacity.forecasting.engine import CheapForecast, forecast_cheaply
 from capacity.forecasting.record import NO_ACCURACY, Forecast, Forgetting, said_of_all
+from capacity.forecasting.rehearsal import rehearsed
 from capacity.networks.flat_model import FlatModel
 from capacity.recipe.config import Strategy, Training
 from capacity.records.estimate import Estimate, Status
 from capacity.strategies.contribution import Contribution
 from capacity.tasks.task import Task
-
-SHARE = 0.05
-"""Budget of `auto`, which takes the smallest share that pays a forecast where this does not."""
 
 
 @noting(said_of_all)
@@ -31,6 +29,8 @@ def forecast_within(
     *,
     budget: float | str,
     seeds: Sequence[int],
+    forecasts: int = 1,
+    rehearse: bool = True,
     strategy: Strategy | None = None,
     contribution: Contribution | None = None,
 ) -> Forecast:
@@ -44,6 +44,8 @@ def forecast_within(
         training: The new task's planned training, one that the engine knows.
         budget: Share of the training's operations to spend at most on each, or `auto`.
         seeds: Seed of each network's samples (R,).
+        forecasts: How many forecasts of each network share what `auto` spends.
+        rehearse: Whether `auto` may go through the whole training.
         strategy: What is done against forgetting; None takes the training's.
         contribution: What that adds, where it remembers the old tasks already.
 
@@ -55,8 +57,8 @@ def forecast_within(
     made = [
         forecast_one(
             model.of_replica(replica), point, old, new, training,
-            budget=budget, seed=seed, strategy=strategy,
-            contribution=contribution, replica=replica, replicas=len(theta),
+            budget=budget, seed=seed, forecasts=forecasts * len(theta), rehearse=rehearse,
+            strategy=strategy, contribution=contribution, replica=replica, replicas=len(theta),
         )[0]
         for replica, (point, seed) in enumerate(zip(theta, seeds, strict=True))
     ]  # fmt: skip
@@ -72,6 +74,9 @@ def forecast_one(
     *,
     budget: float | str,
     seed: int,
+    stretch: bool = False,
+    forecasts: int = 1,
+    rehearse: bool = True,
     strategy: Strategy | None = None,
     contribution: Contribution | None = None,
     replica: int = 0,
@@ -87,6 +92,9 @@ def forecast_one(
         training: The new task's planned training, one that the engine knows.
         budget: Share of the training's operations to spend at most, or `auto`.
         seed: Seed of the samples drawn.
+        stretch: Take the smallest forecast that there is where the budget pays none.
+        forecasts: How many forecasts share what `auto` spends.
+        rehearse: Whether `auto` may go through the whole training.
         strategy: What is done against forgetting; None takes the training's.
         contribution: What that adds, where it remembers the old tasks already.
         replica: Which of the contribution's networks this is.
@@ -102,19 +110,20 @@ def forecast_one(
     from capacity.forecasting.domain import architecture_of
 
     options = training.strategy if strategy is None else strategy
-    share = SHARE if isinstance(budget, str) else budget
     said = forecast_cheaply(
         model, theta, old, new, training,
-        budget=share, stretch=isinstance(budget, str), strategy=options,
+        budget=budget, stretch=stretch, forecasts=forecasts, rehearse=rehearse, strategy=options,
         contribution=contribution, replica=replica, replicas=replicas, seed=seed,
     )  # fmt: skip
+    if said.rehearsed:
+        return rehearsed(from_readings(said)), said
     conditions = Conditions(
         training=training,
         strategy=options.name,
         label=options.label,
         samples=len(new.train),
         parameters=model.size,
-        budget=max(share, said.cost_ratio.value or share),
+        budget=max(said.share, said.cost_ratio.value or said.share),
         losses=frozenset(task.loss for task in (*old, new)),
         architecture=architecture_of(model, theta, new.train.x),
         old_tasks=len(old),

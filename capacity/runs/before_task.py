@@ -121,8 +121,10 @@ def _forecast(
     if budget is not None and unknown is None:
         seeds = [stream_seed(order.seed, *order.path, r) for r in range(len(theta))]
         return forecast_within(
-            model, theta, old, new, training, budget=budget, seeds=seeds, contribution=plan
-        )
+            model, theta, old, new, training,
+            budget=budget, seeds=seeds, contribution=plan,
+            forecasts=1 + len(recipe.measure.strategies), rehearse=False,
+        )  # fmt: skip
     if plan is None:
         source = Source(recipe.seed, ("forecast", "strategy"))
         plan = contribution_of(training.strategy, model, theta, old, new, training, source)

@@ -1,0 +1,120 @@
+"""`budget="auto"`: what it spends, and the rehearsal of a short training."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import nn
+
+import capacity
+from capacity.forecasting.budget import Prices, allocate, automatic
+from capacity.forecasting.engine import forecast_cheaply
+from capacity.forecasting.rehearsal import FLOOR, STRETCH, rehearsed
+from capacity.networks.flat_model import FlatModel
+from capacity.recipe.config import Training
+from capacity.records.estimate import Estimate, Status
+from capacity.tasks.task import Split, Task
+from capacity.training.data_order import DataOrder
+from capacity.training.train import train
+
+PLAN = Training(optimizer="adam", lr=0.01, epochs=6, batch_size=16)
+
+
+def task(name, turn):
+    draw = torch.Generator().manual_seed(3)
+    x = torch.randn(240, 6, generator=draw)
+    y = ((x @ torch.randn(6, 4, generator=draw)).argmax(-1) + turn) % 4
+    return Task(name=name, train=Split(x[:90], y[:90]), test=Split(x[90:], y[90:]))
+
+
+def net():
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Linear(6, 16), nn.ReLU(), nn.Linear(16, 4))
+
+
+def test_auto_rehearses_what_is_short_and_else_spends_ten_seconds_or_a_twentieth():
+    minute = 6e11
+    assert automatic(0.9 * minute, 100) == math.inf
+    assert automatic(2 * minute, 100) == pytest.approx(10 / 120, rel=0.01)
+    assert automatic(100 * minute, 100) == 0.05
+    # A step takes its time whatever it computes.
+    assert automatic(1e6, 70_000) == math.inf
+    assert automatic(1e6, 80_000) == pytest.approx(10 / 64, rel=0.01)
+
+
+def test_forecasts_made_together_share_the_time():
+    assert automatic(3e11, 100) == math.inf
+    assert automatic(3e11, 100, forecasts=4) == pytest.approx(10 / 120, rel=0.01)
+
+
+def test_what_may_not_be_rehearsed_takes_half_of_the_training_at_most():
+    assert automatic(1e9, 100, rehearse=False) == 0.5
+
+
+@pytest.mark.parametrize("optimizer", ["momentum", "adam"])
+def test_a_rehearsal_draws_its_batches_as_the_training_does(optimizer):
+    old, new = task("old", 0), task("new", 1)
+    model = FlatModel(net())
+    theta = model.initial()
+    plan = PLAN.model_copy(update={"optimizer": optimizer})
+    said = forecast_cheaply(model, theta, (old,), new, plan, budget="auto", seed=5)
+    order = DataOrder.planned(plan, 90, replicas=1, seed=5, path=("engine", "batches"))
+    after = train(model, theta[None], new, plan, order).theta[0]
+    x, y = old.test.x, old.test.y
+    then, now = (float(old.loss_of(model.outputs(t, x), y)) for t in (theta, after))
+    assert said.rehearsed
+    assert said.old[0].rise.value == pytest.approx(now - then, abs=1e-5)
+    assert said.displacement == pytest.approx(float((after - theta).norm()), rel=1e-5)
+
+
+def test_a_short_training_is_rehearsed_and_the_forecast_says_so():
+    made = capacity.forecast(net(), old=task("old", 0), new=task("new", 1), training=PLAN)
+    drop = made.accuracy_drop
+    assert (drop.status, drop.n) == (Status.OK, 150)
+    assert drop.note.startswith("Rehearsed")
+    assert made.cost_ratio.note.endswith("in a data order of its own.")
+    assert 1 <= made.cost_ratio.value < 2
+    low, high = made.loss_increase.interval
+    assert low < made.loss_increase.value < high
+
+
+def test_a_share_of_the_training_is_no_rehearsal():
+    made = capacity.forecast(
+        net(), old=task("old", 0), new=task("new", 1), training=PLAN, budget=0.3
+    )
+    assert "Rehearsed" not in made.accuracy_drop.note + made.cost_ratio.note
+    assert made.cost_ratio.value <= 0.3
+
+
+def test_a_rehearsal_that_diverged_has_no_value():
+    made = capacity.forecast(net(), old=task("old", 0), new=task("new", 1), training=PLAN)
+    lost = Estimate(value=None, status=Status.DIVERGED, note="Lost.")
+    assert rehearsed(replace(made, new_loss=lost)).new_loss == lost
+
+
+def test_the_interval_is_that_of_the_samples_widened():
+    made = capacity.forecast(net(), old=task("old", 0), new=task("new", 1), training=PLAN)
+    own = replace(made.new_loss, value=1.0, interval=(0.9, 1.1))
+    low, high = rehearsed(replace(made, new_loss=own)).new_loss.interval
+    assert high - low == pytest.approx(2 * STRETCH["new_loss"] * (0.1 + FLOOR))
+
+
+@pytest.mark.parametrize("bad", ["much", "Auto"])
+def test_another_word_is_refused_by_name(bad):
+    model = FlatModel(net())
+    with pytest.raises(ValueError, match=f"budget = '{bad}' is none; pass a share"):
+        forecast_cheaply(model, model.initial(), (task("a", 0),), task("b", 1), PLAN, budget=bad)
+
+
+@pytest.mark.parametrize(("price", "read"), [(1.0, 100), (5.0, 8)])
+def test_a_hundred_test_samples_are_read_where_they_take_less_than_half(price, read):
+    paid = allocate(
+        Prices(step=0.0, sample=3.0, test=price, spent=0.0),
+        budget=0.05, training=10_000.0, wanted=10, planned=100, largest=32,
+        tests=[500], passes=[2.0],
+    )  # fmt: skip
+    assert paid.tests == (max(read, int(0.3 * 0.05 * 10_000 / price / 2)),)
+    assert paid.spent <= 0.05 * 10_000
