@@ -38,7 +38,7 @@ from capacity.forecasting.corrector import (
     left_out,
     residual,
 )
-from capacity.forecasting.quantities import within
+from capacity.forecasting.quantities import QUANTITIES, within
 from capacity.recipe.config import Strategy
 
 FILE = Path(corpus.__file__).with_suffix(".json")
@@ -59,9 +59,9 @@ def rows(cells: Sequence[dict]) -> Iterator[dict[str, object]]:
         said = cell["said"].get(ENGINE)
         if said is None:
             continue
-        cases = [("naive", said, {q: cell[q] for q in corpus.QUANTITIES})]
+        cases = [("naive", said, {q: cell[q] for q in QUANTITIES})]
         for name, outcome in cell["strategy_outcomes"].items():
-            under = {q: outcome[q][0] for q in corpus.QUANTITIES}
+            under = {q: outcome[q][0] for q in QUANTITIES}
             if not outcome["diverged"]:
                 cases.append((STRATEGIES[name]["name"], said["strategies"][name], under))
         for name, forecast, measured in cases:
@@ -70,7 +70,7 @@ def rows(cells: Sequence[dict]) -> Iterator[dict[str, object]]:
                 "architecture": cell["architecture"], "optimizer": cell["optimizer"],
                 **{key: forecast.get(key) for key in KEPT},
             }  # fmt: skip
-            for quantity in corpus.QUANTITIES:
+            for quantity in QUANTITIES:
                 row[f"{quantity}_half"] = forecast.get(f"{quantity}_half")
                 row[f"measured_{quantity}"] = measured[quantity]
             if forecast.get("asked") == BUDGET and corpus.complete(row):
@@ -100,7 +100,7 @@ def decide(found: Sequence[dict], jobs: int) -> dict[tuple[str, str], Trial]:
     Returns:
         The trial of each kind and quantity.
     """
-    asked = [(kind, name) for kind in KINDS for name in corpus.QUANTITIES]
+    asked = [(kind, name) for kind in KINDS for name in QUANTITIES]
     calls = []
     for kind, name in asked:
         own = of_kind(found, kind)
@@ -178,7 +178,7 @@ def compact(found: Sequence[dict], trials: dict[tuple[str, str], Trial]) -> str:
         "budget": BUDGET,
         "old_tasks": LENGTH - 1,
         "corrector": {
-            kind: {name: trials[kind, name].used for name in corpus.QUANTITIES} for kind in KINDS
+            kind: {name: trials[kind, name].used for name in QUANTITIES} for kind in KINDS
         },
         "labels": {options.name: options.label for options in (Strategy(), *strategies().values())},
         "columns": list(found[0]),
@@ -230,7 +230,7 @@ def main() -> None:
     found = unseen(found, trials)
     made = corpus.corpus_of(json.loads(compact(found, trials)))
     for kind in KINDS:
-        for name in corpus.QUANTITIES:
+        for name in QUANTITIES:
             model = made.conformal(name, kind)
             print(
                 f"{kind} {name}: expected error sqrt(half-width^2 + {model.floor_:.3g}^2 + "

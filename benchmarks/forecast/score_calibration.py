@@ -8,7 +8,8 @@ import numpy as np
 from score_cells import ENGINE
 from score_scores import coverage
 
-from capacity.forecasting.corpus import PLAIN, QUANTITIES, conformal_row, shipped
+from capacity.forecasting.corpus import PLAIN, conformal_row, shipped
+from capacity.forecasting.quantities import QUANTITIES
 
 LEVELS = (0.5, 0.7, 0.8, 0.9, 0.95)
 

@@ -11,12 +11,12 @@ from score_predict import COLUMNS, column
 from score_truth import known
 
 from capacity.forecasting.corpus import (
-    QUANTITIES,
     Corpus,
     complete,
     shipped,
 )
 from capacity.forecasting.corrector import KEPT
+from capacity.forecasting.quantities import QUANTITIES
 from capacity.predictors.registry import PREDICTORS
 
 FORECAST, ENGINE, REHEARSAL, SIMULATION = "forecast", "engine", "rehearsal", "simulation"

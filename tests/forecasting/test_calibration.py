@@ -9,10 +9,11 @@ import pytest
 import torch
 
 from capacity.forecasting.calibration import calibrated
-from capacity.forecasting.corpus import QUANTITIES, Conditions, Corpus, numbers, shipped
+from capacity.forecasting.corpus import Conditions, Corpus, numbers, shipped
 from capacity.forecasting.corrector import FEATURES
 from capacity.forecasting.domain import Domain, architecture_of
 from capacity.forecasting.engine import CheapForecast
+from capacity.forecasting.quantities import QUANTITIES
 from capacity.forecasting.task_reading import Reading
 from capacity.forecasting.within_budget import from_readings
 from capacity.networks.flat_model import FlatModel
