@@ -6,6 +6,7 @@ import difflib
 import math
 import os
 from collections.abc import Iterable
+from numbers import Integral, Real
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -65,9 +66,10 @@ def positive_int(argument: str, value: object, *, minimum: int = 1) -> int:
     Raises:
         ValueError: If it is anything else.
     """
-    if isinstance(value, bool) or not isinstance(value, int) or value < minimum:
+    # NumPy's numbers are Integral and Real, too.
+    if isinstance(value, bool) or not isinstance(value, Integral) or value < minimum:
         raise ValueError(f"{argument} = {value!r} must be a whole number of at least {minimum}")
-    return value
+    return int(value)
 
 
 def positive_float(argument: str, value: object) -> float:
@@ -132,8 +134,33 @@ def nonnegative_float(argument: str, value: object) -> float:
 
 
 def _finite(value: object) -> float | None:
-    number = isinstance(value, int | float) and not isinstance(value, bool)
+    number = isinstance(value, Real) and not isinstance(value, bool)
     return float(value) if number and math.isfinite(value) else None  # type: ignore[arg-type]
+
+
+def text_of(argument: str, value: object) -> str:
+    """Check that something is text that files can hold.
+
+    Args:
+        argument: Name of the argument, for the message.
+        value: What came.
+
+    Returns:
+        The value.
+
+    Raises:
+        ValueError: If it is no text, or holds half a character (a lone surrogate).
+    """
+    if not isinstance(value, str):
+        raise ValueError(f"{argument} = {value!r} is a {type(value).__name__}; pass a str")
+    try:
+        value.encode()
+    except UnicodeEncodeError as error:
+        raise ValueError(
+            f"{argument} = {value!r} has a lone surrogate at {error.start}, which no file in UTF-8 "
+            f"holds; pass {value.encode(errors='replace').decode()!r}, for one"
+        ) from None
+    return value
 
 
 def path_of(argument: str, value: object) -> Path:

@@ -9,6 +9,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor, nn
 
+from capacity.base.ambient import in_own_precision
 from capacity.base.checks import positive_float, positive_int, resolve_device
 from capacity.criterion.criterion import Verdicts, assess_transition
 from capacity.criterion.task_dimension import Dimension
@@ -24,6 +25,7 @@ from capacity.tasks.task import LossFunction, Task
 from capacity.tasks.tensors import as_task, old_tasks_of
 
 
+@in_own_precision
 def compatible_capacity(
     model: nn.Module,
     *,
@@ -125,10 +127,11 @@ def compatible_capacity(
         generator=torch.Generator(where).manual_seed(seed),
     )
     if record.convergence.note:
-        warnings.warn(record.convergence.note, stacklevel=2)
+        warnings.warn(record.convergence.note, stacklevel=3)
     return _labelled(record, old_tasks)
 
 
+@in_own_precision
 def task_dimension(
     model: nn.Module,
     *,
@@ -197,6 +200,7 @@ def task_dimension(
     return made.dimension
 
 
+@in_own_precision
 def verdict(
     model: nn.Module,
     *,

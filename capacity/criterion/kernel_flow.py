@@ -211,7 +211,7 @@ def largest_eigenvalue(kernel: Tensor) -> float:
     """
     v = torch.ones(len(kernel), dtype=kernel.dtype, device=kernel.device)
     # No symmetry of the data may hide the top eigenvector from the start.
-    v += 0.1 * torch.linspace(-1, 1, len(kernel)).to(v)
+    v += 0.1 * torch.linspace(-1, 1, len(kernel), dtype=torch.float32).to(v)
     value = 0.0
     for _ in range(_POWER_STEPS):
         image = kernel @ (v / v.norm().clamp(min=1e-300))

@@ -152,7 +152,7 @@ class TransitionKernels:
     def _repeated(self, values: Sequence[float]) -> Tensor:
         """Give every row of the old tasks the number of its task."""
         counts = torch.tensor(self._counts, device=self.old.device)
-        return torch.tensor(values).to(self.old).repeat_interleave(counts)
+        return torch.tensor(values, dtype=torch.float64).to(self.old).repeat_interleave(counts)
 
     def dimension(self, removed: Tensor, *, groups: int) -> Estimate:
         """Measure m_B: the stable rank of B's GGN in the preserving space.

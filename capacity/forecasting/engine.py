@@ -304,10 +304,10 @@ def _batches(split: Split, size: int, seed: int) -> Iterator[Tensor]:
         while len(queue) < size:
             drawn = torch.randperm(len(split), generator=generator)
             if classes is not None:
-                place = torch.empty(len(split))
+                place = torch.empty(len(split), dtype=torch.float32)
                 for label in classes:
                     own = drawn[labels[drawn] == label]
-                    jitter = torch.rand(len(own), generator=generator)
+                    jitter = torch.rand(len(own), generator=generator, dtype=torch.float32)
                     place[own] = (torch.arange(len(own)) + jitter) / len(own)
                 drawn = place.argsort()
             queue = torch.cat([queue, drawn])

@@ -11,6 +11,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
+from capacity.base.ambient import in_own_precision
 from capacity.base.checks import positive_float, positive_int, resolve_device
 from capacity.base.slow_paths import noting
 from capacity.forecasting.compression import unknown_to_compression
@@ -122,6 +123,7 @@ def simulated(made: Forecast, unknown: str) -> Forecast:
     return replace(made, cost_ratio=replace(made.cost_ratio, note=note))
 
 
+@in_own_precision
 def forecast(
     model: nn.Module | object,
     *,
@@ -245,6 +247,6 @@ def forecast(
         except ValueError as error:
             if strategies != "all":
                 raise
-            warnings.warn(f"strategies = 'all' leaves {name} out: {error}", stacklevel=2)
+            warnings.warn(f"strategies = 'all' leaves {name} out: {error}", stacklevel=3)
     made = replace(under(training.strategy), by_strategy=rank(compared))
     return with_scoring(made, old_tasks, new_task)

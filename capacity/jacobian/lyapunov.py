@@ -115,7 +115,9 @@ def _stretches(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Push a frame along the path: log|diag R|, steps and learning time of every stretch."""
     like = trajectories[0].like
-    start = torch.randn(top, like.numel(), generator=generator, device=generator.device)
+    start = torch.randn(
+        top, like.numel(), generator=generator, device=generator.device, dtype=torch.float32
+    )
     frame = Frame(start.to(like), 1)
     frame.orthonormalise()
     logs, lengths, times = [], [], []

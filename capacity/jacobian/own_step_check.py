@@ -117,7 +117,10 @@ def _check_quick(name: str, loss: Loss, step: TrainingStep) -> None:
     general = replace(step, update=GradientStep(step.update.step, moments=len(step.state) - 1))
     path = Trajectory(loss, step.update)
     generator, eps = torch.Generator().manual_seed(0), torch.finfo(step.state[0].dtype).eps
-    rows = tuple(torch.randn((1, *part.shape), generator=generator).to(part) for part in step.state)
+    rows = tuple(
+        torch.randn((1, *part.shape), generator=generator, dtype=torch.float32).to(part)
+        for part in step.state
+    )
     for go in (push, pull):
         quick, true = go(path, step, rows), go(path, general, rows)
         for row, part, other in zip(rows, quick, true, strict=True):

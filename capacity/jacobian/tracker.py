@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import grad
 
+from capacity.base.ambient import in_own_precision
 from capacity.base.checks import one_of, positive_float, positive_int
 from capacity.base.in_place import Guarded
 from capacity.jacobian.layer_blocks import layer_projector
@@ -125,6 +126,7 @@ class TransportTracker:
         self._gradient: Tensor | None = None
         self._volume: tuple[Estimate, Unexplained, Estimate] | None = None
 
+    @in_own_precision
     def observe(self, x: Any, y: Tensor, *, lr: float | None = None) -> None:
         """Follow the step that is about to be taken on a batch.
 
@@ -237,6 +239,7 @@ class TransportTracker:
             warnings.warn(made.unexplained.note, stacklevel=2)
         return made
 
+    @in_own_precision
     def log_volume(self) -> Estimate:
         """Estimate log|det J_t|.
 
@@ -249,6 +252,7 @@ class TransportTracker:
             self._volume = volume, unexplained, qualified(volume, unexplained)
         return self._volume[2]
 
+    @in_own_precision
     def lyapunov(self, *, top: int = 5, every: int = 10) -> LyapunovSpectrum:
         """Estimate the largest finite-time Lyapunov exponents of the training.
 
@@ -262,6 +266,7 @@ class TransportTracker:
         made = lyapunov([self._phase.trajectory], top=top, every=every, generator=self._generator)
         return qualified(made, self.unexplained)
 
+    @in_own_precision
     def spectrum(
         self,
         *,

@@ -37,6 +37,14 @@ def _warmup_given(given: object) -> object:
     )
 
 
+TAKEN_BY = {
+    "momentum": ("momentum",),
+    "nesterov": ("momentum",),
+    "betas": ("adam", "adamw"),
+    "alpha": ("rmsprop",),
+    "eps": ("adam", "adamw", "rmsprop"),
+}
+"""Options, with the optimisers that take each; for all others it would do nothing."""
 _AS = {"power": "2.0", "gamma": "0.1", "decay_every": "1000", "rates": "[1.0, 0.5, 0.1]"}
 """An example of what a schedule needs."""
 
@@ -139,6 +147,24 @@ class Training(Section):
                 else f"temperature = {self.temperature:g} goes with optimizer = 'sgld' only, not "
                 f"{self.optimizer!r}, which has no noise"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _options_do_something(self) -> Training:
+        if self.optimizer not in registry_of("capacity.optimizers").built_in:
+            return self  # what it reads is its own affair
+        # A run writes every option, with its default where it does nothing; people write a few.
+        written_out = TAKEN_BY.keys() <= self.model_fields_set
+        for name, takers in TAKEN_BY.items():
+            value = getattr(self, name)
+            default = value == type(self).model_fields[name].default
+            idle = default and (written_out or name not in self.model_fields_set)
+            if self.optimizer not in takers and not idle:
+                raise ValueError(
+                    f"{name} = {value} goes with optimizer = {' or '.join(map(repr, takers))} "
+                    f"only, and {self.optimizer!r} would train without it; change the optimizer, "
+                    f"or leave {name} out"
+                )
         return self
 
     @model_validator(mode="after")

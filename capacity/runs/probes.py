@@ -55,6 +55,7 @@ def fingerprint_of(tasks: TaskSequence, new_model: Callable[[int], nn.Module]) -
             weighed = weighed + loss.double() * _signs(1, source)[0]
         (slope,) = torch.autograd.grad(weighed, theta, allow_unused=True)
         slopes.append((torch.zeros_like(point) if slope is None else slope).double())
+    outputs += _trained(model, start, on_cpu)
     numbers = {
         name: _projected(torch.cat(values), source)
         for name, values in (("forward", outputs), ("loss", losses), ("slope", slopes))
@@ -75,6 +76,17 @@ def _evaluated(model: FlatModel, theta: Tensor, task: Task) -> tuple[Tensor, Ten
     outputs = model.outputs(theta, few.x.clone())
     kept = outputs.detach().clone()
     return kept, task.loss_of(outputs, few.y.clone())
+
+
+def _trained(model: FlatModel, theta: Tensor, tasks: TaskSequence) -> list[Tensor]:
+    # Evaluation sees neither the rate of a dropout nor the momentum of a batch norm: the outputs
+    # while the network trains, and its statistics afterwards.
+    if not model.two_modes:
+        return []
+    own = model.apart()
+    with torch.no_grad(), own.training(_SEED):
+        made = [own.outputs(theta, task.train.first(_SAMPLES).x.clone()) for task in tasks.tasks]
+    return [values.double().reshape(-1) for values in (*made, *own.statistics().values())]
 
 
 def _projected(values: Tensor, source: torch.Generator) -> list[float]:
@@ -100,7 +112,8 @@ def _digest_of_data(tasks: TaskSequence) -> str:
 
 def _digest_of(module: nn.Module) -> str:
     digest = hashlib.sha256()
-    for name, tensor in module.state_dict().items():
+    kept = module.state_dict()
+    for name, tensor in {**kept, **dict(module.named_buffers())}.items():  # some are not kept
         _update(digest, name, tensor)
     trained = [name for name, parameter in module.named_parameters() if parameter.requires_grad]
     digest.update(" ".join(trained).encode())

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from capacity.base.ambient import in_own_precision
 from capacity.base.checks import nonnegative_float, path_of, positive_int, resolve_device
 from capacity.base.randomness import kept_random_state
 from capacity.networks.models import build_model
@@ -41,6 +42,7 @@ class RunFailedError(RuntimeError):
     """A run stopped by an error that is not the user's; its directory says `failed`."""
 
 
+@in_own_precision
 def run(
     tasks: str | Path | Recipe | object,
     *,
@@ -164,6 +166,7 @@ def run(
     return made
 
 
+@in_own_precision
 def resume(
     path: str | Path,
     *,

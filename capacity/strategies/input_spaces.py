@@ -120,7 +120,9 @@ def layer_inputs(
             value = patches.transpose(1, 2)
         columns = value.reshape(-1, value.shape[-1]).T
         if columns.shape[1] > _COLUMNS:
-            spread = torch.linspace(0, columns.shape[1] - 1, _COLUMNS, device=x.device)
+            spread = torch.linspace(
+                0, columns.shape[1] - 1, _COLUMNS, device=x.device, dtype=torch.float32
+            )
             columns = columns[:, spread.round().long()]
         if layer.has_bias:
             columns = torch.cat([columns, torch.ones_like(columns[:1])])

@@ -67,7 +67,11 @@ def key_order(size: int, task: int, replicas: int, source: Source) -> tuple[Tens
         Keys, ascending, and rows in the training split, (R, n) each, on the CPU.
     """
     keys = torch.stack([
-        torch.rand(size, generator=stream(source.seed, *source.path, "keys", task, replica))
+        torch.rand(
+            size,
+            generator=stream(source.seed, *source.path, "keys", task, replica),
+            dtype=torch.float32,
+        )
         for replica in range(replicas)
     ])
     return torch.sort(keys, dim=1)

@@ -38,7 +38,7 @@ def with_loader_batches(training: Training | None, tasks: Sequence[Task]) -> Tra
             warnings.warn(
                 f"training.batch_size = {training.batch_size} is taken, and not that of the "
                 f"DataLoader ({', '.join(map(str, sizes))})",
-                stacklevel=3,
+                stacklevel=4,
             )
         return training
     if len(sizes) > 1:

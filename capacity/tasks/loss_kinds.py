@@ -22,6 +22,8 @@ _TABLES = 64
 """Further targets that are looked at where a sample has several labels."""
 _CHUNK, _NUMBERS = 64, 1 << 22
 """Further targets that are looked at together, and the numbers in their outputs."""
+_AWAY = 1e-4
+"""How far outputs are moved, over their size, to see whether a loss without gradient changes."""
 _IGNORED = 1e-4
 """Weight, relative to the reference's, below which a sample is left out by the loss."""
 
@@ -36,7 +38,7 @@ def telling_rows(split: Split) -> Tensor:
         Row numbers, each once.
     """
     n = len(split)
-    rows = torch.linspace(0, n - 1, min(n, _SPREAD)).round().long()
+    rows = torch.linspace(0, n - 1, min(n, _SPREAD), dtype=torch.float32).round().long()
     if split.y.is_floating_point():
         return rows.unique()
     y = split.y.cpu().reshape(n, -1)
@@ -171,6 +173,7 @@ def fit_batch_loss(
             "differentiable mean over samples"
         )
     _check_finite(said, value)
+    _check_slope(said, made, outputs, targets)
     again = made(outputs, targets)
     if not torch.equal(value, again):
         raise ValueError(
@@ -206,6 +209,27 @@ def _tried(said: str, loss: LossFunction, outputs: Tensor, targets: Tensor) -> T
 def _check_finite(said: str, value: Tensor) -> None:
     if not bool(torch.isfinite(value)):
         raise ValueError(f"{said} is {float(value)} for the network as it is; it must be finite")
+
+
+def _check_slope(said: str, loss: FittedLoss, f: Tensor, y: Tensor) -> None:
+    """Refuse a loss that changes with the outputs and has no gradient there."""
+    rows = f.detach().clone().requires_grad_()
+    with torch.enable_grad():
+        (slope,) = torch.autograd.grad(loss(rows, y), rows)
+    if bool(slope.any()) or bool(slope.isnan().any()):
+        return
+    # At a minimum the loss rises to both sides; along a slope it rises to one.
+    source = torch.Generator().manual_seed(0)
+    away = torch.randn(f.shape, generator=source, dtype=torch.float32).to(f)
+    away *= _AWAY * f.abs().amax().clamp_min(1.0)
+    here, up, down = (float(loss(part, y)) for part in (f, f + away, f - away))
+    change, rounding = abs(up - here) + abs(down - here), 20 * torch.finfo(f.dtype).eps * abs(here)
+    if change > rounding and abs(up - down) > 0.5 * change:
+        raise ValueError(
+            f"{said} changes with the outputs, and its gradient in them is 0 (a part of it is "
+            "detached or rounded), so nothing would be learned; return a differentiable mean over "
+            "samples"
+        )
 
 
 def _check_curved(said: str, loss: FittedLoss, f: Tensor, y: Tensor) -> None:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from typing import Any, NamedTuple
 
-import numpy as np
 import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
@@ -16,9 +16,10 @@ from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset
 from capacity.base.checks import memory_of_machine
 from capacity.base.randomness import kept_random_state
 from capacity.tasks.batches import BatchLayout, lay_out
+from capacity.tasks.sample_parts import is_array, pair_of, tensor_of
 
-LABELS = ("labels", "label", "label_ids", "targets", "target", "y")
-"""Under which a mapping holds the targets: the first there is."""
+_SHARE_OF_MEMORY = 0.5
+"""Of the machine's memory that data may take whose number is not known; joined, they are copied."""
 _IGNORED = -100
 """Label of what no loss of torch's and Hugging Face's counts."""
 
@@ -47,14 +48,17 @@ def read_loader(argument: str, loader: DataLoader[Any]) -> tuple[Samples, int | 
     Returns:
         The samples, and the size of its batches, or None where they differ in size.
     """
-    xs, ys = [], []
     labelled = has_task_labels(loader.dataset)
     with kept_random_state(0), _rewound(loader):
-        for batch in loader:
-            x, y = _pair_of(argument, batch, labelled=labelled)
-            xs.append(x)
-            ys.append(y)
-    samples = _join(argument, xs, ys, single=False)
+        xs, ys = _all_of(argument, loader, labelled=labelled)
+    if loader.num_workers == 0 and not isinstance(loader.dataset, IterableDataset):
+        with kept_random_state(0), _rewound(loader):
+            _check_again(argument, (xs[0], ys[0]), next(iter(loader)), labelled=labelled)
+    # Without batches of its own it gives what the data set does: batches, or samples.
+    alone = loader.batch_sampler is None and all(y.dim() == 0 for y in ys)
+    samples = _join(argument, xs, ys, single=alone)
+    if alone:
+        return samples, None
     if loader.batch_size is not None:
         return samples, loader.batch_size
     counts = [len(part) for part in ys]
@@ -72,12 +76,17 @@ def read_dataset(argument: str, data: Dataset[Any]) -> Samples:
     Returns:
         The samples.
     """
-    if isinstance(data, TensorDataset) and len(data.tensors) == 2:
+    # A subclass may turn its samples into others.
+    if type(data) is TensorDataset and len(data.tensors) == 2:
         return Samples(data.tensors[0].detach(), data.tensors[1].detach())
-    counted = hasattr(data, "__len__") and not isinstance(data, IterableDataset)
-    items: Iterable[Any] = rows(data) if counted else iter(data)
-    count = len(data) if counted else None  # type: ignore[arg-type]
-    return read_items(argument, items, labelled=has_task_labels(data), count=count)
+    labelled = has_task_labels(data)
+    if not hasattr(data, "__len__") or isinstance(data, IterableDataset):
+        return read_items(argument, iter(data), labelled=labelled)
+    samples = read_items(argument, rows(data), labelled=labelled, count=len(data))
+    if samples.layout is None:
+        with kept_random_state(0):
+            _check_again(argument, (samples.x[0], samples.y[0]), data[0], labelled=labelled)
+    return samples
 
 
 def read_items(
@@ -96,15 +105,8 @@ def read_items(
     Returns:
         The samples.
     """
-    xs, ys = [], []
     with kept_random_state(0):
-        for item in items:
-            x, y = _pair_of(argument, item, labelled=labelled)
-            xs.append(x)
-            ys.append(y)
-            if count is not None and len(xs) == 1:
-                each = sum(part.nbytes for part in (*pytree.tree_leaves(x), y))
-                _check_memory(argument, count, each)
+        xs, ys = _all_of(argument, items, labelled=labelled, count=count)
     return _join(argument, xs, ys, single=True)
 
 
@@ -118,7 +120,7 @@ def read_mapping(argument: str, data: Mapping[str, Any]) -> Samples:
     Returns:
         The samples.
     """
-    x, y = _pair_of(argument, data, labelled=False)
+    x, y = pair_of(argument, data, labelled=False)
     return _join(argument, [x], [y], single=False)
 
 
@@ -136,8 +138,57 @@ def read_pair(argument: str, inputs: Any, targets: Any) -> Samples:
     if is_array(inputs):
         data = f"{argument} data"
         return Samples(tensor_of(data, inputs), tensor_of(data, targets))
-    x, y = _pair_of(argument, (inputs, targets), labelled=False)
+    x, y = pair_of(argument, (inputs, targets), labelled=False)
     return _join(argument, [x], [y], single=False)
+
+
+def _all_of(
+    argument: str, items: Iterable[Any], *, labelled: bool, count: int | None = None
+) -> tuple[list[Any], list[Tensor]]:
+    """Read inputs and targets, no more of them than the memory of this machine holds."""
+    xs: list[Any] = []
+    ys: list[Tensor] = []
+    held, most = 0, _SHARE_OF_MEMORY * memory_of_machine()
+    for item in items:
+        x, y = pair_of(argument, item, labelled=labelled)
+        each = sum(part.nbytes for part in (*pytree.tree_leaves(x), y))
+        if count is not None and not xs:
+            _check_memory(argument, count, each)
+        held += each
+        if held > most:
+            raise ValueError(
+                f"{argument} data yielded {len(xs):,} samples or batches and goes on, and half of "
+                f"this machine's memory ({most / 2**30:,.1f} GiB) is full; pass data that end, as "
+                "itertools.islice(data, 10_000) gives them"
+            )
+        xs.append(x)
+        ys.append(y)
+    if not xs:
+        raise ValueError(
+            f"{argument} data is empty; pass at least one sample, and an iterator anew for each "
+            "task and call: it ends with the first that reads it"
+        )
+    return xs, ys
+
+
+def _check_again(argument: str, first: tuple[Any, Tensor], item: object, *, labelled: bool) -> None:
+    """Warn of data whose first samples are others at a second reading."""
+    again = pair_of(argument, item, labelled=labelled)
+    one, other = (pytree.tree_leaves(part) for part in (first, again))
+    if len(one) == len(other) and all(_equal(a, b) for a, b in zip(one, other, strict=True)):
+        return
+    warnings.warn(
+        f"{argument} data yield other first samples at a second reading, although the generators "
+        "of torch, NumPy and Python were seeded alike: they are taken as they came first, and "
+        "another call, or a run that goes on after it was cut off, meets other data",
+        stacklevel=2,
+    )
+
+
+def _equal(one: Tensor, other: Tensor) -> bool:
+    if one.shape != other.shape or one.dtype != other.dtype:
+        return False
+    return bool(((one == other) | ((one != one) & (other != other))).all())
 
 
 def _check_memory(argument: str, count: int, each: int) -> None:
@@ -174,18 +225,6 @@ def has_task_labels(dataset: object) -> bool:
     return hasattr(dataset, "targets_task_labels")
 
 
-def is_array(value: object) -> bool:
-    """Tell what holds numbers in rows.
-
-    Args:
-        value: Anything.
-
-    Returns:
-        Whether it is a tensor or an array.
-    """
-    return isinstance(value, Tensor | np.ndarray)
-
-
 def is_map_style(value: object) -> bool:
     """Tell a map-style data set of any library by what it has.
 
@@ -197,48 +236,6 @@ def is_map_style(value: object) -> bool:
     """
     has = hasattr(value, "__len__") and hasattr(value, "__getitem__")
     return has and not is_array(value) and not isinstance(value, Mapping | list | tuple | str)
-
-
-def tensor_of(argument: str, value: object) -> Tensor:
-    """Turn numbers of any kind into a tensor, without changing or keeping what came.
-
-    Args:
-        argument: Name of the data, for the message.
-        value: A tensor, an array (a memory map too) or a number.
-
-    Returns:
-        The tensor: NumPy floats in torch's default dtype, tensors in their own.
-
-    Raises:
-        ValueError: If these are no plain, dense numbers.
-    """
-    if isinstance(value, Tensor):
-        if value.layout != torch.strided or value.is_quantized:
-            kind = "quantized" if value.is_quantized else str(value.layout).split(".")[-1]
-            way = "dequantize()" if value.is_quantized else "to_dense()"
-            raise ValueError(f"{argument} are a {kind} tensor; pass a dense one, as x.{way}")
-        if value.is_meta:
-            raise ValueError(f"{argument} lie on the meta device, where they have no values")
-        return value.detach()
-    if isinstance(value, np.ma.MaskedArray):
-        raise ValueError(f"{argument} are a masked array; fill it or leave the rows out first")
-    if isinstance(value, str) or (isinstance(value, np.ndarray) and value.dtype.kind in "US"):
-        raise ValueError(
-            f"{argument} are text; number them first, as {{name: i for i, name in "
-            "enumerate(sorted(set(labels)))}"
-        )
-    if isinstance(value, np.ndarray | np.generic | int | float):
-        array = np.asarray(value)
-        if array.dtype.kind not in "biufc":
-            raise ValueError(
-                f"{argument} have dtype {array.dtype}; pass numbers: transform them to tensors"
-            )
-        dtype = torch.get_default_dtype() if array.dtype.kind == "f" else None
-        return torch.as_tensor(np.array(array), dtype=dtype)
-    raise ValueError(
-        f"{argument} hold a {type(value).__name__}; transform them to tensors "
-        "(images: torchvision.transforms.ToTensor())"
-    )
 
 
 @contextmanager
@@ -256,8 +253,6 @@ def _rewound(loader: DataLoader[Any]) -> Iterator[None]:
 
 def _join(argument: str, xs: list[Any], ys: list[Tensor], *, single: bool) -> Samples:
     """Put batches, or single samples, behind one another."""
-    if not xs:
-        raise ValueError(f"{argument} data is empty; pass at least one sample")
     how = torch.stack if single else torch.cat
     if all(isinstance(x, Tensor) for x in xs):
         return Samples(_joined(argument, xs, ys, xs, how), _joined(argument, xs, ys, ys, how))
@@ -288,63 +283,3 @@ def _joined(
             "pad, crop or resize them alike"
         ) from None
     return made
-
-
-def _pair_of(argument: str, item: Any, *, labelled: bool) -> tuple[Any, Tensor]:
-    """Take a sample, or a batch, apart: its inputs, a tensor or a tree of tensors, and targets."""
-    x, y = _parts_of(argument, item, labelled=labelled)
-    return _inputs(argument, x), tensor_of(f"{argument} targets", y)
-
-
-def _inputs(argument: str, x: Any) -> Any:
-    if isinstance(x, Mapping):
-        numbers = {key: value for key, value in x.items() if not _is_text(value)}
-        if not numbers:
-            raise ValueError(
-                f"{argument} data yields {', '.join(map(repr, x))} with text in place of numbers; "
-                "tokenise it first, as dataset.map(lambda s: tokenizer(s['text']))"
-            )
-        return {
-            key: _inputs(argument, value) for key, value in numbers.items() if value is not None
-        }
-    if isinstance(x, tuple) or (isinstance(x, list) and x and not _is_number(x[0])):
-        return tuple(_inputs(argument, value) for value in x)
-    return tensor_of(f"{argument} inputs", np.asarray(x) if isinstance(x, list) else x)
-
-
-def _is_text(value: object) -> bool:
-    first = value[0] if isinstance(value, list | tuple) and value else value
-    return isinstance(first, str | bytes)
-
-
-def _is_number(value: object) -> bool:
-    while isinstance(value, list | tuple) and value:
-        value = value[0]
-    return isinstance(value, int | float | np.generic)
-
-
-def _parts_of(argument: str, item: Any, *, labelled: bool) -> tuple[Any, Any]:
-    if isinstance(item, Mapping):
-        name = next((name for name in LABELS if name in item), None)
-        if name is None or len(item) < 2:
-            raise ValueError(
-                f"{argument} data yields a mapping of {', '.join(map(repr, item))}; it needs "
-                f"inputs and targets, these under one of {', '.join(LABELS)}: rename them, as "
-                "dataset.rename_column('category', 'labels')"
-            )
-        targets = item[name]
-        targets = np.asarray(targets) if isinstance(targets, list) else targets
-        return {key: value for key, value in item.items() if key not in LABELS}, targets
-    if not isinstance(item, list | tuple) or len(item) < 2:
-        raise ValueError(
-            f"{argument} data yields a {type(item).__name__}; each sample must be a pair "
-            "(input, target)"
-        )
-    if len(item) > 2 + labelled:
-        kinds = ", ".join(type(part).__name__ for part in item)
-        raise ValueError(
-            f"{argument} data yields samples of {len(item)} parts ({kinds}), of which the target "
-            "cannot be told (an index, a weight or a task label?); pass a data set whose samples "
-            "are pairs (input, target), or two tensors (x, y)"
-        )
-    return item[0], item[1]

@@ -64,7 +64,9 @@ def subsample_index(labels: Tensor, count: int | None, *, seed: int, where: str)
     return np.sort(order[np.argsort(place, kind="stable")[:count]])
 
 
-def holdout(labels: Tensor, fraction: float, *, seed: int) -> tuple[Tensor, Tensor]:
+def holdout(
+    labels: Tensor, fraction: float, *, seed: int, keys: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
     """Split samples into training and test, class by class.
 
     Args:
@@ -72,11 +74,20 @@ def holdout(labels: Tensor, fraction: float, *, seed: int) -> tuple[Tensor, Tens
         fraction: Share of each class held out, rounded; at least one sample of it, and never the
             last one.
         seed: Seed of the choice.
+        keys: One number per sample (n,), alike for copies of one sample (as a sampler with
+            replacement draws them), which go together; None takes all samples for different ones.
 
     Returns:
         Indices of the training and of the test samples, ascending; none of the latter where each
         class has but one sample.
     """
+    if keys is not None:
+        _, first, copy_of = np.unique(keys.cpu().numpy(), return_index=True, return_inverse=True)
+        if len(first) < len(labels):
+            order = np.sort(first)
+            _, out = holdout(labels[torch.from_numpy(order)], fraction, seed=seed)
+            test = np.isin(first[copy_of], order[out.numpy()])
+            return _parted(test)
     random = np.random.default_rng((seed, 0))
     group = labels.cpu().numpy() if is_labels(labels) else np.zeros(len(labels))
     test = np.zeros(len(labels), dtype=bool)
@@ -84,5 +95,9 @@ def holdout(labels: Tensor, fraction: float, *, seed: int) -> tuple[Tensor, Tens
         members = random.permutation(np.flatnonzero(group == label))
         held = min(max(round(fraction * len(members)), 1), len(members) - 1)
         test[members[:held]] = True
+    return _parted(test)
+
+
+def _parted(test: np.ndarray) -> tuple[Tensor, Tensor]:
     chosen = torch.from_numpy(test)
     return torch.nonzero(~chosen).flatten(), torch.nonzero(chosen).flatten()

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from capacity.base.checks import finite_tensor, one_of
+from capacity.base.checks import finite_tensor, one_of, text_of
 from capacity.base.in_place import Guarded
 from capacity.records.notebook import InNotebook
 from capacity.tasks.batches import BatchLayout
@@ -70,8 +70,9 @@ class Split(InNotebook):
         """
         if len(self) <= count:
             return self
-        index = torch.linspace(0, len(self) - 1, count, device=self.x.device).round().long()
-        return Split(self.x[index], self.y[index])
+        index = torch.linspace(0, len(self) - 1, count, device=self.x.device, dtype=torch.float32)
+        rows = index.round().long()
+        return Split(self.x[rows], self.y[rows])
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -108,6 +109,7 @@ class Task(InNotebook):
     layout: BatchLayout | None = None
 
     def __post_init__(self) -> None:
+        text_of("name", self.name)
         if isinstance(self.loss, str):
             one_of("loss", self.loss, LOSSES)
         elif not callable(self.loss):
@@ -368,12 +370,19 @@ def count_shared(part: Split, whole: Split) -> int:
     pairs = ((part.x, whole.x), (part.y, whole.y))
     if any(a.shape[1:] != b.shape[1:] or a.dtype != b.dtype for a, b in pairs):
         return 0
-    there = _keys(whole).to(part.x.device)
-    return int(torch.isin(_keys(part), there).sum())
+    there = keys_of(whole).to(part.x.device)
+    return int(torch.isin(keys_of(part), there).sum())
 
 
-def _keys(split: Split) -> Tensor:
-    """Hash samples, each to one number (n,): sums of words that wrap around are exact."""
+def keys_of(split: Split) -> Tensor:
+    """Hash samples, each to one number: sums of words that wrap around are exact.
+
+    Args:
+        split: The samples.
+
+    Returns:
+        Keys (n,), int64, alike for samples with the same input and the same target.
+    """
     generator = torch.Generator().manual_seed(0)
     keys = torch.zeros(len(split), dtype=torch.int64, device=split.x.device)
     for values in (split.x, split.y):

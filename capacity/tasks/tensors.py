@@ -16,8 +16,6 @@ from capacity.tasks.assemble import check_loss, renumber, sequence
 from capacity.tasks.batches import BatchLayout, is_tree
 from capacity.tasks.experiences import head_of, is_experience, paired_test
 from capacity.tasks.reading import (
-    LABELS,
-    is_array,
     is_map_style,
     read_dataset,
     read_items,
@@ -26,8 +24,17 @@ from capacity.tasks.reading import (
     read_pair,
     rows,
 )
+from capacity.tasks.sample_parts import LABELS, is_array
 from capacity.tasks.sampling import holdout
-from capacity.tasks.task import LossFunction, Split, Task, TaskSequence, check_split, is_labels
+from capacity.tasks.task import (
+    LossFunction,
+    Split,
+    Task,
+    TaskSequence,
+    check_split,
+    is_labels,
+    keys_of,
+)
 
 SHARE = 0.2
 """Share of the samples that is held out for testing where data come without a test split."""
@@ -309,7 +316,7 @@ def _task(
 
 
 def _held_out(data: Split, share: float, seed: int) -> tuple[Split, Split]:
-    kept, held = holdout(data.y, share, seed=seed)
+    kept, held = holdout(data.y, share, seed=seed, keys=keys_of(data))
     if not len(held):
         return data, data
     kept, held = kept.to(data.x.device), held.to(data.x.device)
@@ -325,9 +332,12 @@ def _train_and_test(data: object, test: object) -> tuple[object, object]:
         if test is not None:
             raise ValueError("test was given, but data already holds (train, test); leave one out")
         return data[0], data[1]
+    raise ValueError(f"data is a {type(data).__name__} of ({_kinds(data)}); accepted: {ACCEPTED}")
+
+
+def _kinds(data: Sequence[object]) -> str:
     kinds = ", ".join(type(part).__name__ for part in data[:4])
-    kinds += f" and {len(data) - 4} more" if len(data) > 4 else ""
-    raise ValueError(f"data is a {type(data).__name__} of ({kinds}); accepted: {ACCEPTED}")
+    return f"{kinds} and {len(data) - 4} more" if len(data) > 4 else kinds
 
 
 def _split(
@@ -339,10 +349,9 @@ def _split(
         samples = read_items(argument, data)
     elif isinstance(data, list | tuple):
         if len(data) != 2 or not (is_array(data[0]) or is_tree(data[0])) or not is_array(data[1]):
-            kinds = ", ".join(type(part).__name__ for part in data)
             raise ValueError(
-                f"{argument} data is a {type(data).__name__} of ({kinds}); "
-                "pass (x, y), two tensors or arrays"
+                f"{argument} data is a {type(data).__name__} of ({_kinds(data)}); "
+                "pass (x, y), two tensors or arrays, as numpy.asarray(x)"
             )
         samples = read_pair(argument, *data)
     elif isinstance(data, Mapping):

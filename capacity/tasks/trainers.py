@@ -13,7 +13,7 @@ from torch.nn import functional
 
 from capacity.base.randomness import kept_random_state
 from capacity.tasks.losses import cross_entropy_by_position
-from capacity.tasks.reading import LABELS
+from capacity.tasks.sample_parts import LABELS
 from capacity.tasks.task import LossFunction, Task
 from capacity.tasks.tensors import as_task
 

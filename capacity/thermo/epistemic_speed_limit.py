@@ -10,6 +10,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from capacity.base.ambient import in_own_precision
 from capacity.base.checks import one_of, positive_int, resolve_device
 from capacity.base.random_streams import stream_seed
 from capacity.base.randomness import kept_random_state
@@ -71,6 +72,7 @@ def _with_note(made: EpistemicSpeedLimit, said: str) -> EpistemicSpeedLimit:
     return replace(made, tasks=tuple(map(noted, made.tasks)), total=noted(made.total))
 
 
+@in_own_precision
 @noting(_with_note)
 def epistemic_speed_limit(
     model: nn.Module | Sequence[nn.Module] | Callable[[int], nn.Module],

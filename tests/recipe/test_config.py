@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import pytest
 
+from capacity.optimizers.from_recipe import from_training
 from capacity.recipe import config
 from capacity.recipe.config import Recipe, Training
+from capacity.recipe.training import TAKEN_BY
 
 BAD = {
     "unknown recipe": ("split-digit", [], "split-digits"),
@@ -38,6 +40,16 @@ BAD = {
         "split-digits",
         ["training.temperature=0.1"],
         "temperature = 0.1 goes with optimizer = 'sgld' only, not 'sgd'",
+    ),
+    "momentum without the optimiser that takes it": (
+        "split-digits",
+        ["training.momentum=0.9"],
+        "momentum = 0.9 goes with optimizer = 'momentum' only, and 'sgd' would train without it",
+    ),
+    "betas of another optimiser": (
+        "split-digits",
+        ["training.optimizer=rmsprop", "training.betas=[0.9, 0.99]"],
+        "betas = (0.9, 0.99) goes with optimizer = 'adam' or 'adamw' only, and 'rmsprop'",
     ),
     "no temperature": (
         "split-digits",
@@ -76,7 +88,8 @@ def test_bad_files(tmp_path, text, said):
 
 
 def test_yaml_round_trip(tmp_path):
-    recipe = config.load("split-digits", ["training.betas=[0.8, 0.99]", "measure.eps=[0.1, 1.0]"])
+    changes = ["training.optimizer=adam", "training.betas=[0.8, 0.99]", "measure.eps=[0.1, 1.0]"]
+    recipe = config.load("split-digits", changes)
     path = tmp_path / "again.yaml"
     path.write_text(recipe.to_yaml())
     assert config.load(path) == recipe
@@ -101,3 +114,25 @@ def test_learning_rates():
     cosine = Training(lr=1.0, epochs=2, batch_size=1, schedule="cosine").learning_rates(2)
     assert cosine == pytest.approx([1.0, 0.5 + 2**-0.5 / 2, 0.5, 0.5 - 2**-0.5 / 2])
     assert min(cosine) > 0, "a step of rate 0 would have no finite action"
+
+
+def test_options_that_would_do_nothing_are_refused_and_written_out_recipes_read():
+    with pytest.raises(ValueError, match=r"nesterov = True goes with optimizer = 'momentum' only"):
+        Training(nesterov=True)
+    with pytest.raises(ValueError, match=r"eps = 1e-06 goes with .*'rmsprop' only, and 'momentum'"):
+        Training(optimizer="momentum", eps=1e-6)
+    for optimizer in ("sgd", "momentum", "adam", "adamw", "rmsprop"):
+        plan = Training(optimizer=optimizer)
+        assert Training(**plan.model_dump()) == plan
+    with pytest.raises(ValueError, match=r"momentum = 0\.5 goes with"):
+        Training(**Training().model_dump() | {"momentum": 0.5})
+
+
+def test_an_option_is_named_for_the_optimisers_that_read_it():
+    other = {"momentum": 0.5, "nesterov": True, "betas": (0.5, 0.5), "alpha": 0.5, "eps": 0.5}
+    assert other.keys() == TAKEN_BY.keys()
+    for optimizer in ("sgd", "momentum", "adam", "adamw", "rmsprop"):
+        plain = from_training(Training(optimizer=optimizer))
+        for name, value in other.items():
+            plan = Training(optimizer=optimizer).model_copy(update={name: value})
+            assert (from_training(plan) != plain) == (optimizer in TAKEN_BY[name])

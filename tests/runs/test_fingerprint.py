@@ -27,16 +27,19 @@ def pairs(shift=0.0):
 
 
 class Net(nn.Module):
-    def __init__(self, activation, scale=1.0, zero=False):
+    def __init__(self, activation, scale=1.0, zero=False, layer=None, shift=0.0):
         super().__init__()
         self.hidden, self.out = nn.Linear(5, 6), nn.Linear(6, 2)
+        self.layer = nn.Identity() if layer is None else layer()
+        self.register_buffer("shift", torch.tensor(shift), persistent=False)
         self.activation, self.scale = activation, scale
         if zero:
             nn.init.zeros_(self.out.weight)
             nn.init.zeros_(self.out.bias)
 
     def forward(self, v):
-        return self.out(self.activation(self.hidden(v))) * self.scale
+        far = self.shift * (v[:, :1] > 100)
+        return self.out(self.layer(self.activation(self.hidden(v)))) * self.scale + far
 
 
 class Scaled(torch.autograd.Function):
@@ -55,7 +58,7 @@ class Scaled(torch.autograd.Function):
         return 0.5 * gradient
 
 
-def taken(activation=torch.tanh, loss="cross_entropy", shift=0.0, **options):
+def taken(activation=torch.tanh, loss="cross_entropy", moved=0.0, **options):
     def build():
         return Net(activation, **options)
 
@@ -63,7 +66,7 @@ def taken(activation=torch.tanh, loss="cross_entropy", shift=0.0, **options):
         torch.manual_seed(seed)
         return build()
 
-    return fingerprint_of(as_sequence(pairs(shift), loss=loss), new_model)
+    return fingerprint_of(as_sequence(pairs(moved), loss=loss), new_model)
 
 
 OTHERS = {
@@ -91,7 +94,18 @@ OTHERS = {
     "function in place of a name": (
         {}, {"loss": functional.cross_entropy}, "the loss differs: another name"
     ),
-    "data": ({}, {"shift": 0.5}, "the data differ"),
+    "data": ({}, {"moved": 0.5}, "the data differ"),
+    "rate of a dropout": (
+        {"layer": lambda: nn.Dropout(0.1)}, {"layer": lambda: nn.Dropout(0.7)},
+        "the forward pass differs",
+    ),
+    "momentum of a batch norm": (
+        {"layer": lambda: nn.BatchNorm1d(6)}, {"layer": lambda: nn.BatchNorm1d(6, momentum=0.9)},
+        "the forward pass differs",
+    ),
+    "a buffer that is not kept": (
+        {"shift": 0.0}, {"shift": 1.0}, "the network's parameters or buffers differ"
+    ),
 }  # fmt: skip
 
 

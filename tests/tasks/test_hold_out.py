@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
-from torch.utils.data import DataLoader, Dataset, TensorDataset
+from torch.utils.data import DataLoader, Dataset, TensorDataset, WeightedRandomSampler
 
 import capacity
 from capacity.tasks import Split, Task, as_task
@@ -102,6 +102,26 @@ def test_small_tasks_keep_each_class(labels, held):
     task = as_task((X[: len(y)], y))
     assert task.scored_on == ("test" if held else "training")
     assert len(task.test) == (held or len(y))
+
+
+def test_copies_of_a_sample_lie_in_one_split():
+    drawn = torch.randint(200, (600,), generator=torch.Generator().manual_seed(2))
+    sampler = WeightedRandomSampler(torch.ones(200), 600)
+    for data in (
+        (X[drawn], COINS[drawn]),
+        DataLoader(TensorDataset(X, COINS), batch_size=32, sampler=sampler),
+    ):
+        task = as_task(data)
+        assert (len(task.train) + len(task.test), task.overlap, task.scored_on) == (600, 0, "test")
+        assert not rows_of(task.train) & rows_of(task.test)
+        assert 0.15 < len(rows_of(task.test)) / len(rows_of(Split(X[drawn], None))) < 0.25
+
+
+def test_a_class_of_one_sample_and_its_copies_stays_in_training():
+    x, y = torch.cat([X[:20], X[:1].repeat(9, 1)]), torch.tensor([1] + [0] * 19 + [1] * 9)
+    task = as_task((x, y))
+    assert int((task.train.y == 1).sum()) == 10
+    assert int((task.test.y == 0).sum()) == round(0.2 * 19)
 
 
 @pytest.mark.parametrize("y", [X[:, 0], X, COINS[:, None].expand(-1, 3)])

@@ -377,3 +377,27 @@ def test_the_predicted_drop_of_a_verdict_is_of_the_rows_that_count(ignored):
         drops.append(made.directional.value.value)
     assert drops[0] == pytest.approx(drops[1], abs=0.02)
     assert drops[1] > 0.3
+
+
+def test_a_loss_whose_gradient_is_detached_is_refused():
+    x, y = torch.randn(20, 4), torch.arange(20) % 2
+
+    def detached(f, y):
+        return functional.cross_entropy(f.detach(), y) + 0 * f.sum()
+
+    with pytest.raises(ValueError, match="loss = 'detached' changes with the outputs, and its"):
+        capacity.forecast(nn.Linear(4, 2), old=(x, y), new=(-x, y), loss=detached)
+
+
+def test_a_loss_at_its_minimum_is_accepted():
+    """No gradient, and none is missing: a regression that fits, and a margin that is kept."""
+    flat = FlatModel(nn.Linear(4, 2))
+    x, theta = torch.randn(20, 4), flat.initial()
+    fitted, right = flat.outputs(theta, x), flat.outputs(theta, x).argmax(1)
+
+    def margin(f, y):
+        return functional.multi_margin_loss(f, y, margin=1e-6)
+
+    for y, loss in ((fitted, nn.MSELoss()), (right, margin)):
+        (task,) = fit(flat, theta, [as_task((x, y), loss=loss, share=0)], twice=False)
+        assert float(task.loss_of(fitted, y)) < 1e-6

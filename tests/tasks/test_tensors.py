@@ -247,3 +247,79 @@ BAD_CALLS = {
 def test_bad_calls(call, message):
     with pytest.raises(ValueError, match=message):
         call()
+
+
+def test_a_subclass_turns_its_samples_into_others():
+    class Tripled(TensorDataset):
+        def __getitem__(self, index):
+            x, y = super().__getitem__(index)
+            return 3 * x, y
+
+    assert torch.equal(as_task(Tripled(X, Y), share=0).train.x, 3 * X)
+
+
+def test_numbers_in_the_other_byte_order():
+    task = as_task((X.numpy().astype(">f4"), Y.numpy().astype(">i8")), share=0)
+    assert torch.equal(task.train.x, X)
+    assert torch.equal(task.train.y, Y)
+
+
+def test_a_loader_without_batches_of_its_own():
+    batches = [(X[:4], Y[:4]), (X[4:], Y[4:])]
+    for data in (TensorDataset(X, Y), Items(*batches)):
+        task = as_task(DataLoader(data, batch_size=None), share=0)
+        assert torch.equal(task.train.x, X)
+        assert torch.equal(task.train.y, Y)
+
+
+def test_an_iterator_that_was_read_before_is_named():
+    class Once(IterableDataset):
+        def __init__(self):
+            self.items = iter(list(zip(X, Y, strict=True)))
+
+        def __iter__(self):
+            return self.items
+
+    data = Once()
+    assert len(as_task(data, share=0).train) == len(X)
+    with pytest.raises(ValueError, match=r"train data is empty; .*an iterator anew for each task"):
+        as_task(data)
+
+
+@pytest.mark.parametrize("wrap", [lambda data: data, DataLoader])
+def test_data_without_an_end_are_refused_before_memory_is_full(wrap, monkeypatch):
+    class Forever(IterableDataset):
+        def __iter__(self):
+            while True:
+                yield torch.zeros(1000), 0
+
+    monkeypatch.setattr("capacity.tasks.reading.memory_of_machine", lambda: 1e6)
+    with pytest.raises(ValueError, match=r"yielded 12[0-9] samples or batches and goes on"):
+        as_task(wrap(Forever()))
+
+
+class Drawn(Dataset):
+    """Samples with noise, of a generator of its own or of the global one."""
+
+    def __init__(self, own):
+        self.random = np.random.default_rng(0) if own else np.random
+
+    def __len__(self):
+        return 6
+
+    def __getitem__(self, index):
+        return X[index] + float(self.random.normal()), Y[index]
+
+
+@pytest.mark.parametrize("wrap", [lambda data: data, lambda data: DataLoader(data, shuffle=True)])
+def test_data_that_change_from_one_reading_to_the_next_are_told(wrap, recwarn):
+    first, again = (as_task(wrap(Drawn(own=False))).train.x for _ in range(2))
+    assert torch.equal(first, again)
+    assert not recwarn
+    with pytest.warns(UserWarning, match="train data yield other first samples at a second read"):
+        as_task(wrap(Drawn(own=True)))
+
+
+def test_a_name_that_no_file_holds_is_refused():
+    with pytest.raises(ValueError, match=r"name = '\\ud800' has a lone surrogate"):
+        as_task(PAIR, name="\ud800")
