@@ -97,18 +97,21 @@ def hessian(function: Callable[..., Any]) -> Callable[..., Any]:
     return of
 
 
-def vmap(function: Callable[..., Any], in_dims: Any = 0) -> Callable[..., Any]:
+def vmap(
+    function: Callable[..., Any], in_dims: Any = 0, *, seeded: bool = False
+) -> Callable[..., Any]:
     """Give a function of rows, all at once where every operation has a batching rule.
 
     Args:
         function: A pure function of tensors, or trees of tensors.
         in_dims: 0 for an argument with rows, None for one that all rows share; one for all
             arguments, or a tuple.
+        seeded: Whether the function seeds what it draws, so that all rows have the same draws.
 
     Returns:
         The function of arguments with a leading dimension, whose results have one, too.
     """
-    quick = torch.func.vmap(function, in_dims=in_dims)
+    quick = torch.func.vmap(function, in_dims=in_dims, randomness="same" if seeded else "error")
     looping = False
 
     def rows(*arguments: Any) -> Any:

@@ -143,7 +143,7 @@ def assess_transition(
     positive_int("groups", groups, minimum=0)
     if displacement is not None:
         positive_float("displacement", displacement)
-    *old, new = fit(model, theta, (*old, new))
+    *old, new = fit(model, theta, (*old, new), two_modes=True)
     if tolerance is None:
         tolerance = default_allowances(model, theta, old)
     allowances = list(tolerance) if isinstance(tolerance, list | tuple) else [tolerance] * len(old)
@@ -220,7 +220,7 @@ def assess_transition(
         warnings=_warnings(
             kernels, thresholds, allowances, removed, training,
             flow=time is not None, convergence=convergence,
-        ),
+        ) + _of_mode(model),
         source=SOURCE,
     )  # fmt: skip
 
@@ -242,6 +242,16 @@ def _spoiled(value: Estimate, by: Estimate | None) -> Estimate:
     if by is None or value.value is None:
         return value
     return replace(value, status=by.status, note=by.note)
+
+
+def _of_mode(model: FlatModel) -> tuple[str, ...]:
+    """Say which network is judged, where it trains as another."""
+    if not model.two_modes:
+        return ()
+    return (
+        f"Judged is the network in evaluation mode, as it is scored; {model.modes.named} trains "
+        "otherwise.",
+    )
 
 
 def _warnings(

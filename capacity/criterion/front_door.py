@@ -45,7 +45,8 @@ def compatible_capacity(
     R_A(t) = 1/2 log det(1 + eps^-2 J' P_A J): how many directions keep the old tasks (P_A) and are
     still reached by training (J); theory.md#compatible-capacity. Old tasks that are not learned yet
     (their gradient is large) are said in a warning, since "keeping" them is then a first-order
-    matter. The model is not changed.
+    matter. A network with dropout or batch norm is measured in evaluation mode, as it is scored.
+    The model is not changed.
 
     Args:
         model: The network as it is after the old tasks; only `requires_grad` parameters count.
@@ -89,7 +90,7 @@ def compatible_capacity(
     new_task = None if new is None else as_task(new, name="new", loss=loss)
     theta = flat.to(where).initial()
     given = old_tasks if new_task is None else (*old_tasks, new_task)
-    made = fit(flat, theta, [task.to(where) for task in given])
+    made = fit(flat, theta, [task.to(where) for task in given], two_modes=True)
     old_tasks = made[: len(old_tasks)]
     new_task = None if new_task is None else made[-1]
     operator = jacobian.jacobian() if isinstance(jacobian, TransportTracker) else jacobian

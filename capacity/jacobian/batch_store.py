@@ -2,38 +2,45 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
-Data = tuple[Tensor, Tensor]
-"""Inputs (n, ...) and targets (n, ...) of a fixed data set."""
+Pair = tuple[Tensor, Tensor]
+"""Inputs and targets of a batch."""
+
+Data = Pair | Callable[[Tensor], Pair]
+"""Inputs (n, ...) and targets (n, ...) of a fixed data set, or a function of a batch's name."""
 
 
 class BatchStore:
-    """Batches in order: indices into a data set, or copies.
+    """Batches in order: indices into a data set, names of batches in it, or copies.
 
     Attributes:
         bytes: Memory held; a data set that was handed in is not counted, nor copied.
     """
 
     def __init__(self, data: Data | None = None) -> None:
-        if data is not None and len(data[0]) != len(data[1]):
+        if isinstance(data, tuple) and len(data[0]) != len(data[1]):
             raise ValueError(
                 f"data has {len(data[0])} inputs and {len(data[1])} targets; they go in pairs"
             )
         self._data = data
-        self._kept: list[Data | Tensor] = []
+        self._kept: list[Pair | Tensor] = []
         self.bytes = 0
 
     def __len__(self) -> int:
         return len(self._kept)
 
-    def __getitem__(self, position: int) -> Data:
+    def __getitem__(self, position: int) -> Pair:
         kept = self._kept[position]
         if isinstance(kept, tuple):
             return kept
         assert self._data is not None
         index = kept.long()
+        if callable(self._data):
+            return self._data(index)
         return self._data[0][index], self._data[1][index]
 
     def append(self, x: Tensor, y: Tensor, index: Tensor | None = None) -> None:
@@ -42,7 +49,7 @@ class BatchStore:
         Args:
             x: Inputs.
             y: Targets.
-            index: Their rows in the data set (b,); None copies them.
+            index: Their rows in the data set (b,), or the batch's name; None copies them.
 
         Raises:
             ValueError: If there is no data set to look rows up in, or the first batch is not what
@@ -68,7 +75,7 @@ class BatchStore:
         """Forget all batches."""
         self._kept, self.bytes = [], 0
 
-    def _copy(self, x: Tensor, y: Tensor) -> Data:
+    def _copy(self, x: Tensor, y: Tensor) -> Pair:
         before = self._kept[-1] if self._kept else None
         if isinstance(before, tuple) and _equal(before, (x, y)):
             return before  # full-batch training has one batch, however many steps it takes
@@ -77,7 +84,7 @@ class BatchStore:
         return x.clone(), y.clone()
 
 
-def _equal(one: Data, other: Data) -> bool:
+def _equal(one: Pair, other: Pair) -> bool:
     return all(
         a.shape == b.shape and a.dtype == b.dtype and a.device == b.device and torch.equal(a, b)
         for a, b in zip(one, other, strict=True)

@@ -232,7 +232,9 @@ def push(trajectory: Path, step: TrainingStep, tangents: State, *, in_place: boo
         return (v.mul_(kept) if decay else v,)
     if not update.from_gradient:
         whole = _whole(trajectory, step)
-        return vmap(lambda *tangent: pushforward(whole, step.state, tangent)[1])(*tangents)
+        # What such a step draws it has seeded (`capacity.strategies.step`).
+        along = vmap(lambda *t: pushforward(whole, step.state, t)[1], seeded=True)
+        return along(*tangents)
     if update.linear:
         return update.push(_owned(tangents, in_place), step.lr, _adding(products, step))
     gradient, moved = products.with_gradient(theta, step.x, step.y, v)

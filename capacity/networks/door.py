@@ -19,6 +19,7 @@ from capacity.networks.purity import (
     check_derivatives,
     check_samples_apart,
     run_network,
+    shaken,
     trains_otherwise,
 )
 from capacity.tasks.alignment import aligned
@@ -28,9 +29,8 @@ from capacity.tasks.task import LossFunction, Split, Task, is_label_table
 
 _SAMPLES = 8
 """Samples per task that the network is run on; more would cost a small budget."""
-_SHAKE, _SHAKES = 1.0, 8
-"""How far parameters are moved, over their root mean square, and how often, to see an output move.
-"""
+_SHAKES = 8
+"""How often parameters are moved to see an output move."""
 _PRECISE = (torch.float32, torch.float64)
 
 
@@ -181,12 +181,6 @@ def _fit_task(flat: FlatModel, theta: Tensor, task: Task, twice: bool) -> Task:
     return fit_loss(task, outputs, few.y, shape=flat.table, twice=twice)
 
 
-def _shaken(theta: Tensor, seed: int) -> Tensor:
-    source = torch.Generator().manual_seed(seed)
-    noise = torch.randn(theta.shape, generator=source, dtype=torch.float32).to(theta)
-    return theta + _SHAKE * theta.square().mean().sqrt() * noise
-
-
 def _check_masked(flat: FlatModel, theta: Tensor, task: Task, few: Split, outputs: Tensor) -> None:
     """Refuse a head whose outputs for the task's labels are constants that nothing moves."""
     if not task.classifies or outputs.dim() != 2 or len(few) < 2:
@@ -200,7 +194,7 @@ def _check_masked(flat: FlatModel, theta: Tensor, task: Task, few: Split, output
     dead = labels[constant]
     # A rectifier may be still by chance, too: elsewhere it moves, and a mask does not.
     for seed in range(_SHAKES):
-        away = task.select(flat.outputs(_shaken(theta, seed), few.x))[:, dead]
+        away = task.select(flat.outputs(shaken(theta, seed), few.x))[:, dead]
         dead = dead[(away == away[:1]).all(0)]
     _, pull = pullback(lambda t: task.select(flat.outputs(t, few.x))[:, dead].sum(0), theta)
     still = [

@@ -91,7 +91,7 @@ class FlatModel:
         self.two_modes = False
         self.transforms = True
         self._others: dict[int, FlatModel] = {}
-        self._stays = False
+        self._stays = self._still = False
         self.batches: BatchLayout | None = None
 
     def initial(self) -> Tensor:
@@ -216,6 +216,8 @@ class FlatModel:
         fixed = self._fixed
         if theta.dtype != self._dtype:  # the same network in another precision
             fixed = {n: t.to(theta.dtype) if t.is_floating_point() else t for n, t in fixed.items()}
+        if self._still:  # what moves in this call is its own
+            fixed = {n: t.clone() for n, t in fixed.items()}
         mode = self.modes.switched(training=False) if self._stays else nullcontext()
         with differentiable(recurrent=self.plain_kernels), mode:
             if self.writes_into(x):
@@ -232,14 +234,16 @@ class FlatModel:
         return x if self.batches is None else self.batches.unpack(x)
 
     @contextmanager
-    def training(self, draw: int) -> Iterator[None]:
+    def training(self, draw: int, *, moving: bool = True) -> Iterator[None]:
         """Run as the network trains: in its own modes, with running statistics that move along.
 
-        Derivatives are torch's own within (`torch.autograd`), since its function transforms do not
-        go through statistics that move.
+        While they move, derivatives are torch's own within (`torch.autograd`), since its function
+        transforms do not go through statistics that move.
 
         Args:
             draw: Seed of the random masks.
+            moving: Whether running statistics move along; they stay where they are otherwise, and
+                the call is a pure function of theta and inputs.
 
         Yields:
             Nothing.
@@ -247,8 +251,12 @@ class FlatModel:
         if not self.two_modes:
             yield
             return
-        with kept_random_state(draw), self.modes.switched(True):
-            yield
+        before, self._still = self._still, not moving
+        try:
+            with kept_random_state(draw), self.modes.switched(True):
+                yield
+        finally:
+            self._still = before
 
     def apart(self) -> FlatModel:
         """Give the same network with buffers of its own, which move when it trains.
@@ -261,7 +269,7 @@ class FlatModel:
             return self
         other = copy.copy(self)
         other._fixed = {n: t.clone() for n, t in self._fixed.items()}
-        other._others = {}
+        other._others, other.traced = {}, {}
         return other
 
     def as_it_is(self) -> FlatModel:
@@ -318,6 +326,21 @@ class FlatModel:
             replica, _, name = key.partition("/")
             self.of_replica(int(replica))._fixed[name].copy_(tensor)
 
+    def at(self, statistics: Mapping[str, Tensor]) -> FlatModel:
+        """Give the same network with other running statistics.
+
+        Args:
+            statistics: What `statistics` gave of replica 0; none leaves those of now.
+
+        Returns:
+            A network of its own; this one where there are none.
+        """
+        if not statistics:
+            return self
+        other = self.apart()
+        other.restore(statistics)
+        return other
+
     def run_like(self, other: FlatModel) -> None:
         """Run this network in the way that the door found for another of its kind.
 
@@ -333,6 +356,11 @@ class FlatModel:
     def check_one_mode(self) -> None:
         """Refuse by ValueError a network of layers that train otherwise than they are evaluated."""
         check_one_mode(self._module)
+
+    @property
+    def has_buffers(self) -> bool:
+        """Whether the network has buffers, which training may move."""
+        return any(True for _ in self._module.buffers())
 
     @property
     def dtype(self) -> torch.dtype:
@@ -368,6 +396,27 @@ class FlatModel:
         for name in changed:
             held[name].copy_(before[name])
         return made, changed
+
+    @contextmanager
+    def shaken(self, name: str) -> Iterator[None]:
+        """Replace a buffer by random numbers of its kind, for a while.
+
+        Args:
+            name: The buffer.
+
+        Yields:
+            Nothing.
+        """
+        kept = self._fixed[name]
+        if kept.is_floating_point():
+            source = torch.Generator().manual_seed(0)
+            self._fixed[name] = 0.5 + torch.rand(kept.shape, generator=source).to(kept)
+        else:
+            self._fixed[name] = kept + 1
+        try:
+            yield
+        finally:
+            self._fixed[name] = kept
 
     def writes_into(self, x: Tensor) -> bool:
         """Tell whether the module writes into its input, so that each call needs a copy.

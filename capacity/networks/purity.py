@@ -66,6 +66,21 @@ def run_network(flat: FlatModel, theta: Tensor, x: Tensor, where: str) -> Tensor
     return outputs
 
 
+def shaken(theta: Tensor, seed: int) -> Tensor:
+    """Move parameters by random numbers of their own size.
+
+    Args:
+        theta: Parameters (P,).
+        seed: Seed of the numbers.
+
+    Returns:
+        Other parameters (P,).
+    """
+    source = torch.Generator().manual_seed(seed)
+    noise = torch.randn(theta.shape, generator=source, dtype=torch.float32).to(theta)
+    return theta + theta.square().mean().sqrt() * noise
+
+
 @torch.no_grad()
 def trains_otherwise(flat: FlatModel, theta: Tensor, x: Tensor) -> bool:
     """Tell whether a network in training mode is another than in evaluation mode.
@@ -88,6 +103,8 @@ def trains_otherwise(flat: FlatModel, theta: Tensor, x: Tensor) -> bool:
             drew = not _alike(before, _random_states())
             with flat.modes.switched(training=False):
                 evaluated = flat.outputs(theta, x)
+            if not changed and flat.has_buffers:  # they may have converged at theta
+                changed = flat.changes(shaken(theta, 0), x)[1]
         except Exception:
             return False
     if not isinstance(outputs, Tensor) or not isinstance(evaluated, Tensor):
@@ -214,7 +231,7 @@ def _of_draws(flat: FlatModel, theta: Tensor, x: Tensor) -> str:
 
 def _of_buffers(flat: FlatModel, theta: Tensor, x: Tensor, name: str) -> str:
     owner = name.rpartition(".")[0]
-    where = _named(owner, flat.layers()[owner])
+    where = named(owner, flat.layers()[owner])
     fixed = _in_evaluation(flat, lambda: bool(flat.changes(theta, x)[1]))
     way = "call .eval() on the layer" if fixed else "take the change out of its forward"
     return f"{where} changes its buffer {name!r} at each call, {_STEP}; {way}"
@@ -267,7 +284,7 @@ def _drawing_layer(flat: FlatModel, theta: Tensor, x: Tensor) -> str:
     finally:
         for hook in hooks:
             hook.remove()
-    return _named(drew[0], flat.layers()[drew[0]]) if drew else ""
+    return named(drew[0], flat.layers()[drew[0]]) if drew else ""
 
 
 def _first_layer_apart(flat: FlatModel, theta: Tensor, x: Tensor) -> str:
@@ -295,17 +312,26 @@ def _first_layer_apart(flat: FlatModel, theta: Tensor, x: Tensor) -> str:
         try:
             flat.outputs(theta, part)
         except Exception:  # a layer that takes no single sample: the last that was entered
-            return _named(last[-1], flat.layers()[last[-1]]) if last else ""
+            return named(last[-1], flat.layers()[last[-1]]) if last else ""
         finally:
             for hook in hooks:
                 hook.remove()
     for (name, whole), (_, one) in zip(*seen, strict=False):
         if len(whole) == len(x) and len(one) == 1 and not close(whole[:1], one):
-            return _named(name, flat.layers()[name])
+            return named(name, flat.layers()[name])
     return ""
 
 
-def _named(name: str, layer: nn.Module) -> str:
+def named(name: str, layer: nn.Module) -> str:
+    """Name a layer, for people.
+
+    Args:
+        name: Its name in the model.
+        layer: The layer.
+
+    Returns:
+        Name and kind.
+    """
     return f"model layer {name or '(root)'!r} ({type(layer).__name__})"
 
 

@@ -51,14 +51,18 @@ class HessianProducts:
 
     On the CPU, products of one object share buffers: use one object per thread.
 
+    Args:
+        loss: The loss; a pure function of (theta, x, y).
+        untraced: Why its products cannot be traced; empty to try.
+
     Attributes:
         loss: The loss; a pure function of (theta, x, y).
         untraced: Why products run untraced, several times slower; empty where they are traced.
     """
 
-    def __init__(self, loss: Loss) -> None:
+    def __init__(self, loss: Loss, *, untraced: str = "") -> None:
         self.loss = loss
-        self.untraced = ""
+        self.untraced = untraced
         self._ways: dict[object, _Way] = {}
         self._watched: dict[object, Watch] = {}
         self._wanted: list[Tensor] | None = None
@@ -220,6 +224,8 @@ class HessianProducts:
 
     def _trace(self, theta: Tensor, x: Tensor, y: Tensor, tangents: Tensor) -> _Way:
         inputs = (theta, x, y, tangents)
+        if self.untraced:
+            return self._untraced(self.untraced)
         sized = self._watch(theta, x, y).sized
         if sized:
             # The graph would keep the first batch's size (a mask's count, say) as a number: the

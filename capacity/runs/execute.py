@@ -26,9 +26,9 @@ from capacity.runs.progress import Progress
 from capacity.runs.repeatable import check_same, threads_of
 from capacity.runs.result import Measurements
 from capacity.runs.saving import Summary
-from capacity.runs.task_training import Lesson, NotRepeatedError, moments
+from capacity.runs.task_training import Lesson, NotRepeatedError
 from capacity.runs.two_modes import check_two_modes
-from capacity.runs.verdicts_along import Along
+from capacity.runs.verdicts_along import Along, moments_of
 from capacity.strategies.contribution import Contribution
 from capacity.strategies.mitigation import Mitigation
 from capacity.strategies.terms import Source
@@ -68,7 +68,7 @@ class Execution:
                 self._model, self._theta[0], self._tasks.tasks, twice=measured, two_modes=True
             ),
         )
-        check_two_modes(self._model, recipe)
+        check_two_modes(self._model, self._theta[0], self._tasks[0], recipe)
         some = self._tasks[0].train.first(2).x
         for replica, other in enumerate(models[1:], start=1):
             check_same_function(self._model, other, some, replica)
@@ -282,7 +282,7 @@ class Execution:
         self._time += record["learning_time"]
         self._spent = record["learning_time"]
         self._along = Along(self._theta, 0, 0)
-        self._along.moments = moments(kept, device)
+        self._along.moments = moments_of(kept, device)
         if (lost := record["diverged"]) is not None:
             self._found.states[i] = "diverged"
             self._found.diverged[i] = Divergence(lost["step"], tuple(lost["replicas"]))
@@ -320,9 +320,8 @@ class Execution:
             row |= path_row(None, layout, None, before.loss, before.loss, **kind)
             self._write_row(lesson, row)
         last = i + 1 == len(self._tasks)
-        along = Along(
-            start, training.passes(len(task.train)), 0 if last else recipe.measure.closure_points
-        )
+        points = 0 if last else recipe.measure.closure_points
+        along = Along(start, training.passes(len(task.train)), points, self._model.statistics)
 
         def on_epoch(epoch: int, steps: int, learned: float, theta: Tensor) -> None:
             fit = evaluate(self._model, theta, task, task.train)
@@ -342,7 +341,7 @@ class Execution:
             "diverged": None,
             "cost": None,
             "displacement": None,
-            "along": [moment for moment, _ in along.moments],
+            "along": [moment.time for moment in along.moments],
             "rows": lesson.rows,
         }
         tensors = {"theta": phase.theta, **lesson.statistics()}
@@ -356,7 +355,7 @@ class Execution:
             record["cost"] = lesson.path.cost(before.loss, after.loss, **kind).to_dict()
             moved = (phase.theta - start).double().square().sum(-1).mean()
             record["displacement"] = float(moved.sqrt())
-            tensors |= {f"along.{k}": theta for k, (_, theta) in enumerate(along.moments)}
+            tensors |= along.tensors()
             tensors |= lesson.watched()
             lesson.put_away()
         return self._journal.put(f"task{i}.learned", record, tensors)

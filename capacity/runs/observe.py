@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from capacity.jacobian.batch_store import Data
 from capacity.jacobian.own_step_check import CHECKED_STEPS, check_step
 from capacity.jacobian.phase_tracker import PhaseTracker
 from capacity.jacobian.spectrum import spectrum
@@ -22,11 +23,23 @@ from capacity.recipe.config import Measure
 from capacity.records.estimate import Estimate, from_error, not_defined
 from capacity.strategies.step import StrategyStep
 from capacity.tasks.task import Task
+from capacity.training.seeded_loss import SeededLoss, by_rows, lookup, marked
 from capacity.training.steps import Step
 
 
 class PhaseTransport:
-    """Observes the training of one task; `finish` resolves its spectrum."""
+    """Observes the training of one task; `finish` resolves its spectrum.
+
+    Args:
+        model: The network.
+        task: The task.
+        update: The update map of the training.
+        measure: What to measure.
+        generator: Source of the tangents and probes.
+        strategy: What a strategy does to the steps; None where nothing.
+        masks: Gives the seed of a step's random masks, for a network in training mode.
+        batch: Samples that such a network sees together; None shows it all of a step's.
+    """
 
     def __init__(
         self,
@@ -36,19 +49,31 @@ class PhaseTransport:
         measure: Measure,
         generator: torch.Generator,
         strategy: StrategyStep | None = None,
+        masks: Callable[[int], int] | None = None,
+        batch: int | None = None,
     ) -> None:
         self._measure, self._update = measure, update
+        self._seeded = model.two_modes
+        loss = model.loss(task) if strategy is None else strategy.loss_of(0)
+        stored = (task.train.x, task.train.y) if strategy is None else strategy.data_of(0)
+        data: Data = stored
+        products = hessian_products(model, task) if strategy is None else None
+        masks = masks if self._seeded else None
+        if masks is not None:
+            own = by_rows(model, task) if strategy is None else loss
+            loss = SeededLoss(own, model, masks, batch)
+            data, products = lookup(stored[0]), loss.products()
         self._tracker = PhaseTracker(
-            model.loss(task) if strategy is None else strategy.loss_of(0),
-            update if strategy is None else strategy.update_of(update, 0),
+            loss,
+            update if strategy is None else strategy.update_of(update, 0, masks),
             tangents=measure.tangents,
             log_volume_probes=measure.log_volume_probes,
             log_volume_nodes=measure.log_volume_nodes,
             log_volume_columns=measure.log_volume_columns,
             generator=generator,
-            data=(task.train.x, task.train.y) if strategy is None else strategy.data_of(0),
+            data=data,
             layout=model.layout,
-            products=hessian_products(model, task) if strategy is None else None,
+            products=products,
         )
         self._retraced = 0
 
@@ -60,11 +85,15 @@ class PhaseTransport:
         """
         state = tuple(part[0] for part in step.before)
         index = None if step.index is None else step.index[0]
+        x, y = step.x[0], step.y[0]
+        if self._seeded:
+            assert index is not None
+            y = index = marked(index, step.count)
         if step.count <= CHECKED_STEPS:
-            seen = (state, step.x[0], step.y[0], step.lr, step.count, self._update)
+            seen = (state, x, y, step.lr, step.count, self._update)
             check_step(self.trajectory.loss, TrainingStep(*seen))
         follow = self._tracker.retrace if step.count <= self._retraced else self._tracker.step
-        follow(state, step.x[0], step.y[0], step.lr, index=index)
+        follow(state, x, y, step.lr, index=index)
 
     def state(self) -> dict[str, Tensor]:
         """Give what `restore` needs to go on from here, but for the trajectory.

@@ -21,12 +21,13 @@ from capacity.optimizers.update_map import State
 from capacity.recipe.config import Recipe
 from capacity.runs.journal import Entry, Journal
 from capacity.runs.observe import PhaseTransport
-from capacity.runs.verdicts_along import Along
+from capacity.runs.verdicts_along import Along, moments_of
 from capacity.strategies.contribution import Contribution
 from capacity.strategies.step import StrategyStep
 from capacity.tasks.task import Task
 from capacity.thermo.path import PathObserver
 from capacity.training.data_order import DataOrder
+from capacity.training.gradients import mask_seed
 from capacity.training.steps import Observer, Step, Watcher
 from capacity.training.train import Midway, Phase, train
 
@@ -84,6 +85,8 @@ class Lesson:
                 recipe.measure,
                 stream(recipe.seed, "tangents", number, device=theta.device),
                 self.strategy,
+                lambda step: mask_seed(order, step, 0),
+                plan.training.batch_size if self.strategy is None else None,
             )
             self._watchers["transport"] = self.transport
         self.rows: Rows = []
@@ -109,11 +112,13 @@ class Lesson:
         keeper = _Keeper(self._every, lambda midway: self._keep(midway, along))
         if inside is None:
             return self._train([*self._watchers.values(), keeper], on_epoch)
+        first = {name: t.clone() for name, t in self._model.statistics().items()}
         midway = self._restore(inside, along)
         if self.transport is None:
             keeper.time = midway.learning_time
             return self._train([*self._watchers.values(), keeper], on_epoch, midway)
         # The trajectory has to be walked again, and whatever is not the trajectory looks away.
+        self._model.restore(first)
         arrival = _Arrival(midway, self._said())
         observers: list[Observer] = [self.transport, arrival]
         others: list[Observer] = [w for w in self._watchers.values() if w is not self.transport]
@@ -199,14 +204,14 @@ class Lesson:
 
     def _keep(self, midway: Midway, along: Along) -> None:
         tensors = {f"state.{k}": part for k, part in enumerate(midway.state)}
-        tensors |= {f"along.{k}": theta for k, (_, theta) in enumerate(along.moments)}
+        tensors |= along.tensors()
         tensors |= self.statistics()
         for name, watcher in self._watchers.items():
             tensors |= _prefixed(name, watcher)
         record = {
             "steps": midway.steps,
             "learning_time": midway.learning_time,
-            "along": [moment for moment, _ in along.moments],
+            "along": [moment.time for moment in along.moments],
             "rows": self.rows,
         }
         self._journal.put(self._stage("inside"), record, tensors)
@@ -217,7 +222,7 @@ class Lesson:
             watcher.restore(inside.part(name, device))
         self._model.restore(inside.part("statistics", device))
         self.rows = list(record["rows"])
-        along.moments = moments(inside, device)
+        along.moments = moments_of(inside, device)
         state = inside.part("state", device)
         return Midway(
             state=tuple(state[str(k)] for k in range(len(state))),
@@ -234,20 +239,6 @@ class Lesson:
             "this machine, its number of threads or its torch round otherwise; resume where the "
             "run began, or begin it anew in another directory"
         )
-
-
-def moments(kept: Entry, device: torch.device) -> list[tuple[float, Tensor]]:
-    """Read the moments of a training (see `judge.Along`).
-
-    Args:
-        kept: A record with the times as `along`.
-        device: Where theta is wanted.
-
-    Returns:
-        Learning time and theta of replica 0 (P,), in the order of time.
-    """
-    thetas = kept.part("along", device)
-    return [(moment, thetas[str(k)]) for k, moment in enumerate(kept.record["along"])]
 
 
 def _prefixed(name: str, watcher: Watcher) -> dict[str, Tensor]:

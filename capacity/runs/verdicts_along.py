@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from types import MappingProxyType
+from typing import Any, NamedTuple
 
+import torch
 from torch import Tensor
 
 from capacity.criterion.criterion import assess_transition
@@ -16,10 +18,25 @@ from capacity.networks.flat_model import FlatModel
 from capacity.recipe.config import Training
 from capacity.records.estimate import Estimate
 from capacity.records.intervals import Z90
+from capacity.runs.journal import Entry
 from capacity.tasks.task import Task
 
 # Effort of a verdict on the way; the one at the end takes the default.
 _SAMPLES, _ROOM_SAMPLES, _GROUPS = 200, 32, 4
+
+
+class Moment(NamedTuple):
+    """Where a training stood.
+
+    Attributes:
+        time: Learning time since its start.
+        theta: Parameters of replica 0 (P,).
+        statistics: The running statistics of its network (`FlatModel.statistics`).
+    """
+
+    time: float
+    theta: Tensor
+    statistics: Mapping[str, Tensor] = MappingProxyType({})
 
 
 class Along:
@@ -29,13 +46,21 @@ class Along:
         theta: Parameters of the replicas before it (R, P).
         epochs: Its epochs.
         points: How many moments before its end to keep.
+        statistics: Gives the network's running statistics of now.
 
     Attributes:
-        moments: Learning time since its start and theta of replica 0 (P,), in the order of time.
+        moments: The moments, in the order of time.
     """
 
-    def __init__(self, theta: Tensor, epochs: int, points: int) -> None:
-        self.moments = [(0.0, theta[0])] if points else []
+    def __init__(
+        self,
+        theta: Tensor,
+        epochs: int,
+        points: int,
+        statistics: Callable[[], Mapping[str, Tensor]] = dict,
+    ) -> None:
+        self._statistics = statistics
+        self.moments = [self._now(0.0, theta[0])] if points else []
         # In equal steps of log(epoch): most of what a training does it does early.
         steps = (epochs ** (k / max(points - 1, 1)) for k in range(points - 1))
         self._epochs = {round(epoch) for epoch in steps} - {epochs}
@@ -49,7 +74,43 @@ class Along:
             theta: Parameters of the replicas (R, P).
         """
         if epoch in self._epochs:
-            self.moments.append((time, theta[0].clone()))
+            self.moments.append(self._now(time, theta[0]))
+
+    def _now(self, time: float, theta: Tensor) -> Moment:
+        own = {n: t.clone() for n, t in self._statistics().items() if n.startswith("0/")}
+        return Moment(time, theta.clone(), own)
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Give the moments for a record, which `moments_of` reads.
+
+        Returns:
+            Tensors by name.
+        """
+        made = {f"along.{k}": moment.theta for k, moment in enumerate(self.moments)}
+        for k, moment in enumerate(self.moments):
+            made |= {f"along.{k}.{name}": t for name, t in moment.statistics.items()}
+        return made
+
+
+def moments_of(kept: Entry, device: torch.device) -> list[Moment]:
+    """Read the moments of a training.
+
+    Args:
+        kept: A record with the times as `along`.
+        device: Where theta is wanted.
+
+    Returns:
+        The moments, in the order of time.
+    """
+    parts = kept.part("along", device)
+    return [
+        Moment(
+            time,
+            parts[str(k)],
+            {n.removeprefix(f"{k}."): t for n, t in parts.items() if n.startswith(f"{k}.")},
+        )
+        for k, time in enumerate(kept.record["along"])
+    ]
 
 
 def judge_transition(
@@ -85,16 +146,17 @@ def judge_transition(
     tolerance = record.preserving.allowances or record.preserving.tolerance
     ways = [
         assess_transition(
-            model, point, old, new, training, tolerance=tolerance, seed=seed,
+            model.at(moment.statistics), moment.theta, old, new, training,
+            tolerance=tolerance, seed=seed,
             samples=_SAMPLES, room_samples=_ROOM_SAMPLES, groups=_GROUPS,
         )
-        for _, point in along.moments
+        for moment in along.moments
     ]  # fmt: skip
     last = assess_transition(
         model, theta, old, new, training,
         tolerance=tolerance, convergence=record.convergence, seed=seed,
     )  # fmt: skip
-    times = [*(moment for moment, _ in along.moments), time]
+    times = [*(moment.time for moment in along.moments), time]
     return replace(
         record,
         verdicts=_words(last, strategy),

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -201,12 +202,16 @@ class StrategyStep:
             inner, {} if projector is None else of_replica(projector.private, replica)
         )
 
-    def update_of(self, inner: UpdateMap, replica: int) -> UpdateMap:
+    def update_of(
+        self, inner: UpdateMap, replica: int, masks: Callable[[int], int] | None = None
+    ) -> UpdateMap:
         """Give the step of one replica, for its Jacobian.
 
         Args:
             inner: The optimiser's update map.
             replica: Which one.
+            masks: Gives the seed of a step's random masks where the network is in training mode;
+                its batches then name their step behind their rows (`SeededLoss`).
 
         Returns:
             An update map; for A-GEM, whose step takes two gradients, a `BatchStep`.
@@ -220,7 +225,11 @@ class StrategyStep:
             loss: Loss, state: State, x: Tensor, rows: Tensor, lr: float, count: int
         ) -> State:
             del loss  # the direction has it, beside the memory's
-            direction, _ = self._direction(state[0], x, rows, private)
+            if masks is None:
+                direction, _ = self._direction(state[0], x, rows, private)
+                return update.step(state, direction, lr, count)
+            with self._model.training(masks(count), moving=False):
+                direction, _ = self._direction(state[0], x, rows[:-1], private, grad_and_value)
             return update.step(state, direction, lr, count)
 
         moments = len(update.init(torch.zeros(1))) - 1
@@ -262,9 +271,15 @@ class StrategyStep:
         return point
 
     def _direction(
-        self, point: Tensor, x: Tensor, rows: Tensor, private: dict[str, Private]
+        self,
+        point: Tensor,
+        x: Tensor,
+        rows: Tensor,
+        private: dict[str, Private],
+        slope: Callable[..., Any] | None = None,
     ) -> tuple[Tensor, Tensor]:
-        gradient, value = self._slope(self._loss)(point, x, rows, private)
+        slope = slope or self._slope
+        gradient, value = slope(self._loss)(point, x, rows, private)
         reference = self.contribution.reference
         if reference is None:
             return gradient, value
@@ -275,7 +290,7 @@ class StrategyStep:
             outputs = self._outputs(moved, x[new:], private)
             return reference.labels(outputs, slots, private["memory"])
 
-        return without_conflict(gradient, self._slope(remembered)(point)[0]), value
+        return without_conflict(gradient, slope(remembered)(point)[0]), value
 
     def _loss(self, point: Tensor, x: Tensor, rows: Tensor, private: dict[str, Private]) -> Tensor:
         added, task = self.contribution, self._task

@@ -28,6 +28,14 @@ def tracked(model, old, new, loss, out):
     capacity.TransportTracker(model, loss, optimizer, tangents=2).observe(*old)
 
 
+def numbers_of(value):
+    """Every number of a record, in order."""
+    if isinstance(value, dict | list | tuple):
+        parts = value.values() if isinstance(value, dict) else value
+        return [number for part in parts for number in numbers_of(part)]
+    return [value] if isinstance(value, float) else []
+
+
 DOORS = {
     "forecast": lambda m, a, b, loss, out: capacity.forecast(
         m, old=a, new=b, loss=loss, training=SHORT
@@ -172,8 +180,11 @@ TRAINED = {
     "stochastic depth", "spectral norm", "an old autograd.Function", "gradient checkpointing"
 }  # fmt: skip
 """Training needs no pure function, and no second derivative."""
+EVALUATED = {"stochastic depth", "spectral norm"}
+"""Capacity and verdicts are of the network in evaluation mode."""
 
 
+@pytest.mark.filterwarnings("ignore:The old tasks are not converged")
 @pytest.mark.parametrize("door", DOORS)
 @pytest.mark.parametrize("case", NETWORKS)
 def test_a_network_is_refused_alike_at_every_door(case, door, tmp_path, request):
@@ -187,6 +198,12 @@ def test_a_network_is_refused_alike_at_every_door(case, door, tmp_path, request)
         request.getfixturevalue("quick_run")
         made = DOORS[door](model, (X, Y), (X, 1 - Y), "cross_entropy", out)
         assert made.status == "finished" if door == "run" else made.old[0].loss_increase.value
+        return
+    if case in EVALUATED and door in {"verdict", "compatible_capacity", "task_dimension"}:
+        made = DOORS[door](model, (X, Y), (X, 1 - Y), "cross_entropy", out)
+        again = DOORS[door](copy.deepcopy(model).eval(), (X, Y), (X, 1 - Y), "cross_entropy", out)
+        numbers, evaluated = (numbers_of(each.to_dict()) for each in (made, again))
+        assert numbers == pytest.approx(evaluated, rel=1e-4, abs=1e-6)
         return
     with pytest.raises(ValueError, match=r".") as caught:
         DOORS[door](model, (X, Y), (X, 1 - Y), "cross_entropy", out)

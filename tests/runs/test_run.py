@@ -347,8 +347,17 @@ BAD = {
             "tasks": [pair(0)],
             "model": nn.Sequential(NETWORK, nn.Dropout()),
             "measure": Measure(level="capacity"),
+            "training": Training(accumulate=2, strategy={"name": "ewc"}),
         },
-        "(Dropout) trains otherwise",
+        "(Dropout) may see each batch by itself",
+    ),
+    "spectral norm": (
+        {
+            "tasks": [pair(0)],
+            "model": nn.utils.parametrizations.spectral_norm(nn.Linear(6, 2)),
+            "measure": Measure(level="full"),
+        },
+        "its outputs depend on it",
     ),
     "model is text": ({"tasks": [pair(0)], "model": "mlp"}, "model is a str"),
 }

@@ -53,6 +53,34 @@ def test_a_killed_run_ends_bit_for_bit_where_it_would(kill, tmp_path, monkeypatc
     assert thetas[0] == thetas[1]
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("kill", ["task0.inside", "task1.learned"])
+def test_a_killed_run_that_follows_j_ends_bit_for_bit_where_it_would(kill, tmp_path, monkeypatch):
+    level = capacity.Measure(level="full", closure_points=2, forecast=False)
+    whole = trained(tmp_path / "whole", measure=level)
+    put, seen = Journal.put, []
+
+    def stop(self, name, record, tensors=None, **more):
+        kept = put(self, name, record, {} if tensors is None else tensors, **more)
+        seen.append(name)
+        if name == kill and seen.count(name) == (2 if "inside" in name else 1):
+            raise KeyboardInterrupt
+        return kept
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Journal, "put", stop)
+        with pytest.raises(KeyboardInterrupt):
+            trained(tmp_path / "killed", measure=level)
+    resumed = trained(tmp_path / "killed", measure=level)
+    assert resumed.status == whole.status == "finished"
+    for part in ("accuracy", "loss", "phases", "transitions"):
+        assert resumed.result[part] == whole.result[part]
+    phase, transition = whole.result["phases"][1], whole.result["transitions"][0]
+    assert phase["transport"]["log_volume"]["value"] is not None
+    assert transition["capacity"]["directions"]["value"] > 0
+    assert "evaluation mode" in " ".join(transition["verdicts"]["warnings"])
+
+
 def test_a_batch_of_several_tensors_is_learned(tmp_path):
     class Two(nn.Module):
         def __init__(self):

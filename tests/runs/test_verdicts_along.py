@@ -20,8 +20,8 @@ def test_moments_are_early_ones():
     along = Along(torch.zeros(2, 3), 27, 4)
     for epoch in range(1, 28):
         along.epoch(epoch, 0.1 * epoch, torch.full((2, 3), float(epoch)))
-    assert [float(theta[0]) for _, theta in along.moments] == [0, 1, 3, 9]
-    assert [time for time, _ in along.moments] == pytest.approx([0, 0.1, 0.3, 0.9])
+    assert [float(moment.theta[0]) for moment in along.moments] == [0, 1, 3, 9]
+    assert [moment.time for moment in along.moments] == pytest.approx([0, 0.1, 0.3, 0.9])
 
 
 @pytest.mark.parametrize(("epochs", "points", "kept"), [(1, 4, 1), (5, 1, 1), (5, 0, 0), (2, 9, 2)])
@@ -30,7 +30,7 @@ def test_few_epochs_and_few_points(epochs, points, kept):
     for epoch in range(1, epochs + 1):
         along.epoch(epoch, float(epoch), torch.ones(1, 2))
     assert len(along.moments) == kept
-    times = [time for time, _ in along.moments]
+    times = [moment.time for moment in along.moments]
     assert times == sorted(set(times))
 
 
