@@ -7,7 +7,7 @@ import math
 import torch
 from torch import Tensor
 
-from capacity.criterion.kernel_flow import integrate
+from capacity.forecasting.kernel_flow import integrate
 from capacity.networks.flat_model import FlatModel
 from capacity.products.feature_rows import features
 from capacity.products.output_sketches import every_output

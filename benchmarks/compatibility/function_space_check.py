@@ -26,7 +26,7 @@ from capacity.criterion.function_space import (
     room,
     stable_rank,
 )
-from capacity.criterion.kernel_flow import integrate
+from capacity.forecasting.kernel_flow import integrate
 from capacity.networks.flat_model import FlatModel
 from capacity.products.feature_rows import features, projected
 from capacity.products.output_sketches import (

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from capacity.base.checks import positive_float, positive_int
 from capacity.base.interruption import check
-from capacity.criterion.kernel_flow import Flow, integrate, largest_eigenvalue
+from capacity.forecasting.kernel_flow import Flow, integrate, largest_eigenvalue
 from capacity.networks.flat_model import FlatModel
 from capacity.products.feature_rows import features
 from capacity.products.output_sketches import every_output, summed_outputs

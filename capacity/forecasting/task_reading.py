@@ -117,22 +117,39 @@ def read_new(
     made = _reading([task_outputs(model, end, task, test.x)], task, test, beyond)
     some = test.x[: math.ceil(_NEW_PART * len(test))]
     outputs = task_outputs(old, before, task, some)
-    return made, float(loss_on_outputs(task)(outputs, _targets(test)[: len(some)]))
+    return made, float(loss_on_outputs(task)(outputs, targets_of(test)[: len(some)]))
 
 
-def _targets(test: Split) -> Tensor:
+def targets_of(test: Split) -> Tensor:
+    """Give targets in the precision that outputs are read in.
+
+    Args:
+        test: The samples.
+
+    Returns:
+        Targets (n, ...), float64 where they are floats.
+    """
     return test.y.double() if test.y.is_floating_point() else test.y
 
 
-def _right(task: Task, f: Tensor, y: Tensor) -> Tensor:
-    """Whether each sample's largest output is its target; those that do not count are left out."""
+def rightly(task: Task, f: Tensor, y: Tensor) -> Tensor:
+    """Tell whether each sample's largest output is its target.
+
+    Args:
+        task: The task.
+        f: Its outputs (n, C).
+        y: Targets (n,).
+
+    Returns:
+        1 or 0 for every sample that counts, float64.
+    """
     known = task.counted(y)
     return (f.argmax(-1)[known] == y[known]).double()
 
 
 def _reading(outputs: list[Tensor], task: Task, test: Split, beyond: str) -> Reading:
     """Read a task off its outputs: at the end; for an old one also before, and at the last step."""
-    y = _targets(test)
+    y = targets_of(test)
     note = f"{NOTE} {beyond}".rstrip()
 
     def said(value: float, samples: Tensor, wander: float) -> Estimate:
@@ -160,6 +177,6 @@ def _reading(outputs: list[Tensor], task: Task, test: Split, beyond: str) -> Rea
     if not task.classifies:
         nothing = not_defined("Accuracy is not defined without a class per sample; read the loss.")
         return Reading(drop=nothing, rise=rise, accuracy=nothing, loss=end)
-    accuracy, _ = both(lambda f, y: _right(task, f, y))
-    _, drop = both(lambda f, y: 1 - _right(task, f, y))
+    accuracy, _ = both(lambda f, y: rightly(task, f, y))
+    _, drop = both(lambda f, y: 1 - rightly(task, f, y))
     return Reading(drop=drop, rise=rise, accuracy=accuracy, loss=end)

@@ -101,7 +101,9 @@ class Adam(Optimizer):
             beta1 = self.beta1 ** math.sqrt(stretch)
             return replace(self, beta1=beta1, beta2=self.beta2**stretch)
 
-        return NormalisedSteps(stretched)
+        return NormalisedSteps(
+            stretched, self.beta2, True, self.eps, self.weight_decay, self.decoupled
+        )
 
 
 @dataclass(frozen=True)

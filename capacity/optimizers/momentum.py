@@ -122,4 +122,4 @@ class Momentum(Optimizer):
         def heavy(mu: float, nesterov: bool) -> Momentum:
             return replace(self, mu=mu, nesterov=nesterov)
 
-        return FollowsGradient(heavy, self.mu, self.nesterov)
+        return FollowsGradient(heavy, self.mu, self.nesterov, self.weight_decay)

@@ -33,11 +33,13 @@ class FollowsGradient:
             decay.
         momentum: mu.
         nesterov: Step along g + mu m instead of m.
+        decay: Coefficient of theta that is added to the gradient.
     """
 
     heavy: Callable[[float, bool], UpdateMap]
     momentum: float = 0.0
     nesterov: bool = False
+    decay: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -46,9 +48,20 @@ class NormalisedSteps:
 
     Attributes:
         stretched: From how many steps one stands for, the method that forgets as much in it.
+        squares: Decay of the running mean of squared gradients whose root a step is divided by;
+            None where steps are normalised otherwise, and no flow is known to stand for them.
+        debiased: Whether that mean is corrected for its start at 0.
+        eps: Added to the root.
+        decay: Weight decay.
+        decoupled: Whether it shrinks theta by lr * decay, beside the divided gradient.
     """
 
     stretched: Callable[[float], UpdateMap]
+    squares: float | None = None
+    debiased: bool = False
+    eps: float = 0.0
+    decay: float = 0.0
+    decoupled: bool = False
 
 
 class Optimizer:

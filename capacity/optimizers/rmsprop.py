@@ -80,4 +80,7 @@ class RMSprop(Optimizer):
 
     def compression(self) -> NormalisedSteps:
         """Its steps have the size of the rate."""
-        return NormalisedSteps(lambda stretch: replace(self, alpha=self.alpha**stretch))
+        return NormalisedSteps(
+            lambda stretch: replace(self, alpha=self.alpha**stretch),
+            self.alpha, eps=self.eps, decay=self.weight_decay,
+        )  # fmt: skip

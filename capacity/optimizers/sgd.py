@@ -80,4 +80,5 @@ class SGD(Optimizer):
 
     def compression(self) -> FollowsGradient:
         """It follows the gradient."""
-        return FollowsGradient(partial(Momentum, weight_decay=self.weight_decay))
+        heavy = partial(Momentum, weight_decay=self.weight_decay)
+        return FollowsGradient(heavy, decay=self.weight_decay)

@@ -13,8 +13,8 @@ from torch import Tensor
 
 from capacity.base.random_streams import stream
 from capacity.criterion.compatible_capacity import SquareMap
-from capacity.criterion.kernel_flow import learning_time
 from capacity.criterion.preserving import Preserving
+from capacity.forecasting.kernel_flow import learning_time
 from capacity.krylov.lanczos import Operator
 from capacity.networks.flat_model import FlatModel
 from capacity.products.curvature_operators import hessian, loss_gradient

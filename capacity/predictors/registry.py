@@ -10,6 +10,7 @@ from capacity.predictors.predictor import Cell, Prediction, Predictor, Setting
 
 _BUILT_IN = (
     trained.LINEARIZED,
+    trained.PSEUDO_KERNEL,
     trained.ADDITIVE_MARGINALS,
     local_baselines.PATH_BOUND,
     local_baselines.PATH_BOUND_SQUARED,

@@ -8,10 +8,13 @@ from dataclasses import replace
 import torch
 from torch.nn.functional import kl_div, log_softmax
 
+from capacity.base.random_streams import stream_seed
 from capacity.forecasting.linearized import linearized_scores, simulate_stably
+from capacity.forecasting.pseudo_kernel import forecast_by_flow
 from capacity.networks.evaluate import evaluate
 from capacity.networks.evaluate import outputs as outputs_of
 from capacity.predictors.predictor import Cell, Outcome, Predictor, Value, both, same
+from capacity.recipe.config import Strategy
 from capacity.training.data_order import DataOrder
 from capacity.training.train import train
 
@@ -44,6 +47,38 @@ LINEARIZED = Predictor(
     title="linearised training",
     source="theory.md#linearised-training",
     of=linearized,
+    in_units=both,
+)
+
+
+def pseudo_kernel(cell: Cell) -> Outcome:
+    """The flow of B's training in the pseudo-kernel at theta_A.
+
+    Args:
+        cell: The replica.
+
+    Returns:
+        A value per old task.
+    """
+    seed = stream_seed(cell.setting.seed, "predictors", "pseudo_kernel", cell.replica)
+    # The plan's strategy is not seen by the predictors.
+    training = cell.training.model_copy(update={"strategy": Strategy()})
+    try:
+        made = forecast_by_flow(cell.model, cell.theta, cell.old, cell.new, training, seed=seed)
+    except ValueError as error:
+        return f"{error}."
+    nothing = math.nan
+    return [
+        Value(*(nothing if e.value is None else e.value for e in (read.drop, read.rise)))
+        for read in made.old
+    ]
+
+
+PSEUDO_KERNEL = Predictor(
+    name="pseudo_kernel",
+    title="flow in the pseudo-kernel",
+    source="theory.md#pseudo-kernel-flow",
+    of=pseudo_kernel,
     in_units=both,
 )
 

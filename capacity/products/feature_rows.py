@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from capacity.base.checks import one_of
-from capacity.base.differential import pullback, vmap
+from capacity.base.differential import pullback, slope_of, vmap
 from capacity.krylov.lanczos import random_signs
 from capacity.networks.flat_model import FlatModel
 from capacity.products.row_sets import BUDGET, Features, Layer, LayerFeatures, RowFeatures
@@ -99,6 +99,56 @@ def projected(rows: Features, like: Tensor, kept: int, generator: torch.Generato
     return RowFeatures(lambda first, last: values[first:last], len(values), kept, len(values))
 
 
+def hashed(
+    model: FlatModel,
+    theta: Tensor,
+    task: Task,
+    x: Tensor,
+    directions: Tensor,
+    *,
+    scale: Tensor | None,
+    kept: int,
+    seed: int,
+) -> RowFeatures:
+    """Write rows out once, each hashed to k numbers whose Gram matrix is nearly that of the rows.
+
+    Parameters with random signs fall into k buckets and are added up there: a pass over the row
+    where `projected` takes k (Charikar et al. 2002). No more than `BUDGET` of rows is there at a
+    time. Two sets that are to be multiplied need the same seed.
+
+    Args:
+        model: The network.
+        theta: Where (P,).
+        task: Says which outputs f are.
+        x: Inputs (n, ...).
+        directions: Combinations w of the task's outputs (n, q, C).
+        scale: What each parameter's derivative is multiplied with (P,); None takes 1.
+        kept: k; a row of no more parameters is kept as it is. The error of an entry is about
+            sqrt(1/k) times the rows' norms, without bias.
+        seed: Seed of signs and buckets.
+
+    Returns:
+        Rows (m, min(k, P)).
+    """
+    theta = theta.detach()
+    rows = _row_features(model, theta, task, x, directions)
+    size = theta.numel()
+    factor = torch.ones_like(theta) if scale is None else scale.to(theta)
+    bucket = None
+    if kept < size:
+        generator = torch.Generator().manual_seed(seed)
+        factor = factor * random_signs(1, torch.empty(size), generator)[0].to(theta)
+        bucket = torch.randint(kept, (size,), generator=generator).to(theta.device)
+    parts = []
+    for part in rows.chunks():
+        values = rows.rows(part) * factor
+        if bucket is not None:
+            values = values.new_zeros(len(values), kept).index_add_(1, bucket, values)
+        parts.append(values)
+    made = torch.cat(parts)
+    return RowFeatures(lambda first, last: made[first:last], len(made), made.shape[1], len(made))
+
+
 def _row_features(
     model: FlatModel, theta: Tensor, task: Task, x: Tensor, directions: Tensor
 ) -> RowFeatures:
@@ -108,11 +158,17 @@ def _row_features(
         _, pull = pullback(lambda t: task.select(model.outputs(t, sample[None]))[0], theta)
         return pull(w)[0]
 
+    def alone(sample: Tensor, w: Tensor) -> Tensor:
+        return slope_of(lambda t: task.select(model.outputs(t, sample[None]))[0] @ w)(theta)[0]
+
     @torch.no_grad()
     def make(first: int, last: int) -> Tensor:
         index = torch.arange(first, last, device=x.device)
         w = directions.reshape(-1, directions.shape[-1])[index].to(theta)
-        return vmap(one)(x[index // kept], w)
+        if model.transforms:
+            return vmap(one)(x[index // kept], w)
+        pairs = zip(x[index // kept], w, strict=True)
+        return torch.stack([alone(sample, combination) for sample, combination in pairs])
 
     chunk = max(1, BUDGET // (theta.numel() * theta.element_size()))
     return RowFeatures(make, len(x) * kept, theta.numel(), chunk)

@@ -16,7 +16,7 @@ from capacity.criterion.function_space import (
     stable_rank,
     transport_cost,
 )
-from capacity.criterion.kernel_flow import integrate, learning_time
+from capacity.forecasting.kernel_flow import integrate, learning_time
 from capacity.networks.flat_model import FlatModel
 from capacity.products.curvature_operators import ggn
 from capacity.products.feature_rows import features

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from capacity.criterion import output_drift
-from capacity.criterion.kernel_flow import integrate
 from capacity.criterion.output_drift import expected_drift
+from capacity.forecasting.kernel_flow import integrate
 from capacity.networks.evaluate import evaluate
 from capacity.networks.flat_model import FlatModel
 from capacity.recipe.config import Training

@@ -49,6 +49,7 @@ class Flow:
         products: Products with the kernel spent so far.
         finite: Whether the numbers are finite.
         arrived: Whether the flow came so far within `most` products.
+        step: Time step that the error control would take next.
     """
 
     time: float
@@ -57,6 +58,7 @@ class Flow:
     products: int
     finite: bool
     arrived: bool = True
+    step: float = 0.0
 
     def moved(self, cross: Tensor) -> Tensor:
         """Say how far other outputs were moved.
@@ -121,6 +123,7 @@ def integrate(
     *,
     tolerance: float = 1e-3,
     most: int = MOST_PRODUCTS,
+    begin: Flow | None = None,
 ) -> list[Flow]:
     """Run the flow and stop at some learning times.
 
@@ -136,6 +139,7 @@ def integrate(
             displacement.
         most: Products with the kernel to spend at most. A learning time many decades beyond the
             fastest mode's is no training that would stay stable; the flow stops on the way.
+        begin: A state to go on from, at its own dual variable; the times count from there.
 
     Returns:
         The state at each of the times.
@@ -157,9 +161,10 @@ def integrate(
     if not math.isfinite(largest):
         lost = torch.full_like(start, math.nan)
         return [_state(t, lost, start + lost, count, False) for t in times]
-    dual, slope = torch.zeros_like(start), residual(task, start, targets)
+    dual, step = (torch.zeros_like(start), 0.0) if begin is None else (begin.dual, begin.step)
+    slope = residual(task, start, targets) if begin is None else rate(dual)
     made: list[Flow] = []
-    now = step = 0.0
+    now = 0.0
     for end in times:
         while now < end * (1 - 1e-12):
             check()
@@ -168,7 +173,8 @@ def integrate(
                 return [*made, *(replace(late, arrived=False) for _ in times[len(made) :])]
             radius = largest * _metric_bound(task, outputs, dual, targets)
             limit = _stable(_MAX_STAGES) / max(radius, 1e-300)
-            step = min(step or 1 / max(radius, 1e-300), limit, end - now)
+            free = min(step or 1 / max(radius, 1e-300), limit)
+            step = min(free, end - now)
             stages = _stages(step * radius)
             after = _chebyshev_step(rate, dual, slope, step, stages)
             next_slope = rate(after)
@@ -183,7 +189,9 @@ def integrate(
             if ratio <= 1:
                 now, dual, slope = now + step, after, next_slope
             step *= min(5.0, max(0.1, 0.8 / max(ratio, 1e-12) ** (1 / 3)))
-        made.append(_state(now, dual, outputs(dual), count, True))
+            # A step cut short by an end says little of the next one.
+            step = max(step, free) if ratio <= 1 and now >= end * (1 - 1e-12) else step
+        made.append(replace(_state(now, dual, outputs(dual), count, True), step=step))
     return made
 
 
