@@ -5,6 +5,8 @@ The package's own stand as "module:Class", so that a name can be checked without
 
 from __future__ import annotations
 
+import warnings
+from collections.abc import Callable
 from functools import cached_property
 from importlib import import_module
 from importlib.metadata import entry_points
@@ -69,6 +71,27 @@ class Registry:
             module, _, attribute = method.partition(":")
             method = getattr(import_module(module), attribute)
         return method
+
+
+def register_installed(group: str, register: Callable[[Any], object]) -> None:
+    """Register what installed packages have in an entry-point group: name = "module:THING".
+
+    What cannot be loaded or registered is left out with a warning that names it: a package that is
+    broken must not take every run along.
+
+    Args:
+        group: The group.
+        register: Takes each of the objects.
+    """
+    for entry in entry_points(group=group):
+        try:
+            register(entry.load())
+        except Exception as error:
+            warnings.warn(
+                f"entry point {entry.name} = {entry.value!r} of the group {group} is left out: "
+                f"{type(error).__name__}: {error}",
+                stacklevel=2,
+            )
 
 
 def registry_of(room: str) -> Registry:

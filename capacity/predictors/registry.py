@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from capacity.base.checks import one_of
+from capacity.base.registry import register_installed
 from capacity.predictors import controls, kernel_baselines, local_baselines, trained
 from capacity.predictors.predictor import Cell, Prediction, Predictor, Setting
 
@@ -96,3 +97,6 @@ def predict(
         )
     cells = [Cell(setting, replica) for replica in range(len(setting.theta))]
     return {name: PREDICTORS[name].predict(cells) for name in names}
+
+
+register_installed("capacity.predictors", register)

@@ -3,8 +3,12 @@
 A section of one's own stands in a file like these, and is added by one line:
 
     capacity.report.sections.register(SECTION)
+
+or, in a package of one's own, by an entry point `mine = "package:SECTION"` in the group
+`capacity.report.sections`, for every report that is written where the package is installed.
 """
 
+from capacity.base.registry import register_installed
 from capacity.report.blocks import Absent as Absent
 from capacity.report.blocks import Answer as Answer
 from capacity.report.blocks import Code as Code
@@ -43,3 +47,11 @@ SECTIONS: Sections[RunView] = Sections([
 """The report, in the order of the page."""
 register = SECTIONS.register
 """Adds a section to every report that this process writes from now on."""
+
+
+def _register_installed(section: Section[RunView]) -> None:
+    if section not in SECTIONS:  # its module may have registered it
+        register(section, before=reproduce.SECTION.anchor)
+
+
+register_installed("capacity.report.sections", _register_installed)
