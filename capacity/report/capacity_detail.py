@@ -7,7 +7,8 @@ import math
 from capacity.records.number_format import Cell, cell, header_cell, text_cell
 from capacity.records.numbers import MISSING, number, plural, with_error
 from capacity.report.tables import Table, drop_target
-from capacity.results.schema import FormName, Transition, Verdicts
+from capacity.results.criterion_schema import FormName, Verdicts
+from capacity.results.schema import Transition
 from capacity.results.view import Record, RunView, measured_mean, pick
 
 FORMS: dict[FormName, tuple[str, float, str]] = {

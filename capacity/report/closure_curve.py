@@ -22,7 +22,8 @@ from capacity.report.charts import (
     task_scale,
 )
 from capacity.report.tables import Table
-from capacity.results.schema import Closure, FormName, Transition, Verdicts
+from capacity.results.criterion_schema import Closure, FormName, Verdicts
+from capacity.results.schema import Transition
 from capacity.results.view import Record, RunView, pick
 
 

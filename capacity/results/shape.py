@@ -11,7 +11,8 @@ from typing import Any, cast, get_args
 
 from pydantic import TypeAdapter, ValidationError
 
-from capacity.results.schema import FormName, MetricsRow, Result, Spectrum
+from capacity.results.criterion_schema import FormName
+from capacity.results.schema import MetricsRow, Result, Spectrum
 
 _WORDS = {
     "missing": "is missing",

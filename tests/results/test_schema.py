@@ -11,7 +11,8 @@ import pytest
 
 import capacity
 from capacity.records.estimate import Status
-from capacity.results.schema import StatusWord, json_schema
+from capacity.results.estimate_schema import StatusWord
+from capacity.results.schema import json_schema
 from capacity.results.shape import check_row, check_shape
 
 FILE = Path(capacity.__file__).parent / "results" / "result.schema.json"
