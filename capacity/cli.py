@@ -66,6 +66,16 @@ def parser() -> argparse.ArgumentParser:
     )
     run.add_argument("--out", type=Path, metavar="DIR", help="run directory (default: runs/...)")
     run.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N (default: auto)")
+    run.add_argument(
+        "--threads", type=int, metavar="N", help="threads (default: 1 for a small network)"
+    )
+    run.add_argument(
+        "--processes",
+        type=int,
+        default=2,
+        metavar="N",
+        help="1 measures everything in turn (default: 2, where the network is small)",
+    )
     run.add_argument("--quiet", action="store_true", help="show no progress")
     run.add_argument("--seeds", metavar="LIST", help="run many seeds, as 0-9 or 0,2,5-7")
     run.add_argument("--jobs", type=int, metavar="N", help="seeds at a time (default: 1)")
@@ -197,6 +207,8 @@ def _run(parsed: argparse.Namespace) -> int:
             device=parsed.device,
             quiet=parsed.quiet,
             checkpoint_minutes=parsed.checkpoint_minutes,
+            threads=parsed.threads,
+            processes=parsed.processes,
         )
     except RunFailedError as error:
         if not isinstance(error.__cause__, OSError):
@@ -242,6 +254,8 @@ def _run_seeds(parsed: argparse.Namespace) -> int:
     from capacity.runs.seeds_folder import parse_seeds
 
     seeds = parse_seeds(parsed.seeds)
+    if parsed.threads is not None:
+        raise ValueError("--threads is for one run; seeds share the cores by --jobs")
     jobs = positive_int("jobs", 1 if parsed.jobs is None else parsed.jobs)
     from capacity.runs.seed_runs import run_seeds
 

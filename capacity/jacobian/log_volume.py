@@ -15,7 +15,7 @@ from torch import Tensor
 
 from capacity.jacobian.precision import Products
 from capacity.jacobian.trajectory import TrainingStep
-from capacity.krylov.lanczos import quadrature, random_signs
+from capacity.krylov.lanczos import Quadrature, random_signs
 from capacity.optimizers.optimizer import stated
 from capacity.optimizers.update_map import UpdateMap
 from capacity.records.estimate import Estimate, from_error, not_defined
@@ -61,11 +61,14 @@ class LogVolume:
         size = theta.numel()
         z = random_signs(self._probes, theta, self._generator)
 
+        def product(v: Tensor) -> Tensor:
+            self._cost += self._probes
+            return self._products(theta, step.x, step.y, v)
+
+        found = Quadrature(product, z)
+
         def sampled(count: int) -> tuple[Tensor, Tensor]:
-            self._cost += count * self._probes
-            nodes, weights = quadrature(
-                lambda v: self._products(theta, step.x, step.y, v), z, count
-            )
+            nodes, weights = found.nodes(count)
             nodes = nodes + decay
             shrink = (1 - lr * nodes).abs().clamp(min=_TINY)
             return size * (weights * shrink.log()).sum(-1), nodes

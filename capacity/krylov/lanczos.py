@@ -36,10 +36,75 @@ def random_signs(count: int, like: Tensor, generator: torch.Generator) -> Tensor
     return (2 * bits - 1).to(like)
 
 
-def quadrature(operator: Operator, probes: Tensor, steps: int) -> tuple[Tensor, Tensor]:
-    """Gauss quadrature of every probe's spectral measure, by Lanczos.
+class Quadrature:
+    """Gauss quadrature of every probe's spectral measure, by Lanczos steps that can go on.
 
-    For a probe z: z'f(A)z is about |z|^2 sum_j w_j f(x_j); exact once `steps` reaches the grade.
+    For a probe z: z'f(A)z is about |z|^2 sum_j w_j f(x_j); exact once the steps reach the grade.
+
+    Args:
+        operator: A, symmetric.
+        probes: Starting vectors (K, P), not zero.
+    """
+
+    def __init__(self, operator: Operator, probes: Tensor) -> None:
+        self._operator, self._size = operator, probes.shape[1]
+        first = probes / probes.norm(dim=-1, keepdim=True)
+        self._basis = first[:, None]
+        self._scale = torch.zeros(len(probes), dtype=torch.float64, device=probes.device)
+        self._diagonal: list[Tensor] = []
+        self._off: list[Tensor] = []
+        self._image = first
+
+    def nodes(self, steps: int) -> tuple[Tensor, Tensor]:
+        """Take the steps that are not taken yet, and give the quadrature after so many.
+
+        Args:
+            steps: Lanczos steps m; P are the most there are.
+
+        Returns:
+            Nodes x (K, m) and weights w (K, m), float64; weights of a row add up to 1.
+        """
+        steps = min(steps, self._size)
+        while len(self._diagonal) < steps:
+            self._step()
+        diagonal = torch.stack(self._diagonal[:steps], dim=1)
+        small = torch.diag_embed(diagonal)
+        if steps > 1:
+            off = torch.stack(self._off[: steps - 1], dim=1)
+            small = small + torch.diag_embed(off, 1) + torch.diag_embed(off, -1)
+        if not bool(torch.isfinite(small).all()):
+            lost = torch.full_like(diagonal, torch.nan)
+            return lost, lost
+        nodes, vectors = torch.linalg.eigh(small)
+        return nodes, vectors[:, 0].square()
+
+    def _step(self) -> None:
+        check()
+        if self._diagonal:
+            self._turn()
+        q = self._basis[:, -1]
+        self._image = self._operator(q)
+        self._diagonal.append((self._image.double() * q.double()).sum(-1))
+        self._scale = torch.maximum(self._scale, self._image.double().norm(dim=-1))
+
+    def _turn(self) -> None:
+        """Add the next basis vector."""
+        image, known = self._image, self._basis
+        for _ in range(2):
+            image = image - torch.einsum(
+                "kj,kjp->kp", torch.einsum("kjp,kp->kj", known, image), known
+            )
+        norm = image.double().norm(dim=-1)
+        # Where the Krylov space is exhausted the next vector is zero: its node has weight 0.
+        alive = norm > 1e2 * torch.finfo(image.dtype).eps * self._scale
+        self._off.append(torch.where(alive, norm, torch.zeros_like(norm)))
+        inverse = torch.where(alive, 1 / norm.clamp(min=torch.finfo(torch.float64).tiny), 0.0)
+        following = image * inverse[:, None].to(image.dtype)
+        self._basis = torch.cat([known, following[:, None]], dim=1)
+
+
+def quadrature(operator: Operator, probes: Tensor, steps: int) -> tuple[Tensor, Tensor]:
+    """Give `Quadrature` after some steps.
 
     Args:
         operator: A, symmetric.
@@ -47,40 +112,9 @@ def quadrature(operator: Operator, probes: Tensor, steps: int) -> tuple[Tensor, 
         steps: Lanczos steps m.
 
     Returns:
-        Nodes x (K, m) and weights w (K, m), float64; weights of a row add up to 1.
+        Nodes x (K, m) and weights w (K, m), float64.
     """
-    count, size = probes.shape
-    steps = min(steps, size)
-    diagonal = probes.new_zeros(count, steps, dtype=torch.float64)
-    off = probes.new_zeros(count, max(steps - 1, 0), dtype=torch.float64)
-    basis = probes.new_zeros(count, steps, size)
-    basis[:, 0] = probes / probes.norm(dim=-1, keepdim=True)
-    scale = torch.zeros(count, dtype=torch.float64, device=probes.device)
-    for j in range(steps):
-        check()
-        q = basis[:, j]
-        image = operator(q)
-        diagonal[:, j] = (image.double() * q.double()).sum(-1)
-        scale = torch.maximum(scale, image.double().norm(dim=-1))
-        if j + 1 == steps:
-            break
-        known = basis[:, : j + 1]
-        for _ in range(2):
-            image = image - torch.einsum(
-                "kj,kjp->kp", torch.einsum("kjp,kp->kj", known, image), known
-            )
-        norm = image.double().norm(dim=-1)
-        # Where the Krylov space is exhausted the next vector is zero: its node has weight 0.
-        alive = norm > 1e2 * torch.finfo(probes.dtype).eps * scale
-        off[:, j] = torch.where(alive, norm, torch.zeros_like(norm))
-        inverse = torch.where(alive, 1 / norm.clamp(min=torch.finfo(torch.float64).tiny), 0.0)
-        basis[:, j + 1] = image * inverse[:, None].to(image.dtype)
-    small = torch.diag_embed(diagonal) + torch.diag_embed(off, 1) + torch.diag_embed(off, -1)
-    if not bool(torch.isfinite(small).all()):
-        lost = torch.full_like(diagonal, torch.nan)
-        return lost, lost
-    nodes, vectors = torch.linalg.eigh(small)
-    return nodes, vectors[:, 0].square()
+    return Quadrature(operator, probes).nodes(steps)
 
 
 def orthonormal(rows: Tensor, against: Tensor) -> Tensor:

@@ -210,7 +210,8 @@ def cost_sentence(view: RunView) -> str:
         if known
         else ""
     )
-    seconds = {k: float(s) for k, s in (view.status.get("seconds") or {}).items()}
+    spent = (view.status.get("seconds") or {}).items()
+    seconds = {k: float(s) for k, s in spent if not k.endswith("beside")}  # one clock alone
     total = sum(seconds.values())
     if not total:
         return said

@@ -256,6 +256,15 @@ class RunDirectory(RunReader):
         """
         return _Timer(self._seconds, stage)
 
+    def spent(self, stage: str, seconds: float) -> None:
+        """Add time that was taken in a process beside this one.
+
+        Args:
+            stage: Name of the stage.
+            seconds: How long.
+        """
+        self._seconds[stage] = self._seconds.get(stage, 0.0) + seconds
+
     def write(self, files: Files) -> None:
         """Write files of the run, each whole or not at all; checkpoints that stand so are left.
 

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from capacity.base import interruption
+from capacity.base.beside import Beside, possible, seconds_of
 from capacity.base.random_streams import stream
 from capacity.networks.door import fit
 from capacity.networks.evaluate import Score, evaluate
@@ -23,7 +24,7 @@ from capacity.runs.journal import Entry
 from capacity.runs.journal_replay import path_needed, rows_so_far
 from capacity.runs.observe import PhaseTransport, composed_spectrum
 from capacity.runs.progress import Progress
-from capacity.runs.repeatable import check_same, threads_of
+from capacity.runs.repeatable import check_same, threads_for, threads_of
 from capacity.runs.result import Measurements
 from capacity.runs.saving import Summary
 from capacity.runs.task_training import Lesson, NotRepeatedError
@@ -55,6 +56,8 @@ class Execution:
         progress: Progress,
         *,
         checkpoint_minutes: float = 5.0,
+        threads: int | None = None,
+        processes: int = 1,
     ) -> None:
         self._recipe, self._directory, self._progress = recipe, directory, progress
         self._tasks = sequence.to(device)
@@ -92,6 +95,9 @@ class Execution:
         self._trajectories: dict[int, PhaseTransport] = {}
         self._summary = Summary(directory, self._found)
         self._new = False
+        self._threads = threads or threads_for(self._model, device)
+        self._aside = processes > 1 and self._threads == 1 and device.type == "cpu" and possible()
+        self._beside: Beside[tuple[Any, float]] | None = None
 
     def prepare(self) -> int:
         """Look at what is done already, before anything is written.
@@ -119,7 +125,10 @@ class Execution:
         """
         state, self._new = "failed", not self._journal
         try:
-            with interruption.deferred(), threads_of(self._journal, self._theta.device):
+            with (
+                interruption.deferred(),
+                threads_of(self._journal, self._theta.device, self._threads),
+            ):
                 state = self._carry_out()
         except (KeyboardInterrupt, NotRepeatedError):
             state = "interrupted"
@@ -128,6 +137,8 @@ class Execution:
             ]
             raise
         finally:
+            if self._beside is not None:
+                self._beside.stop()
             self._progress.close()
             self._end(state)
         return state
@@ -156,6 +167,7 @@ class Execution:
         for i in range(count):
             self._before(i)
             self._learn(i)
+            self._room(i)
             if i in self._found.diverged:
                 self._compose(i)
                 return "diverged"
@@ -207,17 +219,42 @@ class Execution:
         self._plan = self._mitigation.plan(self._tasks[i], self._recipe.training)
         self._found.planned[i] = self._plan.training
         label = f"task {i + 1}/{len(self._tasks)}"
+        beside = (
+            self._aside
+            and self._recipe.measure.capacity
+            and f"task{i}.capacity" not in self._journal
+        )
+        if beside:
+            self._beside = Beside(lambda: seconds_of(lambda: self._capacity(i)))
         if self._recipe.measure.forecast:
             self._found.forecasts[i] = self._stage(
                 f"task{i}.forecast", f"{label} forecast", "forecast", lambda: self._forecast(i)
             ).record
-        kept = self._stage(
-            f"task{i}.capacity", f"{label} capacity", "capacity", lambda: self._capacity(i)
-        ).record
+        if not beside:
+            self._room(i)
+        self._save()
+
+    def _room(self, i: int) -> None:
+        """Measure the room that is left for task i, or wait for the process that does."""
+        if i == 0 or i in self._found.capacities:
+            return
+        label = f"task {i + 1}/{len(self._tasks)} capacity"
+
+        def awaited() -> tuple[Any, dict[str, Tensor]]:
+            if self._beside is None:
+                made = self._capacity(i)
+            else:
+                made, spent = self._beside.result()
+                self._beside = None
+                self._directory.spent("capacity beside", spent)
+            if made[0]["note"]:
+                self._progress.line(f"task {i + 1}: {made[0]['note']}")
+            return made
+
+        kept = self._stage(f"task{i}.capacity", label, "capacity", awaited).record
         self._found.capacities[i] = kept["measured"]
         if kept["note"]:
             self._found.notes[i] = kept["note"]
-        self._save()
 
     def _forecast(self, i: int) -> tuple[Any, dict[str, Tensor]]:
         old, new = self._tasks.tasks[:i], self._tasks[i]
@@ -240,8 +277,6 @@ class Execution:
             along=self._along,
             time=self._spent,
         )
-        if record["note"]:
-            self._progress.line(f"task {i + 1}: {record['note']}")
         return record, {}
 
     def _learn(self, i: int) -> None:

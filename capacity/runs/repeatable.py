@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from capacity.networks.flat_model import FlatModel
 from capacity.runs.journal import BEGIN, Journal
 
 
@@ -31,20 +32,39 @@ def check_same(journal: Journal, device: torch.device) -> None:
             )
 
 
+_SMALL = 1 << 17
+"""Parameters below which threads wait for each other longer than they compute."""
+
+
+def threads_for(model: FlatModel, device: torch.device) -> int:
+    """Choose the threads of a run that asks for none.
+
+    Args:
+        model: The network.
+        device: Where it computes.
+
+    Returns:
+        One for a small network on the CPU, else as many as torch takes.
+    """
+    small = device.type == "cpu" and model.size < _SMALL
+    return 1 if small else torch.get_num_threads()
+
+
 @contextmanager
-def threads_of(journal: Journal, device: torch.device) -> Iterator[None]:
+def threads_of(journal: Journal, device: torch.device, wanted: int) -> Iterator[None]:
     """Compute with as many threads as the run began with: sums are split among them.
 
     Args:
         journal: The run's records; a new run's begin here.
         device: Where it computes.
+        wanted: Threads of a run that begins here.
 
     Yields:
         Nothing.
     """
     before = journal.record(BEGIN)
     if before is None:
-        before = journal.put(BEGIN, _arithmetic(device)).record
+        before = journal.put(BEGIN, _arithmetic(device) | {"threads": wanted}).record
     threads = torch.get_num_threads()
     if threads == before["threads"]:
         yield

@@ -57,6 +57,8 @@ def run(
     device: str | torch.device = "auto",
     quiet: bool = False,
     checkpoint_minutes: float = 5.0,
+    threads: int | None = None,
+    processes: int = 1,
 ) -> Run:
     """Learn a sequence of tasks; forecast, measure and report.
 
@@ -87,6 +89,11 @@ def run(
         quiet: Show no progress.
         checkpoint_minutes: How often a training is kept between the ends of tasks; 0 after every
             step.
+        threads: Threads of the arithmetic; None takes one for a network of less than 131,072
+            parameters on the CPU, which more threads make slower, and else torch's own number. A
+            run that goes on keeps the number that it began with.
+        processes: 2 measures R_A, m_B and verdicts in a process beside the training, where a small
+            network runs on one thread and the system has another core. The result is the same.
 
     Returns:
         The run, whose status may be `diverged`.
@@ -98,6 +105,8 @@ def run(
     """
     where = resolve_device(device)
     minutes = nonnegative_float("checkpoint_minutes", checkpoint_minutes)
+    threads = None if threads is None else positive_int("threads", threads)
+    positive_int("processes", processes)
     recipe, sequence = _resolve(tasks, model, loss)
     if sequence is not None and (training is None or isinstance(training, Training)):
         training = with_loader_batches(training, sequence.tasks)
@@ -129,8 +138,9 @@ def run(
     recipe = directory.as_kept(recipe)
     # Everything that can be wrong with the request is wrong before the directory is touched.
     execution = Execution(
-        recipe, sequence, new_model, directory, where, progress, checkpoint_minutes=minutes
-    )
+        recipe, sequence, new_model, directory, where, progress,
+        checkpoint_minutes=minutes, threads=threads, processes=processes,
+    )  # fmt: skip
     made = Run(directory.path)
     if directory.claim(recipe):
         unsure = "" if directory.verified else " (unverified: its files carry no digests)"

@@ -7,6 +7,7 @@ import torch
 
 from capacity.krylov.eigenspace import eigenpairs
 from capacity.krylov.lanczos import (
+    Quadrature,
     orthonormal,
     quadrature,
     random_signs,
@@ -94,6 +95,18 @@ def test_quadrature_is_exact_at_full_grade():
     nodes, weights = quadrature(lambda v: v @ matrix, z, 4)
     exact = (z @ torch.linalg.matrix_exp(matrix) * z).sum(-1) / z.square().sum(-1)
     torch.testing.assert_close((weights * nodes.exp()).sum(-1), exact)
+
+
+def test_a_quadrature_that_goes_on_multiplies_no_vector_twice():
+    matrix, asked = symmetric([1.0, 2.0, 5.0, 7.0, 11.0]), []
+    z = random_signs(2, matrix[0], generator())
+    found = Quadrature(lambda v: asked.append(len(v)) or v @ matrix, z)
+    shown = [found.nodes(steps) for steps in (1, 4, 2)]
+    assert asked == [2] * 4
+    for steps, (nodes, weights) in zip((1, 4, 2), shown, strict=True):
+        alone = quadrature(lambda v: v @ matrix, z, steps)
+        assert torch.equal(nodes, alone[0])
+        assert torch.equal(weights, alone[1])
 
 
 def test_quadrature_survives_an_exhausted_space():
