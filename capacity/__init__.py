@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from capacity.criterion.front_door import task_dimension as task_dimension
     from capacity.criterion.front_door import verdict as verdict
     from capacity.exporters.export import export as export
+    from capacity.forecasting.curve import Curve as Curve
+    from capacity.forecasting.curve import curve as curve
     from capacity.forecasting.forecast import forecast as forecast
     from capacity.forecasting.record import Forecast as Forecast
     from capacity.jacobian.tracker import TransportTracker as TransportTracker
@@ -59,6 +61,7 @@ _HOME = {
     "query": "capacity.results.query",
     "export": "capacity.exporters.export",
     "forecast": "capacity.forecasting.forecast",
+    "curve": "capacity.forecasting.curve",
     "compatible_capacity": "capacity.criterion.front_door",
     "task_dimension": "capacity.criterion.front_door",
     "verdict": "capacity.criterion.front_door",
@@ -83,6 +86,7 @@ _HOME = {
     "RunTables": "capacity.results.query",
     "Rows": "capacity.records.rows",
     "Forecast": "capacity.forecasting.record",
+    "Curve": "capacity.forecasting.curve",
     "EpistemicSpeedLimit": "capacity.thermo.epistemic_speed_limit",
     "Estimate": "capacity.records.estimate",
     "Status": "capacity.records.estimate",

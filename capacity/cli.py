@@ -4,121 +4,27 @@ from __future__ import annotations
 
 import argparse
 import io
+import json
 import signal
 import sys
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from types import FrameType
-from typing import NoReturn
+from typing import Any
 
+from capacity.arguments import MAIN, USER_ERROR, parser
 from capacity.base import interruption
 from capacity.base.checks import positive_int
 from capacity.base.console import Lenient, nowhere
 from capacity.base.printable import visible
 
 FAILED = 1
-USER_ERROR = 2
 INTERRUPTED = 130
-MAIN = "mixed-digits"
-"""The recipe of a run that names none."""
 
 
 class _NoOutputError(Exception):
     """Nobody can read what was made."""
-
-
-class _Parser(argparse.ArgumentParser):
-    """Says what is wrong in one line, as every other mistake is said."""
-
-    def error(self, message: str) -> NoReturn:
-        self.exit(USER_ERROR, f"{self.prog}: {message}; see {self.prog} --help\n")
-
-
-def parser() -> argparse.ArgumentParser:
-    """Build the argument parser.
-
-    Returns:
-        The parser of `capacity`.
-    """
-    top = _Parser(
-        prog="capacity",
-        description="How much will a network forget, why, and what would it cost to avoid that?",
-    )
-    commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
-
-    run = commands.add_parser("run", help="learn a sequence of tasks, forecast, measure, report")
-    run.add_argument(
-        "recipe", nargs="?", help=f"name of a bundled recipe, or a .yaml file (default: {MAIN})"
-    )
-    run.add_argument(
-        "overrides", nargs="*", metavar="FIELD=VALUE", help="as training.lr=0.05 replicas=4"
-    )
-    run.add_argument(
-        "--resume", type=Path, metavar="DIR", help="go on with a run, or seeds, that were cut off"
-    )
-    run.add_argument(
-        "--checkpoint-minutes",
-        type=float,
-        default=5.0,
-        metavar="M",
-        help="keep a training every M minutes between the ends of tasks (default: 5)",
-    )
-    run.add_argument("--out", type=Path, metavar="DIR", help="run directory (default: runs/...)")
-    run.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N (default: auto)")
-    run.add_argument(
-        "--threads", type=int, metavar="N", help="threads (default: 1 for a small network)"
-    )
-    run.add_argument(
-        "--processes",
-        type=int,
-        default=2,
-        metavar="N",
-        help="1 measures everything in turn (default: 2, where the network is small)",
-    )
-    run.add_argument("--quiet", action="store_true", help="show no progress")
-    run.add_argument("--seeds", metavar="LIST", help="run many seeds, as 0-9 or 0,2,5-7")
-    run.add_argument("--jobs", type=int, metavar="N", help="seeds at a time (default: 1)")
-
-    report = commands.add_parser("report", help="write the report of a run")
-    report.add_argument("run", type=Path, metavar="RUN", help="run directory")
-    report.add_argument(
-        "-o", "--output", type=Path, metavar="FILE", help="default: RUN/report.html"
-    )
-
-    compare = commands.add_parser("compare", help="set many runs side by side")
-    compare.add_argument(
-        "runs", type=Path, nargs="+", metavar="RUN", help="run directories, or folders of them"
-    )
-    compare.add_argument(
-        "-o",
-        "--output",
-        type=Path,
-        default=Path("comparison.html"),
-        metavar="FILE",
-        help="default: comparison.html",
-    )
-
-    export = commands.add_parser("export", help="hand a run to an experiment tracker")
-    export.add_argument("run", type=Path, metavar="RUN", help="run directory")
-    export.add_argument(
-        "--to", required=True, metavar="TRACKER", help="tensorboard, mlflow or wandb"
-    )
-    export.add_argument(
-        "--out", type=Path, metavar="DIR", help="where its files go (default: the tracker's own)"
-    )
-
-    recipes = commands.add_parser("recipes", help="list or copy the bundled recipes")
-    actions = recipes.add_subparsers(dest="action", required=True, metavar="ACTION")
-    actions.add_parser("ls", help="list them")
-    copy = actions.add_parser("cp", help="copy one here, to change it")
-    copy.add_argument("name", help="name of a bundled recipe")
-    copy.add_argument("target", nargs="?", type=Path, help="file to write (default: NAME.yaml)")
-
-    validate = commands.add_parser("validate", help="check a recipe without running it")
-    validate.add_argument("recipe", help="name of a bundled recipe, or a .yaml file")
-    validate.add_argument("overrides", nargs="*", metavar="FIELD=VALUE")
-    return top
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -157,6 +63,9 @@ def _obey(arguments: Sequence[str] | None) -> int:
         "export": _export,
         "recipes": _recipes,
         "validate": _validate,
+        "forecast": _forecast,
+        "gate": _gate,
+        "completion": _completion,
     }
     try:
         return command[parsed.command](parsed)
@@ -216,7 +125,8 @@ def _run(parsed: argparse.Namespace) -> int:
         return _failed(error)
     page = made.path / "report.html"
     whole = page.is_file() and made.status != "diverged"  # reading a damaged run says so, alone
-    _say(page if page.is_file() else made.path)
+    record = {"run": made.path, "status": made.status, "report": page if page.is_file() else None}
+    _show(parsed, record["report"] or made.path, record)
     return 0 if whole else FAILED
 
 
@@ -268,7 +178,8 @@ def _run_seeds(parsed: argparse.Namespace) -> int:
         quiet=parsed.quiet,
         checkpoint_minutes=parsed.checkpoint_minutes,
     )
-    _say(made.path)
+    record = {"runs": made.path, "failed": sorted(made.failed), "diverged": sorted(made.diverged)}
+    _show(parsed, made.path, record)
     return FAILED if made.failed or made.diverged else 0
 
 
@@ -277,7 +188,8 @@ def _report(parsed: argparse.Namespace) -> int:
     from capacity.runs.report_door import write_report
 
     try:
-        _say(write_report(parsed.run, parsed.output))
+        page = write_report(parsed.run, parsed.output)
+        _show(parsed, page, {"report": page})
     except RenderingError as error:
         return _failed(error)
     return 0
@@ -295,16 +207,21 @@ def _compare(parsed: argparse.Namespace) -> int:
         path = made.report(parsed.output)
     except RenderingError as error:
         return _failed(error)
-    _say(made)
-    _say()
-    _say(path)
+    record = {
+        "headline": made.headline,
+        "variants": made.variants,
+        "differences": made.differences,
+        "report": path,
+    }
+    _show(parsed, f"{made}\n\n{path}", record)
     return 0
 
 
 def _export(parsed: argparse.Namespace) -> int:
     from capacity.exporters.export import export
 
-    _say(export(parsed.run, to=parsed.to, out=parsed.out))
+    where = export(parsed.run, to=parsed.to, out=parsed.out)
+    _show(parsed, where, {"export": where})
     return 0
 
 
@@ -314,8 +231,9 @@ def _recipes(parsed: argparse.Namespace) -> int:
     if parsed.action == "ls":
         names = config.recipe_names()
         width = max(map(len, names), default=0)
-        for name in names:
-            _say(f"{name:<{width}}  {config.load(name).description}")
+        listed = {name: config.load(name).description for name in names}
+        text = "\n".join(f"{name:<{width}}  {said}" for name, said in listed.items())
+        _show(parsed, text, listed)
         return 0
     source = config.recipe_path(parsed.name)
     target = parsed.target or Path(source.name)
@@ -325,14 +243,82 @@ def _recipes(parsed: argparse.Namespace) -> int:
         target.write_bytes(source.read_bytes())
     except OSError as error:
         raise ValueError(f"target = {str(target)!r} cannot be written ({error.strerror})") from None
-    _say(target)
+    _show(parsed, target, {"recipe": target})
     return 0
 
 
 def _validate(parsed: argparse.Namespace) -> int:
     from capacity.recipe import config
 
-    _say(config.load(parsed.recipe, parsed.overrides).to_yaml(), end="")
+    recipe = config.load(parsed.recipe, parsed.overrides)
+    _show(parsed, recipe.to_yaml().rstrip("\n"), recipe.model_dump(mode="json"))
+    return 0
+
+
+def _forecast(parsed: argparse.Namespace) -> int:
+    names, made = _foreseen(parsed)
+    from capacity.forecasting.table import table_of
+
+    _show(parsed, table_of(made, names), {"old": names, "forecast": made.to_dict()})
+    return 0
+
+
+def _gate(parsed: argparse.Namespace) -> int:
+    limits = {"accuracy_drop": parsed.drop, "loss_increase": parsed.rise}
+    if all(limit is None for limit in limits.values()):
+        raise ValueError("the gate has no limit; pass --drop 0.05, or --rise 0.1")
+    names, made = _foreseen(parsed)
+    from capacity.forecasting.curve import exceeded
+    from capacity.forecasting.table import line_of
+
+    lost = [k for k, above in enumerate(exceeded(made, **limits)) if above]
+    line = line_of(made, names, lost)
+    _show(parsed, line, {"passed": not lost, "lost": [names[k] for k in lost], "said": line})
+    return USER_ERROR if lost else 0
+
+
+def _foreseen(parsed: argparse.Namespace) -> tuple[list[str], Any]:
+    """Forecast as the arguments ask for it; give the names of the old tasks, too."""
+    if (parsed.recipe is None) == (parsed.trainer is None):
+        raise ValueError(
+            f"capacity {parsed.command} forecasts a recipe, or what --trainer module:function "
+            "returns; pass one of them"
+        )
+    if parsed.trainer is not None and parsed.task is not None:
+        raise ValueError("--task names a task of a recipe; leave it out with --trainer")
+    from capacity.base.checks import resolve_device
+    from capacity.recipe import config
+
+    try:
+        budget = parsed.budget if parsed.budget == "auto" else float(parsed.budget)
+    except ValueError:
+        raise ValueError(
+            f"--budget {parsed.budget!r} is no share; pass 0.05, inf or auto"
+        ) from None
+    where = resolve_device(parsed.device)
+    recipe = None if parsed.recipe is None else config.load(parsed.recipe, parsed.overrides)
+    from capacity.forecasting.forecast import forecast
+    from capacity.runs.ahead import arguments_from, before_task
+    from capacity.runs.progress import Progress
+
+    given: dict[str, Any]
+    if recipe is None:
+        given = {"device": where, "budget": budget} | arguments_from(parsed.trainer)
+        names = list(given["old"]) if isinstance(given["old"], dict) else None
+    else:
+        progress = Progress(quiet=parsed.quiet)
+        given = before_task(recipe, parsed.task, device=where, on_task=progress.line)
+        given |= {"device": where, "budget": budget}
+        names = [task.name for task in given["old"]]
+    made = forecast(given.pop("model"), **given)
+    return names or [f"old task {k + 1}" for k in range(len(made.old))], made
+
+
+def _completion(parsed: argparse.Namespace) -> int:
+    from capacity.base.completion import script
+    from capacity.recipe import config
+
+    _say(script(parser(), parsed.shell, config.recipe_names()), end="")
     return 0
 
 
@@ -343,6 +329,13 @@ def _failed(error: Exception) -> int:
 
 def _complain(error: Exception | str) -> None:
     Lenient(sys.stderr).write(visible(f"capacity: {' '.join(str(error).split())}") + "\n")
+
+
+def _show(parsed: argparse.Namespace, text: object, record: object) -> None:
+    """Print a result: for people, or as JSON where that is asked for."""
+    if parsed.json:
+        text = json.dumps(record, indent=1, default=str, ensure_ascii=False)
+    _say(text)
 
 
 def _say(text: object = "", end: str = "\n") -> None:

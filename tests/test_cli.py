@@ -25,7 +25,19 @@ BAD = {
     "compare": ["compare", "/nowhere"],
     "export": ["export", "/nowhere", "--to", "tensorboard"],
     "validate": ["validate", "tiny-digits", "replicas=0"],
+    "forecast of nothing": ["forecast"],
+    "forecast of two": ["forecast", "tiny-digits", "--trainer", "mine:later"],
+    "no function": ["forecast", "--trainer", "mine"],
+    "no such module": ["forecast", "--trainer", "nowhere_to_be:found"],
+    "a task of a trainer": ["forecast", "--trainer", "mine:later", "--task", "2"],
+    "no share": ["forecast", "tiny-digits", "--budget", "some"],
+    "no such task": ["forecast", "tiny-digits", "--task", "3"],
+    "no limit": ["gate", "tiny-digits"],
+    "threads of seeds": ["run", "tiny-digits", "--seeds", "0-1", "--threads", "2"],
 }
+
+
+FORESEEN = ["recipe", "overrides", "--trainer", "--task", "--budget", "--device", "--quiet"]
 
 
 @pytest.mark.parametrize("case", BAD)
@@ -83,23 +95,29 @@ def test_public_flags_are_these():
     assert found == {
         "": [],
         "run": [
+            "--json",
             "recipe",
             "overrides",
             "--resume",
             "--checkpoint-minutes",
             "--out",
             "--device",
+            "--threads",
+            "--processes",
             "--quiet",
             "--seeds",
             "--jobs",
         ],
-        "report": ["run", "--output"],
-        "compare": ["runs", "--output"],
-        "export": ["run", "--to", "--out"],
+        "report": ["--json", "run", "--output"],
+        "compare": ["--json", "runs", "--output"],
+        "export": ["--json", "run", "--to", "--out"],
         "recipes": [],
-        "recipes ls": [],
-        "recipes cp": ["name", "target"],
-        "validate": ["recipe", "overrides"],
+        "recipes ls": ["--json"],
+        "recipes cp": ["--json", "name", "target"],
+        "validate": ["--json", "recipe", "overrides"],
+        "forecast": ["--json", *FORESEEN],
+        "gate": ["--json", "--drop", "--rise", *FORESEEN],
+        "completion": ["shell"],
     }
 
 

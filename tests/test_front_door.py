@@ -13,9 +13,11 @@ import pytest
 import capacity
 
 NAMES = [
-    "BatchStep", "Comparison", "EpistemicSpeedLimit", "Estimate", "Forecast", "GradientStep",
+    "BatchStep", "Comparison", "Curve", "EpistemicSpeedLimit", "Estimate", "Forecast",
+    "GradientStep",
     "Measure", "Model", "Recipe", "Rows", "Run", "RunTables", "SeedRuns", "Split", "Status", "Task",
     "TaskSequence", "TaskStream", "Training", "TransportTracker", "compare", "compatible_capacity",
+    "curve",
     "epistemic_speed_limit", "export", "forecast", "hold_out", "load_runs", "open_run", "plots",
     "query", "resume", "run", "run_seeds", "task_dimension", "verdict",
 ]  # fmt: skip

@@ -13,7 +13,8 @@ ROOT = Path(__file__).parents[1] / "capacity"
 ROOMS = (
     "base", "records", "recipe", "krylov", "tasks", "networks", "optimizers", "products",
     "training", "strategies", "jacobian", "forecasting", "criterion", "thermo", "predictors",
-    "results", "report", "comparison", "plots", "runs", "exporters", "integrations", "cli",
+    "results", "report", "comparison", "plots", "runs", "exporters", "integrations",
+    "arguments", "cli",
 )  # fmt: skip
 """From the ground up."""
 

@@ -28,7 +28,7 @@ class Forgetting(Plain, InNotebook):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Forecast(InNotebook):
+class Forecast(Plain, InNotebook):
     """What learning a new task is forecast to do.
 
     Attributes:

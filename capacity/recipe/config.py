@@ -17,7 +17,6 @@ from pydantic import (
     AfterValidator,
     BeforeValidator,
     Field,
-    SerializeAsAny,
     Strict,
     ValidationError,
     model_validator,
@@ -26,17 +25,14 @@ from pydantic import (
 from capacity.base.checks import budget_given, nearest, path_text
 from capacity.base.registry import registry_of
 from capacity.recipe.refusals import refusal, registered
-from capacity.recipe.strategy import PositiveFloat, PositiveInt, Section, Strategy
+from capacity.recipe.strategy import NamedStrategy, PositiveFloat, PositiveInt, Section
+from capacity.recipe.strategy import Strategy as Strategy
 from capacity.recipe.strict_yaml import parse_yaml, read_yaml
 from capacity.recipe.training import Training as Training
 
 Fraction = Annotated[float, Field(gt=0, lt=1)]
 # YAML has lists only; the numbers inside stay strictly typed.
 Sizes = Annotated[tuple[PositiveInt, ...], Strict(False), Field(max_length=200)]
-NamedStrategy = Annotated[
-    SerializeAsAny[Strategy],
-    BeforeValidator(lambda given: {"name": given} if isinstance(given, str) else given),
-]
 
 
 _SOURCES = "capacity.tasks.sources"

@@ -7,9 +7,11 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 from pydantic import (
     BaseModel,
+    BeforeValidator,
     ConfigDict,
     Field,
     ModelWrapValidatorHandler,
+    SerializeAsAny,
     SerializerFunctionWrapHandler,
     ValidationError,
     model_serializer,
@@ -131,6 +133,13 @@ class Strategy(Section):
     def _with_its_name(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
         options = {k: list(v) if isinstance(v, tuple) else v for k, v in handler(self).items()}
         return {"name": self.name, **options}
+
+
+NamedStrategy = Annotated[
+    SerializeAsAny[Strategy],
+    BeforeValidator(lambda given: {"name": given} if isinstance(given, str) else given),
+]
+"""A strategy in a recipe: its name alone, or a section with its options."""
 
 
 def strategy_class(name: object) -> type[Strategy] | None:

@@ -6,13 +6,13 @@ import math
 from importlib import import_module
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field, SerializeAsAny, Strict, model_validator
+from pydantic import BeforeValidator, Field, Strict, model_validator
 
 from capacity.base.checks import one_of
 from capacity.base.registry import registry_of
 from capacity.recipe.refusals import registered
 from capacity.recipe.schedules import NEEDS, Schedule, factors
-from capacity.recipe.strategy import PositiveFloat, PositiveInt, Section, Strategy
+from capacity.recipe.strategy import NamedStrategy, PositiveFloat, PositiveInt, Section, Strategy
 
 Decay = Annotated[float, Field(ge=0, lt=1)]
 _Factor = Annotated[float, Field(ge=0, allow_inf_nan=False)]
@@ -132,8 +132,8 @@ class Training(Section):
     """Temperature of the noise (`sgld` only, and needed there)."""
     options: dict[str, Any] = Field(default_factory=dict)
     """Options of a registered optimiser; those of the package's own are the fields above."""
-    strategy: SerializeAsAny[Strategy] = Field(default_factory=lambda: Strategy())
-    """What is done against forgetting, as {name: ewc, strength: 10}."""
+    strategy: NamedStrategy = Field(default_factory=lambda: Strategy())
+    """What is done against forgetting: a name, as replay, or {name: ewc, strength: 10}."""
 
     def __hash__(self) -> int:
         return hash(self.model_dump_json())  # options are a dict
