@@ -17,8 +17,7 @@ Data = Pair | Callable[[Tensor], Pair]
 class BatchStore:
     """Batches in order: indices into a data set, names of batches in it, or copies.
 
-    Attributes:
-        bytes: Memory held; a data set that was handed in is not counted, nor copied.
+    A data set that was handed in is not copied.
     """
 
     def __init__(self, data: Data | None = None) -> None:
@@ -28,7 +27,12 @@ class BatchStore:
             )
         self._data = data
         self._kept: list[Pair | Tensor] = []
-        self.bytes = 0
+        self._held = 0
+
+    @property
+    def bytes(self) -> int:
+        """Memory held; a data set that was handed in counts where it was made on the way."""
+        return self._held + int(getattr(self._data, "bytes", 0))
 
     def __len__(self) -> int:
         return len(self._kept)
@@ -63,7 +67,7 @@ class BatchStore:
         # Rows of a data set that was augmented or shuffled meanwhile are another batch. One look at
         # the start of a phase finds that; the same look at every step would cost a pass over it.
         self._kept.append(index.to(torch.int32, copy=True))
-        self.bytes += self._kept[-1].nbytes  # type: ignore[union-attr]
+        self._held += self._kept[-1].nbytes  # type: ignore[union-attr]
         if len(self._kept) == 1 and not _equal(self[0], (x, y)):
             self.clear()
             raise ValueError(
@@ -73,14 +77,14 @@ class BatchStore:
 
     def clear(self) -> None:
         """Forget all batches."""
-        self._kept, self.bytes = [], 0
+        self._kept, self._held = [], 0
 
     def _copy(self, x: Tensor, y: Tensor) -> Pair:
         before = self._kept[-1] if self._kept else None
         if isinstance(before, tuple) and _equal(before, (x, y)):
             return before  # full-batch training has one batch, however many steps it takes
         # Clones: a batch is often a view of a much larger tensor, or changes in place.
-        self.bytes += x.nbytes + y.nbytes
+        self._held += x.nbytes + y.nbytes
         return x.clone(), y.clone()
 
 

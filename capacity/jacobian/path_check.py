@@ -51,8 +51,8 @@ class PathCheck:
 
     One gradient per step, or none where it is at hand; and a few in float64, which say how much is
     rounding: at steps 1, 2, 4, 8 ... and while something is unexplained. Clipping that was not
-    announced, accumulation, a penalty that is not in the loss, random layers, and steps on batches
-    that were not observed all lead somewhere else.
+    announced, accumulation, a penalty that is not in the loss, other masks, and batches that
+    were not observed all lead somewhere else.
     """
 
     def __init__(self, loss: Loss, *, moments_read: bool = True) -> None:
@@ -107,8 +107,8 @@ class PathCheck:
                 "by the gradient of loss on the batch given to observe, so J_t would be that of "
                 "another training. Observe every batch before its optimizer.step(), with the loss "
                 "that is stepped on; a loop that clips gradients says so with clip_norm; "
-                "accumulated gradients, penalties outside the loss and random layers are not "
-                "tracked"
+                "accumulated gradients, penalties outside the loss and draws between observe and "
+                "the network's call are not tracked"
             )
 
     def unexplained(self, state: State | None, steps: int) -> Unexplained:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from functools import partial
 from typing import Any
 
 import torch
@@ -12,6 +13,7 @@ from torch.func import grad
 from capacity.base.ambient import in_own_precision
 from capacity.base.checks import one_of, positive_float, positive_int
 from capacity.base.in_place import Guarded
+from capacity.jacobian.drawn_batches import DrawnBatches
 from capacity.jacobian.layer_blocks import layer_projector
 from capacity.jacobian.lyapunov import LyapunovSpectrum, lyapunov
 from capacity.jacobian.own_step_check import CHECKED_STEPS, accepted, check_step
@@ -23,12 +25,16 @@ from capacity.jacobian.spectrum_record import Spectrum
 from capacity.jacobian.training_jacobian import TrainingJacobian
 from capacity.jacobian.trajectory import DEFAULT_BUDGET, TrainingStep
 from capacity.jacobian.unexplained_share import Unexplained, qualified
+from capacity.networks.calling import call
 from capacity.networks.copies import unwrapped
 from capacity.networks.door import fit_batch
 from capacity.networks.flat_model import FlatModel, flatten
+from capacity.networks.purity import check_derivatives, trains_otherwise
+from capacity.networks.replays import check_replays
 from capacity.optimizers.sgd import SGD
 from capacity.optimizers.torch_optimizers import clipped, first_update, moments, rate_of, update_now
 from capacity.optimizers.update_map import State, UpdateMap
+from capacity.products.hessian_products import DRAWN, HessianProducts
 from capacity.records.estimate import Estimate
 from capacity.tasks.batches import lay_out
 from capacity.tasks.task import LOSSES, LossFunction
@@ -38,10 +44,12 @@ class TransportTracker:
     """Tracks the training Jacobian J_t = d theta_t / d theta_0 in a training loop of your own.
 
     Call `observe(x, y)` with each batch *before* the optimiser moves the parameters. Nothing of the
-    training is touched: not the parameters, their gradients, the optimiser or the random state. A
-    step that the observed batch and loss do not explain is refused when the next one is observed;
-    what little they leave unexplained is said with every figure, and where it is no rounding (a
-    penalty that is stepped on and not in the loss) figures are `not_resolved`.
+    training is touched: not the parameters, their gradients, the optimiser or the random state. In
+    training mode dropout and batch norm are followed, too: the masks are those that the network
+    draws when it is called next, so nothing may draw between `observe` and that call. A step that
+    the observed batch and loss do not explain is refused when the next one is observed; what little
+    they leave unexplained is said with every figure, and where it is no rounding (a penalty that is
+    stepped on and not in the loss) figures are `not_resolved`.
 
     Args:
         model: The module that is trained; only `requires_grad` parameters count.
@@ -88,7 +96,6 @@ class TransportTracker:
         seed: int = 0,
     ) -> None:
         self._flat = FlatModel(model)
-        self._flat.check_one_mode()
         model = unwrapped(model)
         self._module, self._optimizer = model, optimizer
         if isinstance(loss, str):
@@ -97,6 +104,7 @@ class TransportTracker:
             raise ValueError(f"loss = {loss!r} must be a name or a function of (outputs, targets)")
         self._loss: LossFunction = Guarded(loss)
         self._looked = False
+        self._drawn: DrawnBatches | None = None
         if tangents is None:
             tangents = min(64, self._flat.size)
         if positive_int("tangents", tangents) > self._flat.size:
@@ -111,8 +119,9 @@ class TransportTracker:
             update = first_update(optimizer, model, clip_norm)
         device = self._flat.initial().device
         self._generator = torch.Generator(device).manual_seed(seed)
-        self._phase = PhaseTracker(
-            lambda theta, x, y: self._loss(self._flat.outputs(theta, x), y),
+        self._follow = partial(
+            PhaseTracker,
+            self._batch_loss,
             update,
             tangents=tangents,
             log_volume_probes=positive_int("log_volume_probes", log_volume_probes, minimum=2),
@@ -121,7 +130,8 @@ class TransportTracker:
             budget=budget,
             layout=self._flat.layout,
         )
-        self._path = PathCheck(self._phase.trajectory.loss, moments_read=optimizer is not None)
+        self._phase = self._follow()
+        self._path = PathCheck(self._batch_loss, moments_read=optimizer is not None)
         self._ahead: State = ()
         self._gradient: Tensor | None = None
         self._volume: tuple[Estimate, Unexplained, Estimate] | None = None
@@ -143,6 +153,8 @@ class TransportTracker:
         """
         self._flat.check_same(self._module)
         theta, x = flatten(self._module), self._rows(x)
+        if not self._looked:
+            self._look(theta, x, y)
         trajectory = self._phase.trajectory
         update = trajectory.update
         if self._optimizer is None:
@@ -157,17 +169,42 @@ class TransportTracker:
             rate = rate_of(self._optimizer)
             state = (theta, *moments(self._optimizer, update, self._module))
             update = update_now(self._optimizer, update)
-        if not self._looked:
-            self._loss = fit_batch(self._flat, theta, self._loss, x, y)
-            self._looked = True
         self._path.compare(state)
+        index = None
+        if self._drawn is not None:
+            if trajectory.lost:
+                self._drawn.forget()
+            y = index = self._drawn.append(x, y)
         step = TrainingStep(state, x, y, rate, len(trajectory) + 1, update)
         if step.count <= CHECKED_STEPS:
             check_step(trajectory.loss, step)
         with trajectory.products.keeping_gradient() as kept:
-            seen = self._phase.step(state, x, y, rate, update)
+            seen = self._phase.step(state, x, y, rate, update, index=index)
         self._gradient = kept[0] if kept else None
         self._ahead = self._path.expect(seen, self._gradient)
+
+    def _look(self, theta: Tensor, x: Tensor, y: Tensor) -> None:
+        """Look at network and loss before the first step."""
+        if trains_otherwise(self._flat, theta, x):
+            self._flat.two_modes = True
+            self._flat.modes.switch(training=False)
+            check_replays(self._flat, theta, x)
+            with self._flat.training(0, moving=False):
+                check_derivatives(self._flat, theta, x, twice=True)
+            self._drawn = DrawnBatches()
+            self._phase = self._follow(
+                data=self._drawn, products=HessianProducts(self._batch_loss, untraced=DRAWN)
+            )
+        self._loss = fit_batch(self._flat, theta, self._loss, x, y)
+        self._looked = True
+
+    def _batch_loss(self, theta: Tensor, x: Tensor, y: Tensor) -> Tensor:
+        """Evaluate the loss of a batch; in training mode that of a batch with its masks."""
+        if self._drawn is None:
+            return self._loss(self._flat.outputs(theta, x), y)
+        y, draw = self._drawn.drawn(y)
+        with self._flat.training(draw, moving=False):
+            return self._loss(self._flat.outputs(theta, x), y)
 
     def _rows(self, x: Any) -> Tensor:
         """Lay a batch of several tensors out in the rows of one."""
@@ -202,7 +239,11 @@ class TransportTracker:
         gradient = self._gradient
         if gradient is None:  # a step that looks at the batch by itself
             rows = self._rows(x)
-            gradient = grad(self._phase.trajectory.loss)(flatten(self._module), rows, y)
+            batch = y if self._drawn is None else self._drawn.latest
+            gradient = grad(self._batch_loss)(flatten(self._module), rows, batch)
+        if self._drawn is not None:  # the loop's own forward pass draws, and moves statistics
+            with torch.no_grad():
+                call(self._module, {}, x)
         parameters = dict(self._module.named_parameters())
         for name, part in self._flat.unflatten(gradient).items():
             parameters[name].grad = part.clone()

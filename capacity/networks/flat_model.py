@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn.parameter import UninitializedParameter
 
 from capacity.base.in_place import own_copy, writes
-from capacity.base.randomness import kept_random_state
+from capacity.base.randomness import RandomState, kept_random_state
 from capacity.networks.calling import call
 from capacity.networks.copies import copied, unwrapped
 from capacity.networks.differentiable_attention import differentiable, is_recurrent
@@ -234,14 +234,14 @@ class FlatModel:
         return x if self.batches is None else self.batches.unpack(x)
 
     @contextmanager
-    def training(self, draw: int, *, moving: bool = True) -> Iterator[None]:
+    def training(self, draw: int | RandomState, *, moving: bool = True) -> Iterator[None]:
         """Run as the network trains: in its own modes, with running statistics that move along.
 
         While they move, derivatives are torch's own within (`torch.autograd`), since its function
         transforms do not go through statistics that move.
 
         Args:
-            draw: Seed of the random masks.
+            draw: Seed of the random masks, or the random states that they are drawn from.
             moving: Whether running statistics move along; they stay where they are otherwise, and
                 the call is a pure function of theta and inputs.
 

@@ -8,7 +8,7 @@ from torch import Tensor
 from capacity.networks.flat_model import FlatModel
 from capacity.networks.purity import close, named, shaken
 
-_WITHOUT = 'pass measure=capacity.Measure(level="forecast"), which asks for no J_t'
+_WITHOUT = 'do without J_t, as forecasts and runs with Measure(level="forecast") do'
 _FUNCTIONAL = f"draw from torch's global generator, or {_WITHOUT}"
 
 
@@ -43,7 +43,7 @@ def check_replays(flat: FlatModel, theta: Tensor, x: Tensor) -> None:
         if not close(once, other):
             owner = name.rpartition(".")[0]
             raise ValueError(
-                f"{named(owner, flat.layers()[owner])} moves its buffer {name!r} while it trains, "
-                "and its outputs depend on it, so a step is no function of theta and the batch; "
+                f"{named(owner, flat.layers()[owner])} changes its buffer {name!r} while it "
+                "trains, and its outputs depend on it, so a step is no function of theta alone; "
                 f"call .eval() on the layer, or {_WITHOUT}"
             )

@@ -40,6 +40,8 @@ _PIECE = 8 << 20
 """Bytes of tangents that go through a graph together on the CPU: what stays in its cache."""
 
 _UNTRACED = "Hessian products run untraced"
+DRAWN = "a network in training mode draws its masks anew from the seed of the step"
+"""Why those of steps in training mode do."""
 _SMALL = 1 << 14
 """Parameters up to which tracing another graph takes longer than some tangents more."""
 _BUFFERS = 128 << 20

@@ -15,13 +15,11 @@ import torch
 from torch import Tensor
 
 from capacity.networks.flat_model import FlatModel
-from capacity.products.hessian_products import HessianProducts
+from capacity.products.hessian_products import DRAWN, HessianProducts
 from capacity.tasks.task import Task
 
 Loss = Callable[[Tensor, Tensor, Tensor], Tensor]
 """(theta (P,), x (b, ...), rows (b,)) to a scalar."""
-
-_UNTRACED = "a network in training mode draws its masks anew from the seed of the step"
 
 
 class SeededLoss:
@@ -65,7 +63,7 @@ class SeededLoss:
         Returns:
             The products; untraced, since a trace would keep the masks of one step.
         """
-        return HessianProducts(self, untraced=_UNTRACED)
+        return HessianProducts(self, untraced=DRAWN)
 
 
 def by_rows(model: FlatModel, task: Task) -> Loss:
