@@ -33,8 +33,6 @@ a network of 2,400 parameters."""
 _SECONDS, _SHORT = 10.0, 60.0
 """What `auto` spends in all where that is more; and how long all the trainings forecast may take to
 be rehearsed instead."""
-_MOST = 0.5
-"""Most of a training that `auto` spends on what is no rehearsal."""
 _READ = 100
 """Test samples of a task that are read where they take less than half of a budget."""
 
@@ -75,22 +73,22 @@ def moving(parameters: int, passes: float) -> float:
     return _MOVE * passes * max(0, parameters - _CACHED)
 
 
-def automatic(training: float, steps: int, *, forecasts: int = 1, rehearse: bool = True) -> float:
+def automatic(training: float, steps: int, *, forecasts: int = 1) -> float:
     """Say what `auto` spends.
 
     Args:
         training: The training's operations.
         steps: Its steps.
         forecasts: How many forecasts like it are made together: they share the time.
-        rehearse: Whether a training may be gone through as it is.
 
     Returns:
-        Share of the training's operations; infinite for a rehearsal of a short one.
+        Share of the training's operations, a sixth at most; infinite for a rehearsal of a short
+        one.
     """
     seconds = forecasts * (training + _STEP * steps) / _RATE
-    if rehearse and seconds <= _SHORT:
+    if seconds <= _SHORT:
         return math.inf
-    return min(max(SHARE, _SECONDS / seconds), _MOST)
+    return max(SHARE, _SECONDS / seconds)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -49,9 +49,11 @@ _REMEMBERED = 0.8
 _CATCH_UP = 2.0
 """Most that a rate may grow to make up for learning time lost to shortened gradients."""
 _WANDER = 0.3
-"""Share of the learning time that the larger noise makes up for."""
+"""Share of the learning time that the larger noise makes up for, at a twentieth of the samples."""
 _TAIL = 0.3
 """Share of the steps whose mean is the end of the training."""
+_TWENTIETH = 0.05
+"""Share of the samples at which this and `_ADAPTIVE` were chosen."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -135,12 +137,29 @@ def unknown_to_compression(training: Training) -> str | None:
     return f"optimizer {training.optimizer!r}"
 
 
-def steps_wanted(training: Training, samples: int) -> float:
+def excess_noise(share: float) -> float:
+    """Say how much more noise a compressed training has than the training, over a twentieth of it.
+
+    The same learning time over a share of the samples has 1 / share times the variance.
+
+    Args:
+        share: Samples seen, over those of the training.
+
+    Returns:
+        The excess over that of a twentieth, at most one; 0 for all samples.
+    """
+    return min(1.0, (1 / share - 1) / (1 / _TWENTIETH - 1))
+
+
+def steps_wanted(training: Training, samples: int, budget: float = _TWENTIETH) -> float:
     """Say in how many steps a training can be compressed without losing stability.
 
     Args:
         training: The plan.
         samples: Training samples of the task.
+        budget: Share of the training's operations to spend. Steps of normalised size that stand for
+            several multiply their random walk, so what is paid beyond a twentieth buys them steps,
+            up to all of the training's, before it buys larger batches.
 
     Returns:
         The steps; fewer batches of more samples are then better than more steps.
@@ -149,7 +168,7 @@ def steps_wanted(training: Training, samples: int) -> float:
     if isinstance(kind, FollowsGradient):
         mu = kind.momentum
         return math.sqrt(_STABLE * _HORIZON * steps * (1 + mu) / (1 - mu))
-    return _ADAPTIVE * math.sqrt(steps)
+    return min(steps, _ADAPTIVE * math.sqrt(steps) * max(1.0, budget / _TWENTIETH))
 
 
 def compress(
@@ -177,6 +196,7 @@ def compress(
     kind = _compression(training, layout)
     planned = training.learning_rates(samples)
     share = min(1.0, steps * batch / training.seen(samples))
+    noise = excess_noise(share)
     stretch = max(1.0, len(planned) / steps)
     # The planned schedule, read at the middle of every step: it keeps its shape. A rate that is 0
     # but for fewer steps than one stands for has none there, and goes by its mean.
@@ -184,14 +204,16 @@ def compress(
     if not any(shape):
         shape = [math.fsum(planned) / len(planned)] * steps
     total = math.fsum(planned)
-    clip, longer = _CLIP_ADAPTIVE, None
+    clip, longer, averaged = _CLIP_ADAPTIVE, None, 1.0
     if isinstance(kind, FollowsGradient):
         own = 1 - kind.momentum
         # From the horizon for small shares to the training's own momentum for all of it.
         held = min(1.0, _HORIZON / steps) ** (1 - share) * own**share
-        total *= (1 - _WANDER * (1 - share)) * held / own
+        total *= (1 - _WANDER * (1 - share) * noise) * held / own
         nesterov = kind.nesterov if share == 1 else True
         update = kind.heavy(1 - held, nesterov)
+        # A training without momentum ends with noise of its own, which no mean may take away.
+        averaged = 1.0 if kind.momentum else noise
         clip, longer = _CLIP, max(1.0, total / math.fsum(shape) * own / held)
     else:
         update = kind.stretched(stretch)
@@ -203,7 +225,7 @@ def compress(
         update=update,
         clip=math.inf if share == 1 else clip / (1 - share),
         stretch=longer,
-        tail=max(1, round(_TAIL * (1 - share) * steps)),
+        tail=max(1, round(_TAIL * (1 - share) * averaged * steps)),
     )
 
 

@@ -107,7 +107,6 @@ def forecast_cheaply(
     budget: float | str,
     stretch: bool = False,
     forecasts: int = 1,
-    rehearse: bool = True,
     strategy: Strategy | None = None,
     contribution: Contribution | None = None,
     replica: int = 0,
@@ -126,7 +125,6 @@ def forecast_cheaply(
             under the strategy where this is dearer. Or `auto` (`budget.automatic`).
         stretch: Take the smallest forecast that there is where the budget pays none.
         forecasts: How many forecasts share what `auto` spends.
-        rehearse: Whether `auto` may go through the whole training.
         strategy: What is done against forgetting; None takes the training's. What it remembers is
             made from the old tasks, and paid.
         contribution: What the strategy adds, where it already remembers; this takes its place.
@@ -142,7 +140,7 @@ def forecast_cheaply(
     apart = model.apart()  # a step that is only priced moves no statistics
     bare = _Lesson(apart, new, Contribution(training=training))
     whole, probed = _price_of_training(bare, theta)
-    share, remembered = _share(budget, whole, training.steps(samples), forecasts, rehearse), 0.0
+    share, remembered = _share(budget, whole, training.steps(samples), forecasts), 0.0
     if contribution is None:
         options, remembered = affordable(
             training.strategy if strategy is None else strategy,
@@ -167,7 +165,7 @@ def forecast_cheaply(
         _prices(lesson, theta, probed + remembered),
         budget=share,
         training=whole,
-        wanted=steps_wanted(plan.training, samples),
+        wanted=steps_wanted(plan.training, samples, share),
         planned=plan.training.steps(samples),
         largest=min(plan.training.samples_per_step, samples),
         tests=[len(task.test) for task in scored],
@@ -204,12 +202,12 @@ def forecast_cheaply(
     )
 
 
-def _share(budget: float | str, training: float, steps: int, forecasts: int, may: bool) -> float:
+def _share(budget: float | str, training: float, steps: int, forecasts: int) -> float:
     if not isinstance(budget, str):
         return budget
     if budget != AUTO:
         raise ValueError(f"budget = {budget!r} is none; pass a share, as 0.05, or 'auto'")
-    return automatic(training, steps, forecasts=forecasts, rehearse=may)
+    return automatic(training, steps, forecasts=forecasts)
 
 
 @dataclass(frozen=True)

@@ -169,7 +169,7 @@ def forecast(
             5 %); each of `strategies` has as much. `auto` rehearses where all that is forecast
             would take less than about a minute on one core: a copy goes through the whole training,
             in a data order of its own; else it is 5 %, or about ten seconds in all where that is
-            more, and at most half of a training. `math.inf` always rehearses. None simulates the
+            more. `math.inf` always rehearses. None simulates the
             linearised training instead, which costs about two trainings and is exact for linear
             networks. SGLD is always simulated, and the note says so.
         seed: Seed of the simulated data orders.

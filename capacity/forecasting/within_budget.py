@@ -30,7 +30,7 @@ def forecast_within(
     budget: float | str,
     seeds: Sequence[int],
     forecasts: int = 1,
-    rehearse: bool = True,
+    stretch: bool = False,
     strategy: Strategy | None = None,
     contribution: Contribution | None = None,
 ) -> Forecast:
@@ -45,7 +45,7 @@ def forecast_within(
         budget: Share of the training's operations to spend at most on each, or `auto`.
         seeds: Seed of each network's samples (R,).
         forecasts: How many forecasts of each network share what `auto` spends.
-        rehearse: Whether `auto` may go through the whole training.
+        stretch: Take the smallest forecast that there is where the budget pays none.
         strategy: What is done against forgetting; None takes the training's.
         contribution: What that adds, where it remembers the old tasks already.
 
@@ -57,7 +57,7 @@ def forecast_within(
     made = [
         forecast_one(
             model.of_replica(replica), point, old, new, training,
-            budget=budget, seed=seed, forecasts=forecasts * len(theta), rehearse=rehearse,
+            budget=budget, seed=seed, forecasts=forecasts * len(theta), stretch=stretch,
             strategy=strategy, contribution=contribution, replica=replica, replicas=len(theta),
         )[0]
         for replica, (point, seed) in enumerate(zip(theta, seeds, strict=True))
@@ -76,7 +76,6 @@ def forecast_one(
     seed: int,
     stretch: bool = False,
     forecasts: int = 1,
-    rehearse: bool = True,
     strategy: Strategy | None = None,
     contribution: Contribution | None = None,
     replica: int = 0,
@@ -94,7 +93,6 @@ def forecast_one(
         seed: Seed of the samples drawn.
         stretch: Take the smallest forecast that there is where the budget pays none.
         forecasts: How many forecasts share what `auto` spends.
-        rehearse: Whether `auto` may go through the whole training.
         strategy: What is done against forgetting; None takes the training's.
         contribution: What that adds, where it remembers the old tasks already.
         replica: Which of the contribution's networks this is.
@@ -112,7 +110,7 @@ def forecast_one(
     options = training.strategy if strategy is None else strategy
     said = forecast_cheaply(
         model, theta, old, new, training,
-        budget=budget, stretch=stretch, forecasts=forecasts, rehearse=rehearse, strategy=options,
+        budget=budget, stretch=stretch, forecasts=forecasts, strategy=options,
         contribution=contribution, replica=replica, replicas=replicas, seed=seed,
     )  # fmt: skip
     if said.rehearsed:

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from capacity.base.random_streams import stream_seed
 from capacity.criterion.transition import assess
+from capacity.forecasting.budget import AUTO, SHARE
 from capacity.forecasting.compression import unknown_to_compression
 from capacity.forecasting.forecast import forecast_replicas, simulated
 from capacity.forecasting.mitigated import contribution_of
@@ -122,8 +123,8 @@ def _forecast(
         seeds = [stream_seed(order.seed, *order.path, r) for r in range(len(theta))]
         return forecast_within(
             model, theta, old, new, training,
-            budget=budget, seeds=seeds, contribution=plan,
-            forecasts=1 + len(recipe.measure.strategies), rehearse=False,
+            budget=SHARE if budget == AUTO else budget, stretch=budget == AUTO,
+            seeds=seeds, contribution=plan,
         )  # fmt: skip
     if plan is None:
         source = Source(recipe.seed, ("forecast", "strategy"))

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 import capacity
-from capacity.forecasting.compression import Pace, compress
+from capacity.forecasting.compression import Pace, compress, excess_noise, steps_wanted
 from capacity.forecasting.engine import _batches, forecast_cheaply
 from capacity.networks.flat_model import FlatModel
 from capacity.recipe.config import Strategy, Training
@@ -129,12 +129,41 @@ def test_compression_keeps_the_learning_time_but_for_the_share_named(optimizer, 
     own = 0.1 if optimizer == "momentum" else 1.0
     planned = sum(training.learning_rates(320)) / own
     assert sum(short.rates) / (1 - short.update.mu) == pytest.approx(
-        (1 - 0.3 * (1 - share)) * planned
+        (1 - 0.3 * (1 - share) * (1 / share - 1) / 19) * planned
     )
     # The planned schedule's shape, step by step.
     assert short.rates[-1] / short.rates[0] == pytest.approx(
         training.learning_rates(320)[396] / training.learning_rates(320)[4]
     )
+
+
+def test_the_excess_of_noise_falls_from_a_twentieth_of_the_samples_to_all():
+    assert excess_noise(0.01) == excess_noise(0.05) == 1
+    assert excess_noise(0.2) == pytest.approx(4 / 19)
+    assert excess_noise(1.0) == 0
+
+
+@pytest.mark.parametrize(("optimizer", "grows"), [("adam", True), ("sgd", False)])
+def test_what_is_paid_beyond_a_twentieth_buys_normalised_steps_first(optimizer, grows):
+    plan = Training(optimizer=optimizer, epochs=40, batch_size=64)
+    few, more, all_of_it = (steps_wanted(plan, 1344, budget) for budget in (0.05, 0.2, 0.9))
+    assert few == steps_wanted(plan, 1344, 0.01) == steps_wanted(plan, 1344)
+    assert more == pytest.approx(4 * few if grows else few)
+    assert (all_of_it == 840) is grows
+
+
+def test_plain_steps_keep_the_noise_that_their_own_end_has():
+    tails = {
+        optimizer: [
+            compress(
+                Training(optimizer=optimizer, epochs=20, batch_size=16), 320, steps=n, batch=16
+            ).tail
+            for n in (20, 100)
+        ]
+        for optimizer in ("sgd", "momentum", "adam")
+    }
+    assert tails["momentum"] == tails["adam"] == [6, 22]
+    assert tails["sgd"] == [6, 4]
 
 
 def test_the_whole_training_is_compressed_to_itself():

@@ -50,10 +50,6 @@ def test_forecasts_made_together_share_the_time():
     assert automatic(3e11, 100, forecasts=4) == pytest.approx(10 / 120, rel=0.01)
 
 
-def test_what_may_not_be_rehearsed_takes_half_of_the_training_at_most():
-    assert automatic(1e9, 100, rehearse=False) == 0.5
-
-
 @pytest.mark.parametrize("optimizer", ["momentum", "adam"])
 def test_a_rehearsal_draws_its_batches_as_the_training_does(optimizer):
     old, new = task("old", 0), task("new", 1)

@@ -1,0 +1,165 @@
+"""What `capacity.forecast` says of pairs held out, for 5 % and by itself (`auto`), short plans too.
+
+    python benchmarks/forecast/score_plain.py [--units 70] [--cache DIR] [--save]
+
+needs the truth of `score.py --grid plain --half held-out --phase truth`, or a beginning of it; the
+first networks in the grid's order, a fair sample, are asked. `--save`
+writes results/score-plain.txt.
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from score_budgets import SHORT
+from score_design import HELD_OUT, PLANS, network, part_of, units
+from score_truth import default_cache, known
+from torch import nn
+
+import capacity
+
+BUDGETS = (0.05, "auto")
+QUANTITIES = ("drop", "rise")
+RESULT = Path(__file__).parent / "results" / "score-plain.txt"
+
+
+def asked(module: nn.Module, budget: float | str, **plan: object) -> capacity.Forecast:
+    """Forecast within a budget, or the smallest that pays a forecast.
+
+    Args:
+        module: The network.
+        budget: The budget.
+        plan: Tasks, training and seed.
+
+    Returns:
+        The forecast.
+
+    Raises:
+        ValueError: If there is no forecast at any budget.
+    """
+    try:
+        return capacity.forecast(module, budget=budget, device="cpu", **plan)
+    except ValueError as error:
+        named = re.search(r"the smallest that does is ([0-9.]+)", str(error))
+        if named is None:
+            raise
+        return capacity.forecast(module, budget=float(named[1]), device="cpu", **plan)
+
+
+def cells(cache: Path, count: int) -> Iterator[dict[str, object]]:
+    """Ask about networks whose truth is there.
+
+    Args:
+        cache: The cache.
+        count: Networks at most.
+
+    Yields:
+        What was said and measured.
+    """
+    part = part_of()
+    for unit in units("plain"):
+        truth = known(cache, unit) if part[unit.stream.name] == HELD_OUT and count > 0 else None
+        if truth is None or truth.record["cells"][0]["diverged"]:
+            continue
+        count -= 1
+        old, new = unit.stream.build()
+        cell = truth.record["cells"][0]
+        module = network(unit.network, unit.seed)
+        nn.utils.vector_to_parameters(truth.theta[0], module.parameters())
+        for budget in BUDGETS:
+            made = asked(module, budget, old=old, new=new, training=unit.training, seed=unit.seed)
+            yield {
+                "budget": budget, "optimizer": unit.optimizer, "epochs": unit.epochs,
+                "family": unit.stream.family, "architecture": unit.architecture,
+                "said": {"drop": made.accuracy_drop, "rise": made.loss_increase},
+                "true": {name: cell[name] for name in QUANTITIES},
+            }  # fmt: skip
+
+
+def explained(said: np.ndarray, measured: np.ndarray) -> float:
+    """Give R^2 of forecasts as they are.
+
+    Args:
+        said: Forecasts (n,).
+        measured: Measurements (n,).
+
+    Returns:
+        The share of the variance.
+    """
+    return float(1 - np.square(said - measured).sum() / np.square(measured - measured.mean()).sum())
+
+
+def line(name: str, rows: Sequence[dict]) -> str:
+    """Score some cells.
+
+    Args:
+        name: What they are.
+        rows: Cells of one budget.
+
+    Returns:
+        A line of the table.
+    """
+    good = [r for r in rows if all(r["said"][q].value is not None for q in QUANTITIES)]
+    if len(good) < 3:
+        return f"{name:<22}{len(good):>4}"
+    drop, rise = (np.array([r["said"][q].value for r in good]) for q in QUANTITIES)
+    lost, risen = (np.array([r["true"][q][0] for r in good]) for q in QUANTITIES)
+    again = np.array([r["true"]["drop"][1] for r in good])
+    held = []
+    for quantity in QUANTITIES:
+        ends = [(r["said"][quantity].interval, r["true"][quantity][0]) for r in good]
+        held.append(float(np.mean([e is not None and e[0] <= t <= e[1] for e, t in ends])))
+    ok = float(np.mean([r["said"]["drop"].status == "ok" for r in good]))
+    scores = (
+        explained(drop, lost), explained(rise, risen),
+        explained(np.arcsinh(rise), np.arcsinh(risen)), explained(again, lost), *held, ok,
+    )  # fmt: skip
+    return f"{name:<22}{len(good):>4}" + "".join(f"{s:>9.3f}" for s in scores)
+
+
+def table(rows: Sequence[dict]) -> str:
+    """Write the scores.
+
+    Args:
+        rows: Cells as `cells` yields them.
+
+    Returns:
+        The text.
+    """
+    heads = ("drop", "rise", "asinh", "ceiling", "in drop", "in rise", "ok")
+    lines = ["Held-out pairs: R^2 of drop and rise, that of the drop in another data order;",
+             "how often 90 % intervals hold; share with the status ok"]  # fmt: skip
+    for budget in BUDGETS:
+        own = [r for r in rows if r["budget"] == budget]
+        name = budget if isinstance(budget, str) else f"{100 * budget:g} %"
+        lines += ["", f"{name:<22}{'n':>4}" + "".join(f"{h:>9}" for h in heads), line("all", own)]
+        for length, few in (("short plans", True), ("long plans", False)):
+            group = [r for r in own if (r["epochs"] <= SHORT) == few]
+            lines.append(line(length, group))
+            lines += [line(f"  {o}", [r for r in group if r["optimizer"] == o]) for o in PLANS]
+        for key in ("architecture", "family"):
+            kinds = sorted({r[key] for r in own})
+            lines += [line(f"{kind}", [r for r in own if r[key] == kind]) for kind in kinds]
+    return "\n".join(lines)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--units", type=int, default=10**6, help="networks to ask")
+    parser.add_argument("--cache", type=Path, default=default_cache())
+    parser.add_argument("--save", action="store_true", help=f"write results/{RESULT.name}")
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    text = table(list(cells(options.cache, options.units)))
+    print(text)
+    if options.save:
+        RESULT.write_text(text + "\n")
+
+
+if __name__ == "__main__":
+    main()
