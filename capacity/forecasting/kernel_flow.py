@@ -32,7 +32,8 @@ MOST_PRODUCTS = 20_000
 """A training that stays stable takes some thousand."""
 
 _MAX_STAGES = 200
-_POWER_STEPS = 20
+POWER_STEPS = 20
+"""Products that finding the largest eigenvalue takes."""
 _DAMPING = 2 / 13
 _METRIC_BOUND = {"cross_entropy": 0.5, "mse": 1.0}
 """Largest eigenvalue that H_out of a loss can have."""
@@ -124,6 +125,7 @@ def integrate(
     tolerance: float = 1e-3,
     most: int = MOST_PRODUCTS,
     begin: Flow | None = None,
+    largest: float | None = None,
 ) -> list[Flow]:
     """Run the flow and stop at some learning times.
 
@@ -140,6 +142,7 @@ def integrate(
         most: Products with the kernel to spend at most. A learning time many decades beyond the
             fastest mode's is no training that would stay stable; the flow stops on the way.
         begin: A state to go on from, at its own dual variable; the times count from there.
+        largest: The kernel's largest eigenvalue, where it is known.
 
     Returns:
         The state at each of the times.
@@ -157,7 +160,7 @@ def integrate(
     def rate(dual: Tensor) -> Tensor:
         return residual(task, outputs(dual), targets)
 
-    largest = largest_eigenvalue(kernel) / samples
+    largest = (largest_eigenvalue(kernel) if largest is None else largest) / samples
     if not math.isfinite(largest):
         lost = torch.full_like(start, math.nan)
         return [_state(t, lost, start + lost, count, False) for t in times]
@@ -221,7 +224,7 @@ def largest_eigenvalue(kernel: Tensor) -> float:
     # No symmetry of the data may hide the top eigenvector from the start.
     v += 0.1 * torch.linspace(-1, 1, len(kernel), dtype=torch.float32).to(v)
     value = 0.0
-    for _ in range(_POWER_STEPS):
+    for _ in range(POWER_STEPS):
         image = kernel @ (v / v.norm().clamp(min=1e-300))
         value, v = float(image.norm()), image
     return 1.05 * value

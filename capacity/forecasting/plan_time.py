@@ -22,7 +22,7 @@ from capacity.optimizers.grouped import Grouped
 from capacity.optimizers.optimizer import FollowsGradient, NormalisedSteps
 from capacity.recipe.config import Training
 
-_SEGMENTS = 24
+_SEGMENTS = 12
 """Parts of a training within which the metric stands still."""
 
 

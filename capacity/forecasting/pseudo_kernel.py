@@ -22,7 +22,7 @@ from capacity.base.differential import pushforward, slope_of
 from capacity.base.interruption import check
 from capacity.base.random_streams import stream_seed
 from capacity.forecasting.budget import FEWEST_TESTS
-from capacity.forecasting.kernel_flow import Flow, integrate
+from capacity.forecasting.kernel_flow import POWER_STEPS, Flow, integrate, largest_eigenvalue
 from capacity.forecasting.plan_time import Clock, FlowPlan, flow_plan
 from capacity.forecasting.task_reading import Reading, drawn, rightly, targets_of
 from capacity.networks.flat_model import FlatModel
@@ -33,7 +33,7 @@ from capacity.products.row_sets import Features, LayerFeatures, RowFeatures
 from capacity.recipe.config import Training
 from capacity.records.estimate import Estimate, Status, not_defined
 from capacity.records.intervals import Z90
-from capacity.records.jackknife import jackknife
+from capacity.records.jackknife import jackknife, mean_without
 from capacity.tasks.losses import sample_losses
 from capacity.tasks.task import Split, Task
 
@@ -47,14 +47,17 @@ _NUMBERS = 1 << 22
 """Most numbers that the flow moves at a time."""
 _FEWEST = 16
 """Samples below which no kernel is worth its name."""
-_HASHED = 2048
+_HASHED = 1024
 """Numbers that a row of more parameters is hashed to."""
 _MOMENTS = 200
 """Samples behind the squares of gradients."""
 _GROUPS = 4
-"""Groups of B's samples that are left out in turn."""
+"""Parts of B's samples that each flow by themselves, for the spread: a quarter of them all costs a
+sixteenth."""
 _TOLERANCE, _ROUGH = 3e-3, 1e-2
-"""Error of B's outputs per step of the flow; and where a group is left out, for its spread."""
+"""Error of B's outputs per step of the flow; and of a part of the samples, for its spread."""
+_ROUNDING = 5e-4
+"""Most that rounding to single precision may move B's outputs."""
 
 NOTE = (
     "Gradient flow of the linearised network on some of B's samples; the interval covers which "
@@ -64,7 +67,6 @@ LOST = (
     "The flow left the range of the numbers, or the learning time is so long against the fastest "
     "mode's that the training itself could not be stable: a smaller lr usually helps."
 )
-_PARTS = ("drop", "rise", "accuracy", "loss")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -116,6 +118,7 @@ class _End:
     flow: Flow
     shrunk: float
     time: float
+    spent: float
 
     @property
     def there(self) -> bool:
@@ -159,15 +162,14 @@ def forecast_by_flow(
     plan = _plan(model, new, training)
     with FlopCounterMode(display=False) as counter:
         side = _Sides(model, theta, old, new, plan, samples=samples, tests=tests, seed=seed)
-        f, y = side.outputs, targets_of(side.split)
-        end = _march(side.kernel, new, f, y, plan, side, _TOLERANCE)
-        groups = list[_End]()
-        kept = list[Tensor]()
-        if end.there and len(f) >= 2 * _GROUPS:
-            for g in range(_GROUPS):
-                keep = torch.arange(len(f), device=f.device) % _GROUPS != g
-                groups.append(_without(side, plan, keep, y))
-                kept.append(keep)
+    f, y = side.outputs, targets_of(side.split)
+    # Counting looks at every operation; those of the flow, thousands of small ones, are known.
+    end = _march(side.kernel, new, f, y, plan, side, _TOLERANCE)
+    groups, kept = list[_End](), list[Tensor]()
+    if end.there and len(f) >= _GROUPS * _FEWEST:
+        kept = [torch.arange(len(f), device=f.device) % _GROUPS == g for g in range(_GROUPS)]
+        groups = [_alone(side, plan, keep, y) for keep in kept]
+    with counter:
         delta = side.displacement(end)
         after = [task_outputs(model, theta + delta, s.task, s.split.x) for s in side.tests]
     linear = [end.at(s) for s in side.tests]
@@ -192,7 +194,7 @@ def forecast_by_flow(
         delta=delta,
         samples=len(f),
         time=end.time,
-        spent=float(counter.get_total_flops()),
+        spent=counter.get_total_flops() + math.fsum(each.spent for each in (end, *groups)),
     )
 
 
@@ -358,24 +360,35 @@ def _march(
     pull = side.pull if pull is None else pull
     clock, samples = Clock(plan, side.norm), len(task.train)
     first = 0.0 if plan.steady else _size(kernel, task, f, y, plan, samples)
-    flow, shrunk, time = None, 0.0, 0.0
+    largest = largest_eigenvalue(kernel)
+    rounding = torch.finfo(torch.float32).eps * largest / len(f) * math.fsum(plan.times)
+    # The metric of normalised steps speeds up; a decade is room enough.
+    single = rounding * (10 if plan.normalised else 1) < min(_ROUNDING, tolerance / 5)
+    used = kernel.float() if single else kernel
+    flow, shrunk, time, products = None, 0.0, 0.0, POWER_STEPS
     for steps in plan.segments():
         check()
         size = 1.0
         if flow is not None:
-            size = _size(kernel, task, flow.outputs, y, plan, samples) / max(first, 1e-300)
+            size = _size(kernel, task, flow.outputs.double(), y, plan, samples) / max(first, 1e-300)
+            products += 1
         passed, half = clock.passed(steps, size), math.fsum(plan.shrinks[steps]) / 2
         # Strang's splitting: half of the decay, the flow, the other half.
         flow, shrunk = _shrink(flow, shrunk, half)
         start = f if pull is None else f + shrunk * pull
-        flow = integrate(kernel, task, start, y, [passed], tolerance=tolerance, begin=flow)[0]
+        (flow,) = integrate(
+            used, task, start, y, [passed], tolerance=tolerance, begin=flow, largest=largest
+        )
+        products += flow.products
         flow, shrunk = _shrink(flow, shrunk, half)
         assert flow is not None
         time += passed
         if not (flow.finite and flow.arrived):
             break
     assert flow is not None
-    return _End(flow, shrunk, time)
+    columns = f.numel() // len(kernel)
+    double = replace(flow, dual=flow.dual.double(), outputs=flow.outputs.double())
+    return _End(double, shrunk, time, 2.0 * products * columns * len(kernel) ** 2)
 
 
 def _shrink(flow: Flow | None, shrunk: float, by: float) -> tuple[Flow | None, float]:
@@ -386,8 +399,8 @@ def _shrink(flow: Flow | None, shrunk: float, by: float) -> tuple[Flow | None, f
     return made, (1 + shrunk) * left - 1
 
 
-def _without(side: _Sides, plan: FlowPlan, keep: Tensor, y: Tensor) -> _End:
-    """Run the flow on the samples kept."""
+def _alone(side: _Sides, plan: FlowPlan, keep: Tensor, y: Tensor) -> _End:
+    """Run the flow on some of the samples."""
     rows = keep.repeat_interleave(side.width)
     kernel, f = side.kernel[rows][:, rows], side.outputs[keep]
     pull = None if side.pull is None else side.pull[keep]
@@ -398,12 +411,12 @@ def _columns(side: _Side, keep: Tensor, width: int) -> _Side:
     return replace(side, cross=side.cross[:, keep.repeat_interleave(width)])
 
 
-def _reading(side: _Side, after: Tensor, without: Sequence[Tensor], there: bool) -> Reading:
+def _reading(side: _Side, after: Tensor, parts: Sequence[Tensor], there: bool) -> Reading:
     """Read a task off its outputs; the error is of its own samples and of B's."""
     whole = _measured(side, after)
-    left = [_measured(side, outputs) for outputs in without]
+    apart = [_measured(side, outputs) for outputs in parts]
     made = {
-        part: _estimate(values, [float(each[part].mean()) for each in left], there)
+        part: _estimate(values, [float(each[part].mean()) for each in apart], there)
         for part, values in whole.items()
     }
     if not side.task.classifies:
@@ -425,12 +438,12 @@ def _measured(side: _Side, after: Tensor) -> dict[str, Tensor]:
     return made
 
 
-def _estimate(values: Tensor, without: list[float], there: bool) -> Estimate:
+def _estimate(values: Tensor, parts: list[float], there: bool) -> Estimate:
     value = float(values.mean())
     if not (there and math.isfinite(value)):
         return Estimate(value=None, status=Status.DIVERGED, note=LOST)
     own = float(values.std()) / math.sqrt(len(values)) if len(values) > 1 else 0.0
-    made = jackknife(value, without)
+    made = jackknife(value, mean_without(torch.tensor(parts)) if parts else [])
     stderr = math.hypot(made.stderr or 0.0, own)
     # The quantile of the coarser part: a few groups of B's samples.
     wide = 0.0
