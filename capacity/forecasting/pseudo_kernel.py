@@ -47,7 +47,7 @@ _NUMBERS = 1 << 22
 """Most numbers that the flow moves at a time."""
 _FEWEST = 16
 """Samples below which no kernel is worth its name."""
-_HASHED = 1024
+_HASHED = 2048
 """Numbers that a row of more parameters is hashed to."""
 _MOMENTS = 200
 """Samples behind the squares of gradients."""
