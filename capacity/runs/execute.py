@@ -164,6 +164,7 @@ class Execution:
         self._save()
         self._directory.write({"checkpoints/initial.safetensors": {"theta": self._theta}})
         self._zero = self._evaluate_all()
+        self._progress.plan(self._kinds(count))
         for i in range(count):
             self._before(i)
             self._learn(i)
@@ -174,6 +175,18 @@ class Execution:
             self._after(i)
         self._compose(count)
         return "finished"
+
+    def _kinds(self, count: int) -> list[str]:
+        """List the kinds of the stages ahead, by the names of their timers."""
+        measure = self._recipe.measure
+        spectra = count + (measure.composed_spectrum and count > 0) if measure.transport else 0
+        kinds = {
+            "train": count,
+            "transport": spectra,
+            "forecast": (count - 1) * measure.forecast,
+            "capacity": (count - 1) * measure.capacity,
+        }
+        return [kind for kind, times in kinds.items() for _ in range(times)]
 
     def _save(self) -> None:
         """Write down what is known so far; a run that is catching up has nothing to add."""
@@ -191,11 +204,13 @@ class Execution:
         kept = self._journal.get(name)
         if kept is None:
             if label:
-                self._progress.start(label, 1)
+                self._progress.start(label, 1, timer)
             with self._directory.timed(timer):
                 record, tensors = measure()
             kept = self._journal.put(name, record, tensors)
             self._new = True
+        elif label:
+            self._progress.passed(timer)
         return kept
 
     def _compose(self, count: int) -> None:
@@ -238,7 +253,8 @@ class Execution:
         """Measure the room that is left for task i, or wait for the process that does."""
         if i == 0 or i in self._found.capacities:
             return
-        label = f"task {i + 1}/{len(self._tasks)} capacity"
+        measured = self._recipe.measure.capacity
+        label = f"task {i + 1}/{len(self._tasks)} capacity" if measured else ""
 
         def awaited() -> tuple[Any, dict[str, Tensor]]:
             if self._beside is None:
@@ -309,6 +325,7 @@ class Execution:
             if again and lesson.transport is not None:
                 self._progress.start(f"task {i + 1}/{len(self._tasks)} train again", 1)
             lesson.recall(kept, retrace=again)
+            self._progress.passed("train")
         lesson.forget("inside")
         device, record = self._theta.device, kept.record
         self._model.restore(kept.part("statistics", device))
@@ -340,7 +357,7 @@ class Execution:
         before = evaluate(self._model, start, task, task.train)
         done = lesson.epochs_done
         label = f"task {i + 1}/{len(self._tasks)} train"
-        self._progress.start(label, training.passes(len(task.train)) - (done or 0))
+        self._progress.start(label, training.passes(len(task.train)) - (done or 0), "train")
         alone = lesson.strategy is None  # or the loss is another than the task's
         kind = {
             "plain": lesson.update.plain and alone,
