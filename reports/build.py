@@ -25,8 +25,8 @@ import capacity
 from capacity.recipe import config
 
 HERE = Path(__file__).parent
-REFERENCE = ("split-digits", "rotated-digits")
-PICTURED = "split-digits"
+REFERENCE = ("mixed-digits", "split-digits", "rotated-digits")
+PICTURED = "mixed-digits"
 """The report that the README shows."""
 
 
@@ -129,7 +129,7 @@ code { font-size: .875em; }
 </style>
 <main>
 <h1>Reference reports</h1>
-<p>Each is one HTML file that needs no network. Rebuilt by <code>python reports/build.py</code>; how to read one is in the README.</p>
+<p>Each is one HTML file that needs no network. Rebuilt by <code>python reports/build.py</code>; how to read one is in <code>capacity/how_to_read.md</code>.</p>
 <dl>
 {% for recipe in recipes %}<dt><a href="{{ recipe.name }}.html">{{ recipe.name }}</a></dt>
 <dd>{{ recipe.description }}</dd>
@@ -178,7 +178,7 @@ def picture(name: str) -> None:
     subprocess.run(
         [
             browser, "--headless", "--no-sandbox", "--disable-gpu", "--hide-scrollbars",
-            "--virtual-time-budget=5000", "--window-size=1160,860",
+            "--virtual-time-budget=5000", "--window-size=1160,680",
             f"--screenshot={HERE / f'{name}.png'}", (HERE / f"{name}.html").as_uri(),
         ],
         check=True,

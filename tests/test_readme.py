@@ -1,4 +1,4 @@
-"""README's Python examples run as they stand, and stay short."""
+"""The examples of README and guide run as they stand, and stay short; links lead somewhere."""
 
 from __future__ import annotations
 
@@ -8,7 +8,13 @@ from pathlib import Path
 import pytest
 
 README = Path(__file__).parents[1] / "README.md"
-EXAMPLES = re.findall(r"```python\n(.*?)```", README.read_text(encoding="utf-8"), flags=re.DOTALL)
+ROOT = README.parent
+PAGES = [README, *(ROOT / "capacity" / f"{n}.md" for n in ("guide", "how_to_read", "networks"))]
+EXAMPLES = [
+    example
+    for page in PAGES
+    for example in re.findall(r"```python\n(.*?)```", page.read_text(encoding="utf-8"), re.DOTALL)
+]
 
 
 def test_there_is_one_per_entry_point():
@@ -25,6 +31,18 @@ def test_example_runs(example, tmp_path, monkeypatch, capsys):
     printed = capsys.readouterr().out
     assert printed.strip(), "every example shows a result"
     assert "None" not in printed
+
+
+def test_it_is_short():
+    assert len(README.read_text(encoding="utf-8").splitlines()) < 150
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_lead_to_files(page):
+    links = re.findall(r"\]\(([^)#]+)\)", page.read_text(encoding="utf-8"))
+    here = [link for link in links if not link.startswith("http")]
+    assert here
+    assert [link for link in here if not (page.parent / link).exists()] == []
 
 
 def test_two_commands_come_first():

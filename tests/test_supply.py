@@ -48,9 +48,9 @@ def direct() -> dict[str, str]:
 
 
 def bill() -> dict[str, tuple[str, str]]:
-    """The README's table: bound and licence by distribution."""
-    last = README.rsplit("\n## ", 1)[1]
-    rows = re.findall(r"^\| ([\w.-]+) \| ([\w.]*) \| ([^|]+) \| [^|]+ \|$", last, flags=re.M)
+    """The table of DEPENDENCIES.md: bound and licence by distribution."""
+    text = (ROOT / "DEPENDENCIES.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| ([\w.-]+) \| ([\w.]*) \| ([^|]+) \| [^|]+ \|$", text, flags=re.M)
     return {name: (bound, licence) for name, bound, licence in rows if name != "Package"}
 
 

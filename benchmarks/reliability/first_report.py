@@ -1,8 +1,8 @@
 """How long does a newcomer wait for the first report?
 
 What the README says, step by step, in a fresh virtual environment: `pip install` of a checkout with
-all dependencies from the package index, then `capacity run split-digits`. pip may find packages in
-its cache; `--no-cache` takes it away.
+all dependencies from the package index, then `capacity run`, the main job. pip may find packages
+in its cache; `--no-cache` takes it away.
 
     python benchmarks/reliability/first_report.py [--checkout DIR] [--no-cache] [--save]
 """
@@ -44,9 +44,7 @@ def main() -> None:
             "pip install": timed(
                 commands / "pip", "install", "-q", *fresh, asked.checkout.resolve(), at=place
             ),
-            "capacity run split-digits": timed(
-                commands / "capacity", "run", "split-digits", "--out", place / "run", at=place
-            ),
+            "capacity run": timed(commands / "capacity", "run", "--out", place / "run", at=place),
         }
         size = (place / "run" / "report.html").stat().st_size
     text = "\n".join([
