@@ -19,6 +19,7 @@ LARGEST = 64 * 1024
 _DEEPEST = 32
 _NODES = 10_000
 _WHOLE = 2**63
+_OCTAL = re.compile(r"[-+]?0[0-7_]+")
 _SEED = re.compile(r"^seed: (0|[1-9][0-9]{0,17})$", re.MULTILINE)
 
 
@@ -42,6 +43,8 @@ class _Strict(yaml.SafeLoader):
 
     def construct_yaml_int(self, node: yaml.ScalarNode) -> int:
         text = node.value
+        if ":" in text or _OCTAL.fullmatch(text):
+            raise _of_another_base(node)
         try:
             value = super().construct_yaml_int(node) if len(text) <= 80 else _WHOLE
         except ValueError:  # as 0x_
@@ -53,11 +56,17 @@ class _Strict(yaml.SafeLoader):
             )
         return value
 
+    def construct_yaml_float(self, node: yaml.ScalarNode) -> float:
+        if ":" in node.value:
+            raise _of_another_base(node)
+        return float(super().construct_yaml_float(node))
+
     def construct_text(self, node: yaml.ScalarNode) -> str:
         return str(node.value)
 
 
 _Strict.add_constructor("tag:yaml.org,2002:int", _Strict.construct_yaml_int)
+_Strict.add_constructor("tag:yaml.org,2002:float", _Strict.construct_yaml_float)
 # A recipe has no dates, and what looks like one may be none.
 _Strict.add_constructor("tag:yaml.org,2002:timestamp", _Strict.construct_text)
 
@@ -185,6 +194,14 @@ def _check_bounds(text: str) -> None:
                 f"line {line}: more than {_NODES:,} entries, aliases counted as what they stand "
                 "for; write fewer"
             )
+
+
+def _of_another_base(node: yaml.ScalarNode) -> ValueError:
+    """Refuse what YAML reads in base 8 (010 is 8) or 60 (1:30 is 90), and people in base 10."""
+    return ValueError(
+        f"line {node.start_mark.line + 1}: {_short(node.value)} is a number of base 8 or 60 in "
+        "YAML; write it in decimal digits without a leading zero, or put text in quotes"
+    )
 
 
 def _short(text: str) -> str:

@@ -29,6 +29,9 @@ BAD = {
         "a: &a {k: 1}\nb: &b\n  <<: [" + ", ".join(["*a"] * 6000) + "]\n", "more than 10,000"
     ),
     "itself": ("a: &a [1, *a]\n", "line 1: *a stands inside of itself"),
+    "base 8": ("name: a\nseed: 010\n", "line 2: 010 is a number of base 8 or 60 in YAML"),
+    "base 60": ("name: a\nseed: 1:30\n", "line 2: 1:30 is a number of base 8 or 60 in YAML"),
+    "a fraction in base 60": ("lr: 1:30.5\n", "line 1: 1:30.5 is a number of base 8 or 60"),
     "deep brackets": ("[" * 5000 + "]" * 5000, "line 1: more than 32 levels"),
     "deep braces": ("{a: " * 5000 + "1" + "}" * 5000, "more than 32 levels"),
     "deep lists": ("- " * 5000 + "1", "more than 32 levels"),
