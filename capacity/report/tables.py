@@ -302,6 +302,11 @@ def score_table(view: RunView) -> Table:
         for target, _, _ in targets:
             row += [_correlation(pick(score, target)), Cell(MISSING), Cell(MISSING)]
         rows.append(row)
+    for name, errors in (scores.get("guesses") or {}).items():
+        row = [header_cell(name.replace("_lost", " is lost"))]
+        for target, scale, _ in targets:
+            row += [Cell(MISSING), Cell(MISSING), cell(pick(errors, target), scale=scale)]
+        rows.append(row)
     return Table(
         id="table-scores",
         caption=f"How well each predictor ranks {plural(scores.get('pairs', 0), 'pair')} of a new "

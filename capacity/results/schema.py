@@ -244,6 +244,13 @@ class Quality(TypedDict):
     mean_error: E
 
 
+class GuessErrors(TypedDict, total=False):
+    """Mean errors of a guess that anybody could make."""
+
+    accuracy_drop: E
+    loss_increase: E
+
+
 class ForecastScores(TypedDict):
     """Forecasts and simpler predictors against what was measured."""
 
@@ -251,6 +258,7 @@ class ForecastScores(TypedDict):
     accuracy_drop: NotRequired[Quality | None]
     loss_increase: NotRequired[Quality | None]
     controls: NotRequired[dict[str, Change] | None]
+    guesses: NotRequired[dict[str, GuessErrors] | None]
 
 
 class Result(TypedDict):

@@ -158,7 +158,7 @@ class Measurements:
             "composed": None
             if self.composed is None
             else {"tasks": len(self.scores), **self.composed},
-            "scores": summary.scores(transitions),
+            "scores": summary.scores(transitions, accuracy),
         }
 
     def _forgetting(self, kind: str, values: Mapping[str, Matrix]) -> dict[str, Any]:

@@ -117,11 +117,15 @@ def final(accuracy: Matrix, loss: Matrix) -> dict[str, Any] | None:
     return {name: plain(estimate) for name, estimate in record.items()}
 
 
-def scores(transitions: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Hold forecasts and simpler predictors against what was measured.
+def scores(
+    transitions: Sequence[Mapping[str, Any]], accuracy: Matrix | None = None
+) -> dict[str, Any]:
+    """Hold forecasts, simpler predictors and guesses against what was measured.
 
     Args:
         transitions: The transitions of the result.
+        accuracy: Accuracies of the learned tasks, as `matrix` takes them; NaN, or None, where there
+            are none.
 
     Returns:
         The `scores` entry of the result.
@@ -152,7 +156,29 @@ def scores(transitions: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
             known = [(p, m) for p, m in cells if p is not None and m is not None]
             rank = spearman([p for p, _ in known], [m for _, m in known])
             record["controls"].setdefault(name, {})[target] = rank.to_dict()
+    record["guesses"] = _guesses(transitions, accuracy)
     return record
+
+
+def _guesses(
+    transitions: Sequence[Mapping[str, Any]], accuracy: Matrix | None
+) -> dict[str, dict[str, Any]]:
+    """Hold what anybody could say against what was measured: that all is lost, or nothing."""
+    pairs = [
+        (transition, cell)
+        for transition in transitions
+        for cell in transition["old"]
+        if cell["measured"] is not None
+    ]
+    made: dict[str, dict[str, Any]] = {"everything_lost": {}, "nothing_lost": {}}
+    for target in ("accuracy_drop", "loss_increase"):
+        known = [pair for pair in pairs if pair[1]["measured"][target]["value"] is not None]
+        came = [cell["measured"][target]["value"] for _, cell in known]
+        made["nothing_lost"][target] = mean_error([0.0] * len(came), came).to_dict()
+        if target == "accuracy_drop" and known and accuracy is not None:
+            before = [float(accuracy[t["task"] - 1, cell["task"]].mean()) for t, cell in known]
+            made["everything_lost"][target] = mean_error(before, came).to_dict()
+    return made
 
 
 def _control(

@@ -79,6 +79,23 @@ def test_scores():
     assert made["controls"]["path_bound"]["accuracy_drop"]["status"] == "not_defined"
 
 
+def test_guesses_are_held_against_what_was_measured():
+    accuracy = np.array([[[0.9, 0.7]] * 3, [[0.6, 0.6], [1.0, 1.0], [0.1, 0.1]]])
+    pairs = [transition([cell(0.1, 0.2)], 3.0), transition([cell(0.2, -0.1), cell(0.3, 0.5)], 2.0)]
+    for i, one in enumerate(pairs, start=1):
+        one["task"] = i
+        for j, old in enumerate(one["old"]):
+            old["task"] = j
+    made = summary.scores(pairs, accuracy)["guesses"]
+    nothing, everything = made["nothing_lost"], made["everything_lost"]
+    assert nothing["accuracy_drop"]["value"] == pytest.approx((0.2 + 0.1 + 0.5) / 3)
+    assert set(nothing) == {"accuracy_drop", "loss_increase"}
+    # What was there before: 0.8 of the first task, then 0.6 of it and 1.0 of the second.
+    assert everything["accuracy_drop"]["value"] == pytest.approx((0.6 + 0.7 + 0.5) / 3)
+    assert set(everything) == {"accuracy_drop"}, "nobody knows how far a loss may rise"
+    assert "accuracy_drop" not in summary.scores(pairs)["guesses"]["everything_lost"]
+
+
 def test_too_few_pairs_have_no_rank_correlation():
     made = summary.scores([transition([cell(0.1, 0.2)], 3.0)])
     assert made["accuracy_drop"]["spearman"]["status"] == "not_defined"
