@@ -4,8 +4,9 @@ A few hundred samples of B and of every task's test split are seen once at theta
 each, that of the sum of its outputs over sqrt(C); the Gram matrix of these times the identity over
 outputs stands for the kernel (Mohamadi et al. 2023). In it B's loss flows for the learning time of
 the plan, and carries the old tasks' outputs along (theory.md#pseudo-kernel-flow). Tasks with heads
-of their own take the exact kernel, on fewer samples. What the flow says of itself is measured:
-where it takes theta, the network's own outputs are held against the linear ones.
+of their own, and tables of outputs, take the exact kernel, on fewer samples. What the flow says of
+itself is measured: where it takes theta, the network's own outputs are held against the linear
+ones.
 """
 
 from __future__ import annotations
@@ -245,7 +246,9 @@ class _Sides:
     ) -> None:
         self._model, self._theta, self._new, self._plan = model, theta, new, plan
         self._seed = stream_seed(seed, "flow", "buckets")
-        self._pseudo = all(task.outputs == new.outputs for task in old)
+        # In a table (tokens, pixels) each place's outputs move those of all other places.
+        alike = all(task.outputs == new.outputs for task in old)
+        self._pseudo = alike and model.table is None
         wide = task_outputs(model, theta, new, new.train.x[:1]).shape[1]
         most = min(samples, _NUMBERS // wide, *(() if self._pseudo else (_ROWS // wide,)))
         if most < min(_FEWEST, samples):

@@ -264,3 +264,47 @@ def test_layers_of_two_modes_are_refused_by_name(learned):
     flat.two_modes = True
     with pytest.raises(ValueError, match="Dropout"):
         forecast_by_flow(flat, flat.initial(), (old,), new, Training())
+
+
+class _Squared(torch.autograd.Function):
+    """A function of the old kind, which torch.func does not go through."""
+
+    @staticmethod
+    def forward(ctx, x):
+        ctx.save_for_backward(x)
+        return x * x
+
+    @staticmethod
+    def backward(ctx, gradient):
+        return 2 * ctx.saved_tensors[0] * gradient
+
+
+class _Parabola(nn.Module):
+    def __init__(self, square) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.inner, self.outer, self.square = nn.Linear(8, 9), nn.Linear(9, 6), square
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.outer(self.square(self.inner(x)))
+
+
+def test_functions_of_the_old_kind_take_plain_autograd(learned):
+    _, _, old, new = learned
+    training = Training(optimizer="adam", lr=0.01, epochs=3, batch_size=20)
+    made = []
+    for square in (_Squared.apply, torch.square):
+        flat = FlatModel(_Parabola(square))
+        flat.transforms = square is torch.square
+        made.append(forecast_by_flow(flat, flat.initial(), (old,), new, training))
+    assert made[0].old[0].rise.value == pytest.approx(made[1].old[0].rise.value, rel=1e-9)
+    assert abs(made[0].new.loss.value - made[0].old[0].loss.value) > 0.01
+
+
+def test_tables_of_outputs_take_the_exact_kernel(learned):
+    _, _, old, new = learned
+    wide = FlatModel(nn.Linear(8, 100))
+    forecast_by_flow(wide, wide.initial(), (old,), new, Training(epochs=1))
+    wide.table = (10, 10)
+    with pytest.raises(ValueError, match="100 outputs per sample, too many"):
+        forecast_by_flow(wide, wide.initial(), (old,), new, Training(epochs=1))
