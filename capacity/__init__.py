@@ -43,6 +43,8 @@ if TYPE_CHECKING:
     from capacity.runs.run import run as run
     from capacity.runs.seed_runs import SeedRuns as SeedRuns
     from capacity.runs.seed_runs import run_seeds as run_seeds
+    from capacity.runs.sweep import Sweep as Sweep
+    from capacity.runs.sweep import sweep as sweep
     from capacity.tasks.task import Split as Split
     from capacity.tasks.task import Task as Task
     from capacity.tasks.task import TaskSequence as TaskSequence
@@ -56,6 +58,7 @@ _HOME = {
     "resume": "capacity.runs.run",
     "open_run": "capacity.runs.run",
     "run_seeds": "capacity.runs.seed_runs",
+    "sweep": "capacity.runs.sweep",
     "compare": "capacity.comparison.compare",
     "load_runs": "capacity.results.query",
     "query": "capacity.results.query",
@@ -82,6 +85,7 @@ _HOME = {
     # read
     "Run": "capacity.runs.run",
     "SeedRuns": "capacity.runs.seed_runs",
+    "Sweep": "capacity.runs.sweep",
     "Comparison": "capacity.comparison.compare",
     "RunTables": "capacity.results.query",
     "Rows": "capacity.records.rows",

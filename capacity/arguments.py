@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from capacity.base.completion import SHELLS
+from capacity.runs.sweep_command import add_sweep
 
 USER_ERROR = 2
 MAIN = "mixed-digits"
@@ -69,6 +70,7 @@ def parser() -> argparse.ArgumentParser:
     run.add_argument("--seeds", metavar="LIST", help="run many seeds, as 0-9 or 0,2,5-7")
     run.add_argument("--jobs", type=int, metavar="N", help="seeds at a time (default: 1)")
 
+    add_sweep(commands, printing)
     report = commands.add_parser("report", help="write the report of a run", parents=[printing])
     report.add_argument("run", type=Path, metavar="RUN", help="run directory")
     report.add_argument(

@@ -18,6 +18,7 @@ from capacity.base import interruption
 from capacity.base.checks import positive_int
 from capacity.base.console import Lenient, nowhere
 from capacity.base.printable import visible
+from capacity.runs.sweep_command import run_sweep
 
 FAILED = 1
 INTERRUPTED = 130
@@ -58,6 +59,7 @@ def _obey(arguments: Sequence[str] | None) -> int:
     warnings.simplefilter("ignore")
     command = {
         "run": _run,
+        "sweep": _sweep,
         "report": _report,
         "compare": _compare,
         "export": _export,
@@ -181,6 +183,12 @@ def _run_seeds(parsed: argparse.Namespace) -> int:
     record = {"runs": made.path, "failed": sorted(made.failed), "diverged": sorted(made.diverged)}
     _show(parsed, made.path, record)
     return FAILED if made.failed or made.diverged else 0
+
+
+def _sweep(parsed: argparse.Namespace) -> int:
+    made, code = run_sweep(parsed)
+    _show(parsed, made, {"sweep": made.path, "counts": made.counts, "states": made.states})
+    return code
 
 
 def _report(parsed: argparse.Namespace) -> int:

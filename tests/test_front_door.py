@@ -15,11 +15,12 @@ import capacity
 NAMES = [
     "BatchStep", "Comparison", "Curve", "EpistemicSpeedLimit", "Estimate", "Forecast",
     "GradientStep",
-    "Measure", "Model", "Recipe", "Rows", "Run", "RunTables", "SeedRuns", "Split", "Status", "Task",
+    "Measure", "Model", "Recipe", "Rows", "Run", "RunTables", "SeedRuns", "Split", "Status",
+    "Sweep", "Task",
     "TaskSequence", "TaskStream", "Training", "TransportTracker", "compare", "compatible_capacity",
     "curve",
     "epistemic_speed_limit", "export", "forecast", "hold_out", "load_runs", "open_run", "plots",
-    "query", "resume", "run", "run_seeds", "task_dimension", "verdict",
+    "query", "resume", "run", "run_seeds", "sweep", "task_dimension", "verdict",
 ]  # fmt: skip
 
 

@@ -19,9 +19,9 @@ from capacity.cli import main
 from capacity.recipe import config
 from capacity.runs.directory import RunDirectory
 from capacity.runs.environment import command_line
+from capacity.runs.jobs_progress import JobsProgress
 from capacity.runs.seed_runs import run_seeds
 from capacity.runs.seeds_folder import SeedsFolder, parse_seeds
-from capacity.runs.seeds_progress import SeedsProgress
 
 pytestmark = pytest.mark.slow
 
@@ -166,7 +166,7 @@ def test_seeds_that_were_not_begun_are_remembered(monkeypatch, tmp_path):
     def stop(_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("capacity.runs.seed_runs._Queue._look", stop)
+    monkeypatch.setattr("capacity.runs.job_queue.JobQueue._look", stop)
     monkeypatch.setattr(sys, "executable", "/bin/true")
     with pytest.raises(KeyboardInterrupt):
         run_seeds(recipe(), range(4), out=tmp_path / "out", quiet=True)
@@ -196,11 +196,11 @@ def test_a_seed_that_another_process_works_on_is_left_to_it(tmp_path):
 
 def test_a_log_gets_plain_lines_with_the_seed_in_front():
     log = io.StringIO()
-    progress = SeedsProgress(2, 10, stream=log)
-    progress.started(3, 0)
-    progress.told(3, 0, "task 1/2 train ...")
+    progress = JobsProgress(2, unit="seed", stream=log)
+    progress.started("seed 3", 0, 10)
+    progress.told("seed 3", 0, "task 1/2 train ...")
     progress.reached(0, 5)
-    progress.finished(3, 0, "finished")
+    progress.finished("seed 3", 0, "finished")
     progress.ended(1)
     progress.close()
     assert log.getvalue() == ("seed 3: started\nseed 3: task 1/2 train ...\nseed 3: finished\n")
@@ -212,12 +212,12 @@ def test_a_terminal_gets_one_bar_for_all_and_one_per_seed_at_work():
             return True
 
     terminal = Terminal()
-    progress = SeedsProgress(4, 10, stream=terminal)
+    progress = JobsProgress(4, unit="seed", stream=terminal)
     progress.ended(0)
-    progress.started(3, 0)
+    progress.started("seed 3", 0, 10)
     progress.reached(0, 5)
-    progress.told(3, 0, "task 1/2 train ...")
-    progress.finished(3, 0, "finished")
+    progress.told("seed 3", 0, "task 1/2 train ...")
+    progress.finished("seed 3", 0, "finished")
     progress.close()
     shown = terminal.getvalue()
     for said in ("seeds:", "0/4", "seed 3:", "5/10", "task 1/2 train", "seed 3: finished"):

@@ -12,17 +12,23 @@ from capacity.base.console import Lenient
 from capacity.base.printable import visible
 
 
-class SeedsProgress:
-    """Shows how far the seeds of a recipe are.
+class JobsProgress:
+    """Shows how far some runs are.
 
-    A terminal gets one bar for all seeds and one for each at work; a log gets the lines of every
-    process with its seed in front.
+    A terminal gets one bar for all and one for each at work; a log gets the lines of every process
+    with its label in front.
+
+    Args:
+        total: Number of runs.
+        unit: What one of them is called.
+        quiet: Show nothing.
+        stream: Where to; None takes standard error.
     """
 
     def __init__(
-        self, seeds: int, steps: int, *, quiet: bool = False, stream: TextIO | None = None
+        self, total: int, *, unit: str = "run", quiet: bool = False, stream: TextIO | None = None
     ) -> None:
-        self._seeds, self._steps, self._quiet = seeds, steps, quiet
+        self._total, self._unit, self._quiet = total, unit, quiet
         self._stream = Lenient(stream if stream is not None else sys.stderr)
         self._terminal = not quiet and self._stream.isatty()
         self._lock = threading.RLock()
@@ -45,7 +51,7 @@ class SeedsProgress:
                 print(text, file=self._stream, flush=True)
 
     def ended(self, count: int) -> None:
-        """Say how many seeds have ended.
+        """Say how many have ended.
 
         Args:
             count: Of all.
@@ -55,24 +61,29 @@ class SeedsProgress:
         with self._lock:
             if self._all is None:
                 self._all = tqdm(
-                    total=self._seeds, desc="seeds", unit="seed", file=self._stream, leave=False
+                    total=self._total,
+                    desc=f"{self._unit}s",
+                    unit=self._unit,
+                    file=self._stream,
+                    leave=False,
                 )
             self._all.update(count - self._all.n)
 
-    def started(self, seed: int, slot: int) -> None:
-        """Say that a seed is at work.
+    def started(self, label: str, slot: int, steps: int) -> None:
+        """Say that a run is at work.
 
         Args:
-            seed: The seed.
+            label: Its label.
             slot: Its place among those at work.
+            steps: Rows of metrics that it will have.
         """
         if not self._terminal:
-            self.line(f"seed {seed}: started")
+            self.line(f"{label}: started")
             return
         with self._lock:
             self._bars[slot] = tqdm(
-                total=self._steps,
-                desc=f"  seed {seed}",
+                total=steps,
+                desc=f"  {label}",
                 unit="epoch",
                 file=self._stream,
                 leave=False,
@@ -80,7 +91,7 @@ class SeedsProgress:
             )
 
     def reached(self, slot: int, steps: int) -> None:
-        """Say how far a seed is.
+        """Say how far a run is.
 
         Args:
             slot: Its place among those at work.
@@ -89,29 +100,29 @@ class SeedsProgress:
         with self._lock:
             bar = self._bars.get(slot)
             if bar is not None and steps > bar.n:
-                bar.update(min(steps, self._steps) - bar.n)
+                bar.update(min(steps, int(bar.total or 0)) - bar.n)
 
-    def told(self, seed: int, slot: int, text: str) -> None:
-        """Pass on what the process of a seed says.
+    def told(self, label: str, slot: int, text: str) -> None:
+        """Pass on what the process of a run says.
 
         Args:
-            seed: The seed.
+            label: Its label.
             slot: Its place among those at work.
             text: One line.
         """
         if not self._terminal:
-            self.line(f"seed {seed}: {text}")
+            self.line(f"{label}: {text}")
             return
         with self._lock:
             bar = self._bars.get(slot)
             if bar is not None:
                 bar.set_postfix_str(visible(text).removesuffix(" ...")[:40])
 
-    def finished(self, seed: int, slot: int, said: str) -> None:
-        """Say how a seed ended.
+    def finished(self, label: str, slot: int, said: str) -> None:
+        """Say how a run ended.
 
         Args:
-            seed: The seed.
+            label: Its label.
             slot: The place that is free now.
             said: Its state, or what went wrong.
         """
@@ -119,7 +130,7 @@ class SeedsProgress:
             bar = self._bars.pop(slot, None)
             if bar is not None:
                 bar.close()
-        self.line(f"seed {seed}: {said}")
+        self.line(f"{label}: {said}")
 
     def close(self) -> None:
         """Leave the terminal as it was."""
