@@ -36,7 +36,6 @@ def _writing(kind):
     [
         (lambda _: ESTIMATE, ("works", "")),
         (lambda _: capacity.Estimate(value=None, note="too few"), ("undefined", "too few")),
-        (lambda _: capacity.Estimate(value=float("nan")), ("CRASH", "nan")),
         (_refusing, ("refuses", "no such thing")),
         (_crashing, ("CRASH", "RuntimeError: deep inside")),
         (_writing, ("CRASH", "the caller's 0.weight has changed")),
