@@ -263,7 +263,8 @@ class _Sides:
             moments = self._moments()
             self.norm = math.sqrt(float(moments.sum()))
             if plan.normalised:
-                root = 1 / (moments.sqrt() + plan.eps)
+                # What no sample of B moves stays, though a sum of outputs would move it.
+                root = (moments > 0) / (moments.sqrt() + plan.eps)
                 self._scale = root if plan.scale is None else root * plan.scale.to(root)
         rows = self._rows(new, self.split.x, wide)
         self.width = rows.count // len(self.split)

@@ -308,3 +308,19 @@ def test_tables_of_outputs_take_the_exact_kernel(learned):
     wide.table = (10, 10)
     with pytest.raises(ValueError, match="100 outputs per sample, too many"):
         forecast_by_flow(wide, wide.initial(), (old,), new, Training(epochs=1))
+
+
+def test_parameters_that_no_sample_moves_stay_where_they_are(float64, monkeypatch):
+    # Each sample sees one of eight inputs; the squares come from four samples.
+    monkeypatch.setattr(pseudo_kernel, "_MOMENTS", 4)
+    x = torch.eye(8).double().repeat(10, 1)
+    old, new = (
+        Task(name=name, train=Split(x, y), test=Split(x, y), loss="mse")
+        for name, y in (("A", torch.zeros(80).double()), ("B", torch.ones(80).double()))
+    )
+    flat = FlatModel(nn.Linear(8, 1, bias=False))
+    training = Training(optimizer="adam", lr=0.001, epochs=5, batch_size=20)
+    made = forecast_by_flow(flat, torch.zeros(8).double(), (old,), new, training)
+    assert 0 < made.old[0].rise.value < 0.01
+    assert float(made.delta.abs().max()) < 3 * math.fsum(training.learning_rates(80))
+    assert int((made.delta == 0).sum()) >= 4
