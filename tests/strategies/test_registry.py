@@ -25,7 +25,8 @@ BAD = {
     "empty parameters": ("{name: freeze, parameters: []}", "at least 1 item"),
     "threshold": ("{name: gpm, threshold: 1.5}", "less than or equal to 1"),
     "factor": ("{name: lower_lr, factor: 2}", "less than or equal to 1"),
-    "no mapping": ("ewc", "training.strategy = 'ewc'"),
+    "plain name": ("ecw", "'ewc'"),
+    "no mapping": ("[ewc]", "training.strategy = ['ewc']"),
 }
 
 
