@@ -118,6 +118,8 @@ class FittedLoss:
         if self.dtype is not None:
             outputs = outputs.to(self.dtype)
             targets = targets.to(self.dtype) if targets.is_floating_point() else targets
+        elif targets.is_floating_point():  # older versions of torch differentiate no mixed ones
+            targets = targets.to(torch.promote_types(outputs.dtype, targets.dtype))
         return self._guarded(outputs, targets).to(kind)
 
     @cached_property
