@@ -28,10 +28,10 @@ from capacity.criterion.convergence import Convergence
 from capacity.criterion.criterion_verdicts import Verdicts, judge
 from capacity.criterion.directional_form import by_flow, by_forecast
 from capacity.criterion.function_space import room
-from capacity.criterion.output_drift import LOST, expected_drift
+from capacity.criterion.output_drift import expected_drift
 from capacity.criterion.preserving import default_allowances
 from capacity.criterion.transition_kernels import TransitionKernels
-from capacity.forecasting.kernel_flow import learning_time
+from capacity.forecasting.kernel_flow import LOST, learning_time
 from capacity.networks.door import fit
 from capacity.networks.flat_model import FlatModel
 from capacity.recipe.config import Training

@@ -18,7 +18,13 @@ from torch import Tensor
 
 from capacity.base.checks import positive_float, positive_int
 from capacity.base.interruption import check
-from capacity.forecasting.kernel_flow import Flow, integrate, largest_eigenvalue
+from capacity.forecasting.kernel_flow import (
+    LOST,
+    NOTE,
+    Flow,
+    integrate,
+    largest_eigenvalue,
+)
 from capacity.networks.flat_model import FlatModel
 from capacity.products.feature_rows import features
 from capacity.products.output_sketches import every_output, summed_outputs
@@ -37,17 +43,6 @@ _TOLERANCE = 1e-3
 """Error of B's outputs per step of the flow, relative to how far they move."""
 _ROUNDING = 0.015
 """Share of the tolerance per step that rounding may take; from 0.02 on it made steps smaller."""
-
-NOTE = (
-    "Gradient flow of the linearised network on some of B's samples; the interval covers which "
-    "samples of A and B were taken, not the error of the linearisation."
-)
-
-
-LOST = (
-    "The flow left the range of the numbers, or the learning time is so long against the fastest "
-    "mode's that the training itself could not be stable: a smaller lr usually helps."
-)
 
 
 @dataclass(frozen=True, kw_only=True)

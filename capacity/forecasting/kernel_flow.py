@@ -38,6 +38,17 @@ _DAMPING = 2 / 13
 _METRIC_BOUND = {"cross_entropy": 0.5, "mse": 1.0}
 """Largest eigenvalue that H_out of a loss can have."""
 
+NOTE = (
+    "Gradient flow of the linearised network on some of B's samples; the interval covers which "
+    "samples of A and B were taken, not the error of the linearisation."
+)
+"""What an estimate by the flow covers."""
+LOST = (
+    "The flow left the range of the numbers, or the learning time is so long against the fastest "
+    "mode's that the training itself could not be stable: a smaller lr usually helps."
+)
+"""Why there is none where the flow did not arrive."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Flow:

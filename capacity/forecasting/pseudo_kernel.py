@@ -19,39 +19,31 @@ import torch
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
-from capacity.base.differential import pushforward, slope_of
 from capacity.base.interruption import check
-from capacity.base.random_streams import stream_seed
-from capacity.forecasting.budget import FEWEST_TESTS
-from capacity.forecasting.kernel_flow import POWER_STEPS, Flow, integrate, largest_eigenvalue
+from capacity.forecasting.kernel_flow import (
+    LOST,
+    NOTE,
+    POWER_STEPS,
+    Flow,
+    integrate,
+    largest_eigenvalue,
+)
 from capacity.forecasting.plan_time import Clock, FlowPlan, flow_plan
-from capacity.forecasting.task_reading import Reading, drawn, rightly, targets_of
+from capacity.forecasting.task_kernels import FEWEST, TaskKernels, TaskSide, square_of_batch
+from capacity.forecasting.task_reading import Reading, rightly, targets_of
 from capacity.networks.flat_model import FlatModel
-from capacity.products.feature_rows import features, hashed
-from capacity.products.output_sketches import every_output, summed_outputs
 from capacity.products.output_space import residual, task_outputs
-from capacity.products.row_sets import Features, LayerFeatures, RowFeatures
 from capacity.recipe.config import Training
 from capacity.records.estimate import Estimate, Status, not_defined
 from capacity.records.intervals import Z90
 from capacity.records.jackknife import jackknife, mean_without
 from capacity.tasks.losses import sample_losses
-from capacity.tasks.task import Split, Task
+from capacity.tasks.task import Task
 
 SAMPLES = 400
 """Samples of the new task that drive the flow."""
 TESTS = 200
 """Test samples of a task that are read."""
-_ROWS = 1000
-"""Most rows of an exact kernel, where the pseudo-kernel does not apply."""
-_NUMBERS = 1 << 22
-"""Most numbers that the flow moves at a time."""
-_FEWEST = 16
-"""Samples below which no kernel is worth its name."""
-_HASHED = 2048
-"""Numbers that a row of more parameters is hashed to."""
-_MOMENTS = 200
-"""Samples behind the squares of gradients."""
 _GROUPS = 4
 """Parts of B's samples that each flow by themselves, for the spread: a quarter of them all costs a
 sixteenth."""
@@ -59,15 +51,6 @@ _TOLERANCE, _ROUGH = 3e-3, 1e-2
 """Error of B's outputs per step of the flow; and of a part of the samples, for its spread."""
 _ROUNDING = 5e-4
 """Most that rounding to single precision may move B's outputs."""
-
-NOTE = (
-    "Gradient flow of the linearised network on some of B's samples; the interval covers which "
-    "samples of A and B were taken, not the error of the linearisation."
-)
-LOST = (
-    "The flow left the range of the numbers, or the learning time is so long against the fastest "
-    "mode's that the training itself could not be stable: a smaller lr usually helps."
-)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,18 +84,6 @@ class FlowForecast:
 
 
 @dataclass(frozen=True)
-class _Side:
-    """Test samples of a task at theta: outputs (m, C), kernel with B's rows, what decay moves."""
-
-    task: Task
-    split: Split
-    f: Tensor
-    cross: Tensor
-    pull: Tensor | None
-    new: bool
-
-
-@dataclass(frozen=True)
 class _End:
     """Where the flow ends: the dual variable, and the share of theta that decayed."""
 
@@ -125,7 +96,7 @@ class _End:
     def there(self) -> bool:
         return self.flow.finite and self.flow.arrived
 
-    def at(self, side: _Side) -> Tensor:
+    def at(self, side: TaskSide) -> Tensor:
         """Say where a task's outputs are (m, C)."""
         moved = side.f + self.flow.moved(side.cross).view_as(side.f)
         return moved if side.pull is None else moved + self.shrunk * side.pull
@@ -162,16 +133,16 @@ def forecast_by_flow(
     """
     plan = _plan(model, new, training)
     with FlopCounterMode(display=False) as counter:
-        side = _Sides(model, theta, old, new, plan, samples=samples, tests=tests, seed=seed)
+        side = TaskKernels(model, theta, old, new, plan, samples=samples, tests=tests, seed=seed)
     f, y = side.outputs, targets_of(side.split)
     # Counting looks at every operation; those of the flow, thousands of small ones, are known.
     end = _march(side.kernel, new, f, y, plan, side, _TOLERANCE)
     groups, kept = list[_End](), list[Tensor]()
-    if end.there and len(f) >= _GROUPS * _FEWEST:
+    if end.there and len(f) >= _GROUPS * FEWEST:
         kept = [torch.arange(len(f), device=f.device) % _GROUPS == g for g in range(_GROUPS)]
         groups = [_alone(side, plan, keep, y) for keep in kept]
     with counter:
-        delta = side.displacement(end)
+        delta = side.displacement(end.flow, end.shrunk)
         after = [task_outputs(model, theta + delta, s.task, s.split.x) for s in side.tests]
     linear = [end.at(s) for s in side.tests]
     off = [float((a - b).square().sum()) for a, b in zip(after, linear, strict=True)]
@@ -219,124 +190,6 @@ def _plan(model: FlatModel, new: Task, training: Training) -> FlowPlan:
     return plan
 
 
-class _Sides:
-    """Everything at theta_A: B's samples and their kernel, and the test samples beside them.
-
-    Attributes:
-        split: Samples of B that drive the flow.
-        outputs: Their outputs (n, C).
-        kernel: K_BB, (n, n) of a pseudo-kernel, else (n C, n C).
-        width: Rows per sample.
-        pull: What weight decay would move of their outputs (n, C); None without.
-        tests: Test samples of the old tasks, then of the new one.
-        norm: Root mean square norm of a batch's gradient; 1 where nobody asks.
-    """
-
-    def __init__(
-        self,
-        model: FlatModel,
-        theta: Tensor,
-        old: tuple[Task, ...],
-        new: Task,
-        plan: FlowPlan,
-        *,
-        samples: int,
-        tests: int,
-        seed: int,
-    ) -> None:
-        self._model, self._theta, self._new, self._plan = model, theta, new, plan
-        self._seed = stream_seed(seed, "flow", "buckets")
-        # In a table (tokens, pixels) each place's outputs move those of all other places.
-        alike = all(task.outputs == new.outputs for task in old)
-        self._pseudo = alike and model.table is None
-        wide = task_outputs(model, theta, new, new.train.x[:1]).shape[1]
-        most = min(samples, _NUMBERS // wide, *(() if self._pseudo else (_ROWS // wide,)))
-        if most < min(_FEWEST, samples):
-            raise ValueError(
-                f"task {new.name!r} has {wide} outputs per sample, too many for a kernel over "
-                f"{_FEWEST} samples; forecast it with a budget"
-            )
-        self.split = drawn(new.train, most, seed, f"{new.name}, flow")
-        self.outputs = task_outputs(model, theta, new, self.split.x)
-        self.norm, self._scale = 1.0, plan.scale
-        if plan.normalised or plan.clip is not None:
-            moments = self._moments()
-            self.norm = math.sqrt(float(moments.sum()))
-            if plan.normalised:
-                # What no sample of B moves stays, though a sum of outputs would move it.
-                root = (moments > 0) / (moments.sqrt() + plan.eps)
-                self._scale = root if plan.scale is None else root * plan.scale.to(root)
-        rows = self._rows(new, self.split.x, wide)
-        self.width = rows.count // len(self.split)
-        self.kernel = rows.gram(rows)
-        self.pull = self._pull(new, self.split.x)
-        self.tests = [
-            self._side(task, drawn(task.test, max(tests, FEWEST_TESTS), seed, task.name), rows)
-            for task in (*old, new)
-        ]
-
-    def displacement(self, end: _End) -> Tensor:
-        """Say where the flow takes theta (P,)."""
-        dual = (end.flow.dual / len(self.split)).to(self._theta)
-
-        def moved(theta: Tensor) -> Tensor:
-            f = self._new.select(self._model.outputs(theta, self.split.x))
-            return (f * dual).sum()
-
-        delta, _ = slope_of(moved)(self._theta)
-        delta = delta if self._scale is None else delta * self._scale.to(delta)
-        return delta + end.shrunk * self._decaying()
-
-    def _side(self, task: Task, split: Split, rows: Features) -> _Side:
-        f = task_outputs(self._model, self._theta, task, split.x)
-        cross = self._rows(task, split.x, f.shape[1]).gram(rows)
-        return _Side(task, split, f, cross, self._pull(task, split.x), task is self._new)
-
-    def _rows(self, task: Task, x: Tensor, outputs: int) -> Features:
-        choose = summed_outputs if self._pseudo else every_output
-        model, theta = self._model, self._theta
-        directions = choose(len(x), outputs, theta)
-        if self._scale is None and model.transforms:
-            made = features(model, theta, task, x, directions)
-            if isinstance(made, LayerFeatures):
-                return made
-        scale = None if self._scale is None else self._scale.sqrt()
-        return hashed(model, theta, task, x, directions, scale=scale, kept=_HASHED, seed=self._seed)
-
-    def _moments(self) -> Tensor:
-        """Mean square of a batch's gradient, parameter by parameter (P,)."""
-        split, f = self.split, self.outputs[:_MOMENTS]
-        r = residual(self._new, f, targets_of(split)[: len(f)])[:, None]
-        x = split.x[: len(f)]
-        rows = features(self._model, self._theta, self._new, x, r, method="rows")
-        assert isinstance(rows, RowFeatures)
-        total = squares = torch.zeros_like(self._theta)
-        for part in rows.chunks():
-            these = rows.rows(part)
-            total, squares = total + these.sum(0), squares + these.square().sum(0)
-        n = len(f)
-        return _of_batch(total / n, squares / n, n, self._plan.batch, len(self._new.train))
-
-    def _decaying(self) -> Tensor:
-        pulled = self._plan.pulled
-        return self._theta if pulled is None else self._theta * pulled.to(self._theta)
-
-    def _pull(self, task: Task, x: Tensor) -> Tensor | None:
-        if not any(self._plan.shrinks):
-            return None
-        _, moved = pushforward(
-            lambda t: task.select(self._model.outputs(t, x)), (self._theta,), (self._decaying(),)
-        )
-        return moved.double()
-
-
-def _of_batch(mean: Tensor, square: Tensor, n: int, batch: int, samples: int) -> Tensor:
-    """Mean square of a mean over a batch, from mean and mean square over n samples, unbiased."""
-    whole = ((n * mean.square() - square) / max(n - 1, 1)).clamp(min=0)
-    noise = (square - whole).clamp(min=0)
-    return whole + noise * (1 - batch / samples) / batch
-
-
 def _size(kernel: Tensor, task: Task, f: Tensor, y: Tensor, plan: FlowPlan, samples: int) -> float:
     """Mean square of a batch's gradient in the kernel's metric."""
     n, r = len(f), residual(task, f, y)
@@ -347,7 +200,7 @@ def _size(kernel: Tensor, task: Task, f: Tensor, y: Tensor, plan: FlowPlan, samp
         wide = len(kernel) // n
         blocks = kernel.view(n, wide, n, wide).diagonal(dim1=0, dim2=2)
         own = torch.einsum("abn,na,nb->n", blocks, r.to(kernel), r.to(kernel))
-    return float(_of_batch(mean.clamp(min=0).sqrt(), own.sum() / n, n, plan.batch, samples))
+    return float(square_of_batch(mean.clamp(min=0).sqrt(), own.sum() / n, n, plan.batch, samples))
 
 
 def _march(
@@ -356,7 +209,7 @@ def _march(
     f: Tensor,
     y: Tensor,
     plan: FlowPlan,
-    side: _Sides,
+    side: TaskKernels,
     tolerance: float,
     pull: Tensor | None = None,
 ) -> _End:
@@ -403,7 +256,7 @@ def _shrink(flow: Flow | None, shrunk: float, by: float) -> tuple[Flow | None, f
     return made, (1 + shrunk) * left - 1
 
 
-def _alone(side: _Sides, plan: FlowPlan, keep: Tensor, y: Tensor) -> _End:
+def _alone(side: TaskKernels, plan: FlowPlan, keep: Tensor, y: Tensor) -> _End:
     """Run the flow on some of the samples."""
     rows = keep.repeat_interleave(side.width)
     kernel, f = side.kernel[rows][:, rows], side.outputs[keep]
@@ -411,11 +264,11 @@ def _alone(side: _Sides, plan: FlowPlan, keep: Tensor, y: Tensor) -> _End:
     return _march(kernel, side.tests[-1].task, f, y[keep], plan, side, _ROUGH, pull)
 
 
-def _columns(side: _Side, keep: Tensor, width: int) -> _Side:
+def _columns(side: TaskSide, keep: Tensor, width: int) -> TaskSide:
     return replace(side, cross=side.cross[:, keep.repeat_interleave(width)])
 
 
-def _reading(side: _Side, after: Tensor, parts: Sequence[Tensor], there: bool) -> Reading:
+def _reading(side: TaskSide, after: Tensor, parts: Sequence[Tensor], there: bool) -> Reading:
     """Read a task off its outputs; the error is of its own samples and of B's."""
     whole = _measured(side, after)
     apart = [_measured(side, outputs) for outputs in parts]
@@ -431,7 +284,7 @@ def _reading(side: _Side, after: Tensor, parts: Sequence[Tensor], there: bool) -
     return Reading(**made)
 
 
-def _measured(side: _Side, after: Tensor) -> dict[str, Tensor]:
+def _measured(side: TaskSide, after: Tensor) -> dict[str, Tensor]:
     """One number per sample for each part of a reading."""
     task, y = side.task, targets_of(side.split)
     end, start = (sample_losses(task, f, y) for f in (after, side.f))

@@ -8,7 +8,7 @@ from typing import Any
 from torch import nn
 
 from capacity.recipe.config import Model
-from capacity.tasks.pretrained import library, place
+from capacity.tasks.pretrained import first_line, library, place
 
 
 def pretrained(model: Model, n_outputs: int) -> nn.Module:
@@ -34,10 +34,9 @@ def pretrained(model: Model, n_outputs: int) -> nn.Module:
             place(model.pretrained), num_labels=n_outputs
         )
     except (OSError, ValueError, KeyError) as error:
-        why = str(error).strip().split("\n")[0]
         raise ValueError(
             f"model.pretrained = {model.pretrained!r} cannot be loaded as a classifier of "
-            f"sequences (no such directory or name on the hub, or no network): {why}"
+            f"sequences (no such directory or name on the hub, or no network): {first_line(error)}"
         ) from error
     finally:
         said.set_verbosity(level)

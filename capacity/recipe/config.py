@@ -117,6 +117,21 @@ class Model(Section):
     rank: PositiveInt = 8
     """Rank of the adapters (`lora` only)."""
 
+    @model_validator(mode="after")
+    def _options_do_something(self) -> Model:
+        idle: dict[str, str] = {}
+        if self.kind in {"mlp", "cnn"}:
+            idle = dict.fromkeys(("pretrained", "adapter", "rank"), f"kind = {self.kind!r}")
+        if self.kind == "pretrained":
+            idle = dict.fromkeys(("hidden", "activation"), f"kind = {self.kind!r}")
+            if self.adapter == "none":
+                idle["rank"] = "adapter = 'none'"
+        for name, beside in idle.items():
+            value = getattr(self, name)
+            if value != type(self).model_fields[name].default:
+                raise ValueError(f"{name} = {value!r} does nothing with {beside}; leave it out")
+        return self
+
 
 LEVELS: dict[str, dict[str, Any]] = {
     "forecast": {"transport": False, "capacity": False, "verdicts": False, "closure_points": 0},
@@ -241,6 +256,17 @@ class Recipe(Section):
     """Networks trained side by side, with their own initialisation and data order."""
     seed: Annotated[int, Field(ge=0)] = 0
     """Root of every random stream of the run."""
+
+    @model_validator(mode="after")
+    def _tokens_are_the_networks_own(self) -> Recipe:
+        reads = self.model.pretrained
+        texts = self.tasks.dataset == "text-topics" and self.model.kind == "pretrained"
+        if texts and self.tasks.tokenizer is None and reads != type(self.model)().pretrained:
+            raise ValueError(
+                f"model.pretrained = {reads!r} reads tokens of its own, and tasks.tokenizer is "
+                f"MiniLM's; set tasks.tokenizer={reads}"
+            )
+        return self
 
     @model_validator(mode="after")
     def _fits_into_a_file(self) -> Recipe:

@@ -56,6 +56,22 @@ class _Job:
             self.process.stdin.close()
 
 
+def check_movable(recipe: Recipe) -> None:
+    """Check that a recipe can be run by another process.
+
+    Args:
+        recipe: The recipe.
+
+    Raises:
+        ValueError: If only Python has its tasks or its model.
+    """
+    if "custom" in {recipe.tasks.dataset, recipe.model.kind}:
+        raise ValueError(
+            "recipe has tasks or a model that only Python has, and these cannot go to another "
+            "process; loop over capacity.run(..., seed=seed)"
+        )
+
+
 class JobQueue:
     """Keeps some processes at work until every run was taken.
 

@@ -10,7 +10,7 @@ from capacity.base.checks import nonnegative_float, one_of, positive_int
 from capacity.recipe import config
 from capacity.recipe.config import Recipe
 from capacity.records.notebook import InNotebook
-from capacity.runs.job_queue import JobQueue, Work
+from capacity.runs.job_queue import JobQueue, Work, check_movable
 from capacity.runs.jobs_progress import JobsProgress
 from capacity.runs.run import Run
 from capacity.runs.seeds_folder import SeedsFolder, check_seeds
@@ -65,11 +65,11 @@ def run_seeds(
         checkpoint_minutes: As in `run`.
 
     Returns:
-        The runs and the failures; `capacity.compare(made.path)` sets them side by side.
+        The runs and the failures; `capacity.compare(made.path)` sets them side by side. A recipe,
+        seeds or a folder that will not do is a ValueError, and nothing has run then.
 
     Raises:
         KeyboardInterrupt: If it was interrupted.
-        ValueError: If the recipe, the seeds or the folder will not do; nothing has run then.
 
     Example:
         >>> import capacity
@@ -80,11 +80,7 @@ def run_seeds(
     minutes = nonnegative_float("checkpoint_minutes", checkpoint_minutes)
     one_of("device", str(device).split(":")[0], ["auto", "cpu", "cuda"])
     base = recipe if isinstance(recipe, Recipe) else config.load(recipe)
-    if "custom" in {base.tasks.dataset, base.model.kind}:
-        raise ValueError(
-            "recipe has tasks or a model that only Python has, and these cannot go to another "
-            "process; loop over capacity.run(..., seed=seed)"
-        )
+    check_movable(base)
     path = Path(out) if out is not None else FOLDER / f"{safe_name(base.name)}-seeds"
     folder = SeedsFolder(path)
     done = folder.begin(base, listed)

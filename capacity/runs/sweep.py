@@ -109,8 +109,7 @@ class Sweep(InNotebook):
     @property
     def counts(self) -> dict[str, int]:
         """How many runs are in each state."""
-        found = list(self.states.values())
-        return {state: found.count(state) for state in STATES}
+        return _counted(self.states)
 
     @property
     def runs(self) -> dict[str, Run]:
@@ -124,13 +123,18 @@ class Sweep(InNotebook):
     def __str__(self) -> str:
         states = self.states
         lines = [f"{self.path}: {described(self.grid, self.seeds)}"]
-        lines += [f"  {n:>5} {state}" for state, n in self.counts.items() if n]
+        lines += [f"  {n:>5} {state}" for state, n in _counted(states).items() if n]
         lines += [
             f"  failed: {label}: {RunDirectory(self.path / label).status().get('message', '')}"
             for label, state in states.items()
             if state == "failed"
         ]
         return "\n".join(lines)
+
+
+def _counted(states: Mapping[str, str]) -> dict[str, int]:
+    found = list(states.values())
+    return {state: found.count(state) for state in STATES}
 
 
 def sweep(

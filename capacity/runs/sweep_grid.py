@@ -11,6 +11,7 @@ from typing import Any
 from capacity.base.checks import positive_int
 from capacity.recipe import config
 from capacity.recipe.config import Recipe
+from capacity.runs.job_queue import check_movable
 from capacity.runs.seeds_folder import check_seeds
 from capacity.runs.unfinished import safe_name
 
@@ -95,6 +96,7 @@ def recipes_of_grid(
             f"the sweep would have {count} runs, more than {most}; leave values out, or pass --yes"
         )
     short = _short_names(list(grid))
+    listed = check_seeds(seeds) if seeds else [None]
     recipes: dict[str, Recipe] = {}
     for chosen in itertools.product(*grid.values()):
         words = [f"{name}={value}" for name, value in zip(grid, chosen, strict=True)]
@@ -104,10 +106,10 @@ def recipes_of_grid(
             for name, value in zip(grid, chosen, strict=True)
             if len(grid[name]) > 1
         ]
-        for seed in check_seeds(seeds) if seeds else [None]:
+        for seed in listed:
             label = _label(parts if seed is None else [*parts, f"seed={seed}"])
             whole = made if seed is None else made.model_copy(update={"seed": seed})
-            _check_movable(whole)
+            check_movable(whole)
             if label in recipes:
                 raise ValueError(
                     f"two runs of the sweep would be called {label!r}: values that differ only in "
@@ -115,14 +117,6 @@ def recipes_of_grid(
                 )
             recipes[label] = whole
     return recipes
-
-
-def _check_movable(recipe: Recipe) -> None:
-    if "custom" in {recipe.tasks.dataset, recipe.model.kind}:
-        raise ValueError(
-            "recipe has tasks or a model that only Python has, and these cannot go to another "
-            "process; loop over capacity.run(..., seed=seed)"
-        )
 
 
 def _short_names(names: Sequence[str]) -> dict[str, str]:

@@ -70,9 +70,17 @@ def tokenizer(name: str) -> Any:
     except (OSError, KeyError) as error:
         raise ValueError(
             f"there is no tokenizer {name!r}, neither a directory nor on the hub (or there is no "
-            f"network): {_first_line(error)}"
+            f"network): {first_line(error)}"
         ) from error
 
 
-def _first_line(error: Exception) -> str:
+def first_line(error: Exception) -> str:
+    """Shorten what a library says.
+
+    Args:
+        error: What it raised.
+
+    Returns:
+        The first line of the message.
+    """
     return str(error).strip().split("\n")[0]

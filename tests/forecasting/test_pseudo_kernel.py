@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from capacity.forecasting import pseudo_kernel
+from capacity.forecasting import pseudo_kernel, task_kernels
 from capacity.forecasting.plan_time import flow_plan
 from capacity.forecasting.pseudo_kernel import forecast_by_flow
 from capacity.networks.evaluate import evaluate
@@ -312,7 +312,7 @@ def test_tables_of_outputs_take_the_exact_kernel(learned):
 
 def test_parameters_that_no_sample_moves_stay_where_they_are(float64, monkeypatch):
     # Each sample sees one of eight inputs; the squares come from four samples.
-    monkeypatch.setattr(pseudo_kernel, "_MOMENTS", 4)
+    monkeypatch.setattr(task_kernels, "_MOMENTS", 4)
     x = torch.eye(8).double().repeat(10, 1)
     old, new = (
         Task(name=name, train=Split(x, y), test=Split(x, y), loss="mse")

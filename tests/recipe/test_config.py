@@ -136,3 +136,27 @@ def test_an_option_is_named_for_the_optimisers_that_read_it():
         for name, value in other.items():
             plan = Training(optimizer=optimizer).model_copy(update={name: value})
             assert (from_training(plan) != plain) == (optimizer in TAKEN_BY[name])
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["model.adapter=lora"], "adapter = 'lora' does nothing with kind = 'mlp'"),
+        (["model.pretrained=other"], "pretrained = 'other' does nothing with kind = 'mlp'"),
+        (
+            ["model.kind=pretrained", "model.rank=4", "model.hidden=[64]"],
+            "rank = 4 does nothing with adapter = 'none'",
+        ),
+        (["model.kind=pretrained"], r"hidden = \(16,\) does nothing with kind = 'pretrained'"),
+    ],
+)
+def test_an_option_of_another_kind_of_model_is_refused(words, said):
+    with pytest.raises(ValueError, match=said):
+        config.load("tiny-digits", words)
+
+
+def test_a_network_does_not_read_another_ones_tokens():
+    with pytest.raises(ValueError, match=r"set tasks\.tokenizer=some/other"):
+        config.load("text-topics", ["model.pretrained=some/other"])
+    words = ["model.pretrained=some/other", "tasks.tokenizer=some/other"]
+    assert config.load("text-topics", words).tasks.tokenizer == "some/other"
