@@ -41,6 +41,8 @@ class StreamMeter:
         self._count = 0
         self._lost: Tensor | None = None
         self._folds: Tensor | None = None
+        # Fresh memory of this size costs as much as the product that is written to it.
+        self._products: Tensor | None = None
 
     @torch.no_grad()
     def add(self, lr: float, before: Tensor, after: Tensor, gradient: Tensor, loss: Tensor) -> None:
@@ -55,7 +57,9 @@ class StreamMeter:
         """
         self._close(gradient)
         moved, squared = self._path.add(lr, before, after)
-        slope = _dots(moved, gradient)
+        if self._products is None:
+            self._products = torch.empty_like(moved)
+        slope = _dots(moved, gradient, self._products)
         self._last = (lr, moved, squared, slope)
         if not self._sums:
             self._sums = dict.fromkeys(("before", "after"), torch.zeros_like(squared))
@@ -114,7 +118,8 @@ class StreamMeter:
         if self._last is None:
             return
         sums, (lr, moved, squared, slope) = self._sums, self._last
-        arrived = _dots(moved, gradient)
+        assert self._products is not None
+        arrived = _dots(moved, gradient, self._products)
         sums["after"] = sums["after"] - arrived
         if self._curved:
             assert self._folds is not None
@@ -198,7 +203,7 @@ class LogDetMeter:
         return self._folds
 
 
-def _dots(one: Tensor, other: Tensor) -> Tensor:
-    """Inner products of rows (n, P) with rows, (n,) in float64."""
+def _dots(one: Tensor, other: Tensor, products: Tensor) -> Tensor:
+    """Inner products of rows (n, P) with rows, (n,) in float64; `products` (n, P) is written to."""
     # sum() adds pairwise, which batched matrix products do not; it is the faster one, too.
-    return (one * other).sum(-1).double()
+    return torch.mul(one, other, out=products).sum(-1).double()
