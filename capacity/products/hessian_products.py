@@ -174,7 +174,9 @@ class HessianProducts:
         start = 0
         for given in tangents.tensor_split(pieces):
             count = len(given)
-            rows = _filled(given) if theta.numel() <= _SMALL else given
+            # One graph for all rows of a count, however they lie in memory: vectors of a growing
+            # basis are strided otherwise at each step, and a copy costs less than tracing does.
+            rows = _filled(given).contiguous() if theta.numel() <= _SMALL else given
             way = self._way(theta, x, y, rows)
             if way.slow:
                 took(_UNTRACED, way.slow)

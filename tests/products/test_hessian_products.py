@@ -187,6 +187,17 @@ def test_numbers_of_tangents_that_lie_close_share_a_graph(float64):
     assert len(products._ways) <= 17
 
 
+def test_rows_that_lie_otherwise_in_memory_share_a_graph(float64):
+    flat, loss, draw = problem("mlp")
+    products, (x, y), theta = HessianProducts(loss), draw(4), torch.randn(flat.size)
+    basis = torch.randn(2, 3, flat.size)
+    for count in (1, 2, 3):
+        strided = basis[:, :count].contiguous()[:, -1]  # as a growing Krylov basis hands them out
+        expected = products(theta, x, y, strided.clone(memory_format=torch.contiguous_format))
+        assert torch.equal(products(theta, x, y, strided), expected)
+    assert len(products._ways) == 1
+
+
 def test_a_slow_way_is_said_to_everyone_who_takes_it():
     def loss(theta, x, y):
         made = (x @ theta.view(3, 2)).square().mean()
