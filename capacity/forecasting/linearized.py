@@ -21,6 +21,7 @@ from capacity.base.differential import pushforward, vmap
 from capacity.networks.evaluate import Score, score_outputs
 from capacity.networks.flat_model import FlatModel
 from capacity.optimizers.from_recipe import from_training
+from capacity.optimizers.optimizer import stated
 from capacity.optimizers.update_map import UpdateMap
 from capacity.recipe.config import Training
 from capacity.strategies.contribution import Contribution, Penalty
@@ -123,11 +124,12 @@ def simulate(
     if update is None:
         update = from_training(plan.training, seed=order.seed, path=order.path, layout=model.layout)
     step = LinearizedStep(model, task, plan, theta)
+    anchored = plan.training.decays or stated(stated(update).unclipped).anchored
     update = step.update(update)
     rates = iter(plan.training.learning_rates(len(task.train)))
-    # The algebra of every update map acts on the moving point only through differences, so it can
-    # run on delta, whose small size keeps float32 sharp; only weight decay knows where 0 is.
-    origin = theta if plan.training.decays else torch.zeros_like(theta)
+    # The algebra of most update maps acts on the moving point only through differences, so it can
+    # run on delta, whose small size keeps float32 sharp; weight decay and mirrors know where 0 is.
+    origin = theta if anchored else torch.zeros_like(theta)
     state = update.init(origin)
     count = 0
     first: Tensor | None = None

@@ -133,7 +133,10 @@ def flow_plan(training: Training, samples: int, layout: NamedSizes) -> FlowPlan:
     maps = update.maps if isinstance(update, Grouped) else () if update is None else (update,)
     kinds = [each.compression() for each in maps]
     kind = kinds[0] if kinds else None
-    if kind is None or (isinstance(kind, NormalisedSteps) and kind.squares is None):
+    flows = kind is not None and (
+        kind.euclidean if isinstance(kind, FollowsGradient) else kind.squares is not None
+    )
+    if not flows:
         raise ValueError(
             f"training.optimizer = {name!r} states no flow; give its class a compression() that "
             "follows the gradient, or one that says which mean of squares divides its steps"

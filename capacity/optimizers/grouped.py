@@ -69,6 +69,11 @@ class Grouped(Optimizer):
         """Whether its groups are, as a linear step is, too."""
         return all(inner.elementwise for inner in self.maps)
 
+    @property
+    def anchored(self) -> bool:  # type: ignore[override]
+        """Whether a group's step is another one elsewhere."""
+        return any(inner.anchored for inner in self.maps)
+
     def init(self, theta: Tensor) -> State:
         """Start as the inner maps do: with empty moments."""
         self._placed.follow(theta.device)

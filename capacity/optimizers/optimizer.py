@@ -34,12 +34,15 @@ class FollowsGradient:
         momentum: mu.
         nesterov: Step along g + mu m instead of m.
         decay: Coefficient of theta that is added to the gradient.
+        euclidean: Whether theta itself follows the gradient, so that the flow in a kernel stands
+            for the steps.
     """
 
     heavy: Callable[[float, bool], UpdateMap]
     momentum: float = 0.0
     nesterov: bool = False
     decay: float = 0.0
+    euclidean: bool = True
 
 
 @dataclass(frozen=True)
@@ -73,6 +76,8 @@ class Optimizer:
             few diagonals, several times cheaper than a vmapped JVP.
         linear: Whether `push` and `pull` carry tangents without a derivative.
         from_gradient: Whether the step needs nothing of the batch but its gradient.
+        anchored: Whether the step is another one elsewhere for the same gradient, weight decay
+            aside, so that it cannot be taken on a displacement.
         torch_twins: Optimisers of `torch.optim` that it can be read from, with the options that are
             refused there.
         torch_moments: Names of its moments in their state.
@@ -82,6 +87,7 @@ class Optimizer:
     elementwise: ClassVar[bool] = False
     linear: ClassVar[bool] = False
     from_gradient: ClassVar[bool] = True
+    anchored: ClassVar[bool] = False
     torch_twins: ClassVar[dict[type[torch.optim.Optimizer], tuple[str, ...]]] = {}
     torch_moments: ClassVar[tuple[str, ...]] = ()
 
@@ -316,6 +322,24 @@ class Optimizer:
         """
         del full
         return _refused_dynamics(self.name, self._kind)
+
+    @property
+    def geometry(self) -> str:
+        """Name of the metric in which the steps are steepest descent, if it is known to be flat."""
+        return ""
+
+    def flat_move(self, before: Tensor, after: Tensor) -> Tensor:
+        """Give the way between two points in coordinates in which `geometry` is flat.
+
+        Args:
+            before: A point (..., P).
+            after: Another (..., P).
+
+        Returns:
+            The difference of their coordinates (..., P), float64.
+        """
+        del before, after
+        return _refused(self.name, "flat geometry", "flat_move")
 
     def kinetic_energy(self, state: State, before: State | None, lr: float) -> Tensor | None:
         """Kinetic energy of some replicas.

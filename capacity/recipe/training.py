@@ -45,6 +45,8 @@ TAKEN_BY = {
     "eps": ("adam", "adamw", "rmsprop"),
 }
 """Options, with the optimisers that take each; for all others it would do nothing."""
+_IN_FIELDS = {"sgd", "momentum", "adam", "adamw", "rmsprop", "sgld"}
+"""Optimisers whose options are fields of the section, older than `options`."""
 _AS = {"power": "2.0", "gamma": "0.1", "decay_every": "1000", "rates": "[1.0, 0.5, 0.1]"}
 """An example of what a schedule needs."""
 
@@ -80,7 +82,8 @@ class Training(Section):
 
     optimizer: Annotated[str, BeforeValidator(_optimizer_known)] = "sgd"
     """`sgd`, `momentum` (heavy ball), `adam`, `adamw`, `rmsprop`, as `torch.optim` has them;
-    `sgld`, Langevin dynamics: SGD with noise of a given temperature; or one that you registered
+    `sgld`, Langevin dynamics: SGD with noise of a given temperature; `mirror`, descent in a
+    potential, whose `options` are those of `Mirror`; or one that you registered
     (`capacity.optimizers.register`). In Python also a `GradientStep`, which is registered here."""
     lr: PositiveFloat = 0.1
     """Learning rate of a task: the one that schedule and warmup are relative to."""
@@ -131,7 +134,7 @@ class Training(Section):
     temperature: PositiveFloat | None = None
     """Temperature of the noise (`sgld` only, and needed there)."""
     options: dict[str, Any] = Field(default_factory=dict)
-    """Options of a registered optimiser; those of the package's own are the fields above."""
+    """Options of `mirror` and of a registered optimiser; the others' are the fields above."""
     strategy: NamedStrategy = Field(default_factory=lambda: Strategy())
     """What is done against forgetting: a name, as replay, or {name: ewc, strength: 10}."""
 
@@ -193,7 +196,7 @@ class Training(Section):
     @model_validator(mode="after")
     def _options_are_the_optimizers(self) -> Training:
         known = registry_of("capacity.optimizers")
-        if self.optimizer not in known.built_in:
+        if self.optimizer not in _IN_FIELDS:
             from_training = getattr(known.load(self.optimizer), "from_training", None)
             if from_training is not None:  # else whoever trains with it refuses it
                 from_training(self)

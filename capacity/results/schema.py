@@ -216,6 +216,16 @@ class PathInvariant(TypedDict):
     smallest_ratio: float | None
 
 
+class Geometry(TypedDict):
+    """What a training cost in the metric of its steps."""
+
+    name: str
+    action: E
+    distance_sq: E
+    inefficiency: E
+    loss_drop_ratio: E
+
+
 class Thermo(TypedDict):
     """What a training cost."""
 
@@ -227,6 +237,7 @@ class Thermo(TypedDict):
     loss_drop: NotRequired[E]
     displacement_sq: NotRequired[E]
     length_ratio: NotRequired[E]
+    geometry: NotRequired[Geometry]
 
 
 class Phase(TypedDict, total=False):

@@ -17,6 +17,7 @@ from torch import Tensor
 from capacity.base.random_streams import stream
 from capacity.networks.flat_model import FlatModel
 from capacity.optimizers.from_recipe import from_training
+from capacity.optimizers.optimizer import stated
 from capacity.optimizers.update_map import State
 from capacity.recipe.config import Recipe
 from capacity.runs.journal import Entry, Journal
@@ -74,7 +75,7 @@ class Lesson:
             plan.training, seed=order.seed, path=order.path, layout=model.layout
         )
         self.strategy = None if plan.plain else StrategyStep(model, task, plan, recipe.replicas)
-        self.path = PathObserver()
+        self.path = PathObserver(stated(self.update).unclipped)
         self.transport: PhaseTransport | None = None
         self._watchers: dict[str, Watcher] = {"path": self.path, **watchers}
         if recipe.measure.transport:

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from capacity.optimizers.optimizer import Optimizer
 from capacity.records.estimate import Estimate, from_samples, not_defined
 from capacity.records.notebook import InNotebook
 from capacity.records.plain import Plain
@@ -31,6 +32,27 @@ _LANGEVIN_DROP = (
 
 
 @dataclass(frozen=True, kw_only=True)
+class GeometryCost(Plain, InNotebook):
+    """The cost of a path in the metric in which its steps are steepest descent.
+
+    The flow obeys dL/dt = -|v|^2 there, so T (L_0 - L_T) >= d^2 (theory.md#geometry).
+
+    Attributes:
+        name: The metric.
+        action: sum |dy_k|^2/dt_k, y coordinates in which it is flat.
+        distance_sq: d^2 = |y_T - y_0|^2.
+        inefficiency: T times action over d^2; at least 1 always.
+        loss_drop_ratio: T dL / d^2, which equals it for the flow; `out_of_regime` where not.
+    """
+
+    name: str
+    action: Estimate
+    distance_sq: Estimate
+    inefficiency: Estimate
+    loss_drop_ratio: Estimate
+
+
+@dataclass(frozen=True, kw_only=True)
 class PathCost(Plain, InNotebook):
     """The cost of learning one task, with its spread over replicas.
 
@@ -45,6 +67,7 @@ class PathCost(Plain, InNotebook):
         displacement_sq: |theta_T - theta_0|^2.
         length_ratio: Curve length over chord.
         smallest_ratio: The smallest `inefficiency_path` of a replica: the path invariant says >= 1.
+        geometry: The same in the optimiser's own metric; None where that is Euclid's, or not flat.
     """
 
     WRITTEN = (
@@ -65,6 +88,7 @@ class PathCost(Plain, InNotebook):
     displacement_sq: Estimate
     length_ratio: Estimate
     smallest_ratio: float | None
+    geometry: GeometryCost | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain JSON types, as the result schema has them.
@@ -73,16 +97,23 @@ class PathCost(Plain, InNotebook):
             The `.thermo` entry of a phase.
         """
         invariant = {"holds": True, "smallest_ratio": self.smallest_ratio}
-        return super().to_dict() | {"path_invariant": invariant}
+        own = {} if self.geometry is None else {"geometry": self.geometry.to_dict()}
+        return super().to_dict() | {"path_invariant": invariant} | own
 
 
 class PathObserver:
-    """Accumulates action and length over the steps of one phase, in float64."""
+    """Accumulates action and length over the steps of one phase, in float64.
 
-    def __init__(self) -> None:
+    Args:
+        update: The optimiser, whose own metric is then measured beside Euclid's, if it has one.
+    """
+
+    def __init__(self, update: Optimizer | None = None) -> None:
         self._start: Tensor | None = None
         self._end: Tensor | None = None
         self._meter = ActionMeter()
+        self._metric = update if update is not None and update.geometry else None
+        self._flat, self._moved = ActionMeter(), torch.zeros((), dtype=torch.float64)
 
     def observe(self, step: Step) -> None:
         """Add one step.
@@ -93,6 +124,10 @@ class PathObserver:
         if self._start is None:
             self._start = step.before[0].double()
         self._meter.add(step.lr, step.before[0], step.after[0])
+        if self._metric is not None:
+            way = self._metric.flat_move(step.before[0], step.after[0])
+            self._flat.add(step.lr, torch.zeros_like(way), way)
+            self._moved = self._moved.to(way.device) + way
         self._end = step.after[0]
 
     @property
@@ -108,13 +143,16 @@ class PathObserver:
         """
         if self._start is None or self._end is None:
             return {}
-        return {
+        kept = {
             "start": self._start,
             "end": self._end,
             "action": self._meter.action,
             "length": self._meter.length,
             "time": torch.tensor(self._meter.time, dtype=torch.float64),
         }
+        if self._metric is not None:
+            kept |= {"flat.action": self._flat.action, "flat.moved": self._moved}
+        return kept
 
     def restore(self, kept: dict[str, Tensor]) -> None:
         """Go on where `state` was taken.
@@ -126,6 +164,8 @@ class PathObserver:
             self._start, self._end = kept["start"], kept["end"]
             self._meter.action, self._meter.length = kept["action"], kept["length"]
             self._meter.time = float(kept["time"])
+        if "flat.moved" in kept:
+            self._flat.action, self._moved = kept["flat.action"], kept["flat.moved"]
 
     def cost(
         self,
@@ -190,6 +230,22 @@ class PathObserver:
             displacement_sq=_over_replicas(squared),
             length_ratio=at_least_one(of_path(length[moved] / squared[moved].sqrt())),
             smallest_ratio=float(ratio.min()) if len(ratio) else None,
+            geometry=self._in_metric(drop, noise) if len(ratio) else None,
+        )
+
+    def _in_metric(self, drop: Tensor, noise: str) -> GeometryCost | None:
+        if self._metric is None:
+            return None
+        time, action = self._meter.time, self._flat.action
+        squared = self._moved.square().sum(-1)
+        ratio = checked_ratio(time, action, squared)
+        by_drop = (time * drop.to(squared) / squared)[squared > 0]
+        return GeometryCost(
+            name=self._metric.geometry,
+            action=_over_replicas(action, noise),
+            distance_sq=_over_replicas(squared),
+            inefficiency=at_least_one(_over_replicas(ratio, noise)),
+            loss_drop_ratio=marked(_over_replicas(by_drop), ratio, by_drop),
         )
 
 

@@ -1,0 +1,50 @@
+"""The cost of learning in the metric that an optimiser's own steps are steepest descent in."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from capacity.records.number_format import cell, header_cell, text_cell
+from capacity.report.tables import Table
+from capacity.results.view import RunView, pick
+
+
+def geometry_table(view: RunView) -> Table | None:
+    """List every task's cost against its speed limit in that metric.
+
+    Args:
+        view: The run.
+
+    Returns:
+        The table; None where the metric is Euclid's, which other tables are in.
+    """
+    rows = []
+    for i, phase in enumerate(view.phases):
+        thermo: Mapping[str, Any] = (phase.get("thermo") if phase else None) or {}
+        own = thermo.get("geometry")
+        if own is None:
+            continue
+        columns = ("distance_sq", "action", "inefficiency", "loss_drop_ratio")
+        rows.append((
+            header_cell(view.label(i)),
+            text_cell(own["name"]),
+            *(cell(pick(own, column)) for column in columns),
+        ))
+    if not rows:
+        return None
+    return Table(
+        id="table-geometry",
+        caption="Cost of learning in the metric of the optimiser's own steps",
+        columns=(
+            "Task",
+            "Metric",
+            "d²",
+            "Action",
+            "× the speed limit::inefficiency",
+            "× the speed limit::T \u0394L over d²",
+        ),
+        rows=rows,
+        remark="In it the steps are steepest descent, so that learning time times loss drop is at "
+        "least the squared distance d².",
+    )
