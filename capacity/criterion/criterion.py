@@ -34,6 +34,7 @@ from capacity.criterion.transition_kernels import TransitionKernels
 from capacity.forecasting.kernel_flow import LOST, learning_time
 from capacity.networks.door import fit
 from capacity.networks.flat_model import FlatModel
+from capacity.networks.own_losses_door import check_outputs_are_known
 from capacity.recipe.config import Training
 from capacity.records.estimate import Estimate, Status
 from capacity.records.intervals import interval
@@ -144,6 +145,7 @@ def assess_transition(
     if displacement is not None:
         positive_float("displacement", displacement)
     *old, new = fit(model, theta, (*old, new), two_modes=True)
+    check_outputs_are_known((*old, new), "R_A, m_B and verdicts")
     if tolerance is None:
         tolerance = default_allowances(model, theta, old)
     allowances = list(tolerance) if isinstance(tolerance, list | tuple) else [tolerance] * len(old)

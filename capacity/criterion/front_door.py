@@ -18,6 +18,7 @@ from capacity.jacobian.tracker import TransportTracker
 from capacity.jacobian.training_jacobian import TrainingJacobian
 from capacity.networks.door import fit
 from capacity.networks.flat_model import FlatModel
+from capacity.networks.own_losses_door import check_outputs_are_known
 from capacity.recipe.config import Measure, Training
 from capacity.tasks.loaders import with_loader_batches
 from capacity.tasks.scoring import scored_on, words_of_all
@@ -91,6 +92,7 @@ def compatible_capacity(
     theta = flat.to(where).initial()
     given = old_tasks if new_task is None else (*old_tasks, new_task)
     made = fit(flat, theta, [task.to(where) for task in given], two_modes=True)
+    check_outputs_are_known(made, "R_A and m_B")
     old_tasks = made[: len(old_tasks)]
     new_task = None if new_task is None else made[-1]
     operator = jacobian.jacobian() if isinstance(jacobian, TransportTracker) else jacobian

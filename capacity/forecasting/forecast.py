@@ -29,6 +29,7 @@ from capacity.forecasting.record import (
 from capacity.forecasting.trainer_door import planned
 from capacity.forecasting.within_budget import forecast_within
 from capacity.networks.flat_model import FlatModel
+from capacity.networks.own_losses_door import check_outputs_are_known
 from capacity.recipe.config import Strategy, Training
 from capacity.records.estimate import Estimate, Status, from_samples
 from capacity.strategies.contribution import Contribution
@@ -88,10 +89,10 @@ def forecast_replicas(
     _, reached = linearized_scores(model, theta, delta, new, new.test)
     ends.append(reached)
     ratio = made.spent * cost_ratio(model, theta[0], new, training.samples_per_step, plan)
-    every = all(task.classifies for task in (*old, new))
+    every = all(task.scored for task in (*old, new))
     return Forecast(
         old=tuple(forgetting),
-        new_accuracy=_spread(reached.accuracy, note) if new.classifies else NO_ACCURACY,
+        new_accuracy=_spread(reached.accuracy, note) if new.scored else NO_ACCURACY,
         new_loss=_spread(reached.loss, note),
         cost_ratio=Estimate(
             value=ratio,
@@ -224,6 +225,8 @@ def forecast(
         two_modes=budget is not None and unknown is None,
     )  # fmt: skip
     old_tasks = tuple(older)
+    if budget is None or unknown is not None:
+        check_outputs_are_known((*old_tasks, new_task), "the linearised training and its scores")
     start = theta.expand(orders, -1).contiguous()
     order = DataOrder.planned(
         training, len(new_task.train), replicas=orders, seed=seed, path=("forecast",)

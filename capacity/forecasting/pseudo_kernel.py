@@ -276,7 +276,7 @@ def _reading(side: TaskSide, after: Tensor, parts: Sequence[Tensor], there: bool
         part: _estimate(values, [float(each[part].mean()) for each in apart], there)
         for part, values in whole.items()
     }
-    if not side.task.classifies:
+    if not side.task.scored:
         nothing = not_defined("Accuracy is not defined without a class per sample; read the loss.")
         made["drop"] = made["accuracy"] = nothing
     if side.new:
@@ -289,7 +289,7 @@ def _measured(side: TaskSide, after: Tensor) -> dict[str, Tensor]:
     task, y = side.task, targets_of(side.split)
     end, start = (sample_losses(task, f, y) for f in (after, side.f))
     made = {"rise": end - start, "loss": end}
-    if task.classifies:
+    if task.scored:
         accuracy, before = (rightly(task, f, y) for f in (after, side.f))
         made |= {"drop": before - accuracy, "accuracy": accuracy}
     return made

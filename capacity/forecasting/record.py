@@ -81,7 +81,7 @@ def change(
     drop = (before.accuracy - after.accuracy).tolist()
     return Forgetting(
         accuracy_drop=from_samples(drop, status=status, note=note, predict=predict)
-        if task.classifies
+        if task.scored
         else NO_ACCURACY,
         loss_increase=from_samples(loss, status=status, note=note, predict=predict),
     )

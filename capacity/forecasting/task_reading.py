@@ -13,7 +13,7 @@ from capacity.base.random_streams import stream
 from capacity.networks.flat_model import FlatModel
 from capacity.products.output_space import loss_on_outputs, task_outputs
 from capacity.records.estimate import Estimate, Status, from_error, not_defined
-from capacity.tasks.losses import sample_losses
+from capacity.tasks.losses import linearised_ratio, sample_losses
 from capacity.tasks.task import Split, Task
 
 _WANDER_PART = 0.1
@@ -66,7 +66,7 @@ def drawn(split: Split, count: int, seed: int, name: str) -> Split:
         return split
     generator = stream(seed, "engine", "test", name)
     index = torch.randperm(len(split), generator=generator)[:count].to(split.x.device)
-    return Split(split.x[index], split.y[index])
+    return split.take(index)
 
 
 def read_old(
@@ -133,18 +133,21 @@ def targets_of(test: Split) -> Tensor:
 
 
 def rightly(task: Task, f: Tensor, y: Tensor) -> Tensor:
-    """Tell whether each sample's largest output is its target.
+    """Score every sample, so that the mean is the accuracy and the spread is that of the mean.
 
     Args:
         task: The task.
         f: Its outputs (n, C).
-        y: Targets (n,).
+        y: Targets (n, ...).
 
     Returns:
-        1 or 0 for every sample that counts, float64.
+        1 or 0 for every sample that counts; of labels per token, or a score with counts, the
+        linearised ratio of every sequence. Float64.
     """
-    known = task.counted(y)
-    return (f.argmax(-1)[known] == y[known]).double()
+    right, counts = task.score_parts(f, y)
+    if task.score is None:
+        return right[counts > 0].double()
+    return linearised_ratio(right.double(), counts.double())
 
 
 def _reading(outputs: list[Tensor], task: Task, test: Split, beyond: str) -> Reading:
@@ -174,7 +177,7 @@ def _reading(outputs: list[Tensor], task: Task, test: Split, beyond: str) -> Rea
         return said(value, end, wander), said(float(change.mean()), change, wander)
 
     end, rise = both(lambda f, y: sample_losses(task, f, y).double())
-    if not task.classifies:
+    if not task.scored:
         nothing = not_defined("Accuracy is not defined without a class per sample; read the loss.")
         return Reading(drop=nothing, rise=rise, accuracy=nothing, loss=end)
     accuracy, _ = both(lambda f, y: rightly(task, f, y))

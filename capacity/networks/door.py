@@ -15,6 +15,7 @@ from torch import Tensor
 from capacity.base.differential import pullback
 from capacity.base.randomness import kept_random_state
 from capacity.networks.flat_model import FlatModel
+from capacity.networks.own_losses_door import asking_of, bound, with_layout
 from capacity.networks.purity import (
     check_derivatives,
     check_samples_apart,
@@ -24,7 +25,12 @@ from capacity.networks.purity import (
 )
 from capacity.tasks.alignment import aligned
 from capacity.tasks.loss_kinds import fit_batch_loss, fit_loss, telling_rows
-from capacity.tasks.losses import by_position, name_of
+from capacity.tasks.losses import (
+    ScoreByPosition,
+    by_position,
+    cross_entropy_by_position,
+    name_of,
+)
 from capacity.tasks.task import LossFunction, Split, Task, is_label_table
 
 _SAMPLES = 8
@@ -62,8 +68,9 @@ def fit(
     """
     with kept_random_state(), torch.no_grad():
         _check_values(flat, theta)
-        tasks = aligned(tasks)
+        tasks = tuple(with_layout(task) for task in aligned(tasks))
         flat.batches = tasks[0].layout
+        flat.asking = asking_of(flat, theta, tasks)
         if not two_modes:
             flat.check_one_mode()
         elif any(trains_otherwise(flat, theta, _few(task, theta)) for task in tasks):
@@ -80,6 +87,8 @@ def fit(
             fitting.append(task)
         few = _few(tasks[0], theta)
         check_derivatives(flat, theta, few, twice=twice, transforms=not two_modes)
+        if tasks[0].losses is not None:
+            return tuple(bound(flat, theta, task) for task in fitting)
         return tuple(_fit_task(flat, theta, task, twice) for task in fitting)
 
 
@@ -130,7 +139,8 @@ def _with_positions(task: Task, outputs: Tensor) -> Task:
     """Bind the cross-entropy of a label per token or pixel, where the outputs are such."""
     loss = by_position(task.loss, outputs, task.train.y)
     if loss is not None:
-        return replace(task, loss=loss)
+        last = loss is cross_entropy_by_position
+        return replace(task, loss=loss, score=ScoreByPosition(tuple(outputs.shape[1:]), last))
     if task.loss == "cross_entropy" and is_label_table(task.train.y):
         labels = tuple(task.train.y.shape[1:])
         raise ValueError(

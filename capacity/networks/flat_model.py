@@ -14,6 +14,7 @@ from torch.nn.parameter import UninitializedParameter
 
 from capacity.base.in_place import own_copy, writes
 from capacity.base.randomness import RandomState, kept_random_state
+from capacity.networks.asking import Runs
 from capacity.networks.calling import call
 from capacity.networks.copies import copied, unwrapped
 from capacity.networks.differentiable_attention import differentiable, is_recurrent
@@ -45,6 +46,7 @@ class FlatModel:
         transforms: Whether the function transforms of torch go through it (`torch.func`), which an
             autograd.Function of the old kind does not let them; plain autograd does.
         batches: How batches of several tensors lie in its inputs; None where each is one tensor.
+        asking: What stands for its outputs where tasks have losses of their own; else None.
     """
 
     def __init__(self, module: nn.Module) -> None:
@@ -93,6 +95,7 @@ class FlatModel:
         self._others: dict[int, FlatModel] = {}
         self._stays = self._still = False
         self.batches: BatchLayout | None = None
+        self.asking: Runs | None = None
 
     def initial(self) -> Tensor:
         """Read theta from the module as it was handed over.
@@ -222,7 +225,7 @@ class FlatModel:
         with differentiable(recurrent=self.plain_kernels), mode:
             if self.writes_into(x):
                 x = own_copy(x, theta)
-            made = call(self._module, {**self.unflatten(theta), **fixed}, self._batch(x))
+            made = self._called({**self.unflatten(theta), **fixed}, x)
         return made if self.table is None else made.flatten(1)
 
     @property
@@ -230,8 +233,19 @@ class FlatModel:
         """Whether gradients are taken replica by replica, by plain autograd."""
         return self.two_modes or not self.transforms
 
-    def _batch(self, x: Tensor) -> Any:
-        return x if self.batches is None else self.batches.unpack(x)
+    def _called(self, tensors: dict[str, Tensor], x: Tensor) -> Any:
+        batch = x if self.batches is None else self.batches.unpack(x)
+        if self.asking is not None:
+            return self.asking.outputs(self._module, tensors, batch)
+        return call(self._module, tensors, batch)
+
+    def copies_of_fixed(self) -> dict[str, Tensor]:
+        """Copy what is no trainable parameter.
+
+        Returns:
+            Frozen parameters and buffers by name, which a call may change.
+        """
+        return {name: part.clone() for name, part in self._fixed.items()}
 
     @contextmanager
     def training(self, draw: int | RandomState, *, moving: bool = True) -> Iterator[None]:
@@ -347,7 +361,7 @@ class FlatModel:
         Args:
             other: The network that was looked at.
         """
-        self.table, self.batches = other.table, other.batches
+        self.table, self.batches, self.asking = other.table, other.batches, other.asking
         self.plain_kernels, self.two_modes = other.plain_kernels, other.two_modes
         self.transforms = other.transforms
         if self.two_modes:
@@ -437,9 +451,9 @@ class FlatModel:
 
     def _alone(self, x: Tensor) -> None:
         # Call the module at its own parameters, on buffers that may change.
-        fixed = {name: part.clone() for name, part in self._fixed.items()}
+        fixed = self.copies_of_fixed()
         own = {n: p.detach() for n, p in self._module.named_parameters() if p.requires_grad}
-        call(self._module, {**own, **fixed}, self._batch(x))
+        self._called({**own, **fixed}, x)
 
     def loss(self, task: Task) -> Callable[[Tensor, Tensor, Tensor], Tensor]:
         """Bind a task's loss to this network.

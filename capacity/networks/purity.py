@@ -20,6 +20,9 @@ from capacity.base.randomness import kept_random_state
 from capacity.networks.flat_model import FlatModel
 
 _STEP = "so a step is no function of theta alone"
+_FORECAST = (
+    "; forecasts, and runs with Measure(level='forecast'), need no second derivative and work"
+)
 _DIFFERENTIATED = 2
 """Samples on which derivatives are tried."""
 
@@ -187,7 +190,10 @@ def check_derivatives(
     elif not (twice or transforms) and _failure(lambda: slope_of(energy)(theta)) is None:
         flat.transforms = False
         return
-    raise ValueError(f"model cannot be differentiated: {_line(error)}; {_way_out(str(error))}")
+    beside = _FORECAST if _failure(lambda: slope_of(energy)(theta)) is None else ""
+    raise ValueError(
+        f"model cannot be differentiated: {_line(error)}; {_way_out(str(error))}{beside}"
+    )
 
 
 def _random_states() -> list[Tensor | object]:

@@ -257,7 +257,7 @@ class Predictor:
             else:
                 drop = self._over(values, "drop")
                 rise = self._over(values, "rise")
-            if not task.classifies:
+            if not task.scored:
                 drop = not_defined("Accuracy is not defined for regression; read the loss.")
             made.append(
                 Prediction(accuracy_drop=drop, loss_increase=rise, in_units=self.in_units(task))

@@ -89,7 +89,7 @@ def _shared(model: FlatModel, task: Task, kind: type[_Kept], make: Callable[[], 
     """Share traced graphs among tasks with one loss: tracing costs more than small products do."""
     # They belong to the network and go with it; they hold the task, so no other loss has its id.
     loss: object = task.loss if isinstance(task.loss, str) else id(task.loss)
-    if isinstance(task.loss, FittedLoss) and task.loss.reference is None:
+    if isinstance(task.loss, FittedLoss) and not task.loss.weighted:
         loss = id(task.loss.function), task.loss.dtype, task.loss.shape
     # Those of one thread share buffers.
     key = (kind, loss, task.outputs, model.table, model.plain_kernels, threading.get_ident())

@@ -45,6 +45,13 @@ class Lost(TypedDict):
     replicas: list[int]
 
 
+class TestCounts(TypedDict):
+    """What a task's scores are means over, where that is not its samples."""
+
+    loss: float | None
+    accuracy: float | None
+
+
 class Task(TypedDict):
     """One task."""
 
@@ -58,6 +65,7 @@ class Task(TypedDict):
     scored_on: NotRequired[str]
     held_out: NotRequired[int]
     overlap: NotRequired[int]
+    test_counts: NotRequired[TestCounts]
     diverged: NotRequired[Lost | None]
 
 

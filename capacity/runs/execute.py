@@ -14,6 +14,7 @@ from capacity.base.beside import Beside, possible, seconds_of
 from capacity.base.random_streams import stream
 from capacity.networks.door import fit
 from capacity.networks.evaluate import Score, evaluate
+from capacity.networks.own_losses_door import check_outputs_are_known
 from capacity.networks.replicas import check_same_function
 from capacity.optimizers.from_recipe import check_plan
 from capacity.recipe.config import Recipe
@@ -71,6 +72,8 @@ class Execution:
                 self._model, self._theta[0], self._tasks.tasks, twice=measured, two_modes=True
             ),
         )
+        if recipe.measure.capacity:
+            check_outputs_are_known(self._tasks.tasks, "R_A, m_B and verdicts")
         check_two_modes(self._model, self._theta[0], self._tasks[0], recipe)
         some = self._tasks[0].train.first(2).x
         for replica, other in enumerate(models[1:], start=1):

@@ -52,6 +52,9 @@ def fingerprint_of(tasks: TaskSequence, new_model: Callable[[int], nn.Module]) -
             made, loss = _evaluated(model, theta, task)
             outputs.append(made.detach().double().reshape(-1))
             losses.append(loss.detach().double().reshape(1))
+            if task.scores is not None:
+                few = task.train.first(_SAMPLES)
+                losses.append(task.accuracy_of(made, few.y).double().reshape(1))
             weighed = weighed + loss.double() * _signs(1, source)[0]
         (slope,) = torch.autograd.grad(weighed, theta, allow_unused=True)
         slopes.append((torch.zeros_like(point) if slope is None else slope).double())

@@ -97,10 +97,10 @@ class Measurements:
             A line for people.
         """
         task, latest = self.tasks[i], self.scores[-1]
-        kind = "accuracy" if task.classifies else "loss"
+        kind = "accuracy" if task.scored else "loss"
         text = f"learned: {task.scored_on} {kind} {float(getattr(latest[i], kind).mean()):.3f}"
         if i:
-            change_of = "accuracy_drop" if task.classifies else "loss_increase"
+            change_of = "accuracy_drop" if task.scored else "loss_increase"
             mean = _mean([self.forgotten(i, j)[change_of] for j in range(i)])
             text += f"; forgot {mean:.3f} of {kind} on {i} earlier"
             if i in self.forecasts:
@@ -196,7 +196,7 @@ class Measurements:
             reached = self.scores[i][i]
             accuracy = from_samples(reached.accuracy.tolist())
             new["measured"] = {
-                "accuracy": (accuracy if self.tasks[i].classifies else NO_ACCURACY).to_dict(),
+                "accuracy": (accuracy if self.tasks[i].scored else NO_ACCURACY).to_dict(),
                 "loss": from_samples(reached.loss.tolist()).to_dict(),
             }
         return {

@@ -17,6 +17,11 @@ from torch import Tensor
 from torch.nn import functional
 from torch.utils import _pytree as pytree
 
+from capacity.tasks.sample_parts import LABELS
+
+_IGNORED = -100.0
+"""Label of what no loss of torch's and Hugging Face's counts."""
+
 
 @dataclass(frozen=True)
 class BatchField:
@@ -202,10 +207,11 @@ def _carrier(dtypes: Sequence[torch.dtype]) -> torch.dtype:
 
 def _padding(columns: Mapping[str, Sequence[Tensor]]) -> dict[str, tuple[float, bool]]:
     """Read off what shorter samples are filled up with, and where: as masks of attention say."""
+    padded = {name: _IGNORED if _is_label(name) else 0.0 for name in columns}
     masks = next((parts for name, parts in columns.items() if "attention_mask" in name), None)
     found = {}
     for name, parts in columns.items():
-        found[name] = (0.0, False)
+        found[name] = (padded[name], False)
         if masks is None or [part.shape for part in parts] != [mask.shape for mask in masks]:
             continue
         filled = [part[mask == 0] for part, mask in zip(parts, masks, strict=True)]
@@ -213,8 +219,12 @@ def _padding(columns: Mapping[str, Sequence[Tensor]]) -> dict[str, tuple[float, 
         left = sum(int((m[:, 0] == 0).sum()) for m in masks) > sum(
             int((m[:, -1] == 0).sum()) for m in masks
         )
-        found[name] = (float(values[0]) if len(values) == 1 else 0.0, left)
+        found[name] = (float(values[0]) if len(values) == 1 else padded[name], left)
     return found
+
+
+def _is_label(name: str) -> bool:
+    return any(name == f"['{label}']" for label in LABELS)
 
 
 def _filled(leaf: Tensor, field: BatchField) -> Tensor:

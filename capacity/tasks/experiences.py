@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import torch
 
 from capacity.tasks.assemble import blocks
+from capacity.tasks.reading import is_experience as is_experience
 from capacity.tasks.reading import read_items, rows
 
 
@@ -24,18 +25,6 @@ class Head(NamedTuple):
 
     outputs: tuple[int, ...]
     ids: list[int]
-
-
-def is_experience(data: object) -> bool:
-    """Tell an Avalanche experience by what it has.
-
-    Args:
-        data: Anything.
-
-    Returns:
-        Whether it is one.
-    """
-    return hasattr(data, "dataset") and hasattr(data, "current_experience")
 
 
 def task_labels(where: str, experience: Any) -> list[int]:

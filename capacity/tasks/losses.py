@@ -81,6 +81,35 @@ class FittedLoss:
             return self.contributions(outputs, targets).mean() / self.mean_weight
         return self._given(outputs, targets)
 
+    @property
+    def weighted(self) -> bool:
+        """Whether samples weigh differently in the mean."""
+        return self.reference is not None
+
+    def parts(self, outputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+        """Take a weighted mean apart.
+
+        Args:
+            outputs: Outputs (n, C).
+            targets: Targets (n, ...).
+
+        Returns:
+            w_i l_i (n,) and w_i (n,).
+        """
+        return self.contributions(outputs, targets), self.weights(targets, outputs)
+
+    def mean_of_weights(self, split: Split) -> float:
+        """Average the weights of a split.
+
+        Args:
+            split: The samples.
+
+        Returns:
+            Their mean.
+        """
+        assert self.reference is not None
+        return float(self.weights(split.y, self.reference.outputs.to(split.y.device)).mean())
+
     def weights(self, targets: Tensor, like: Tensor) -> Tensor:
         """Weigh samples in a weighted mean, relative to the reference sample.
 
@@ -155,6 +184,45 @@ def cross_entropy_by_position(outputs: Tensor, targets: Tensor) -> Tensor:
     return functional.cross_entropy(outputs.movedim(-1, 1), targets)
 
 
+@dataclass(frozen=True)
+class ScoreByPosition:
+    """Accuracy of labels per token or pixel: how many of a sample's are right, of how many.
+
+    Attributes:
+        shape: Shape of one sample's outputs, which lie in one row.
+        last: Whether the classes are their last dimension, and not their first.
+    """
+
+    shape: tuple[int, ...]
+    last: bool
+
+    def __call__(self, outputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+        """Count.
+
+        Args:
+            outputs: Outputs (n, C).
+            targets: Class indices (n, ...); negative ones do not count.
+
+        Returns:
+            Right ones (n,), and those that count (n,), in the precision of the outputs.
+        """
+        table = outputs.reshape(len(outputs), *self.shape)
+        known = targets >= 0
+        right = (table.argmax(-1 if self.last else 1) == targets) & known
+        return tuple(part.flatten(1).sum(1).to(outputs.dtype) for part in (right, known))  # type: ignore[return-value]
+
+    def total(self, split: Split) -> float:
+        """Count what a split's accuracy, and its loss, are means over.
+
+        Args:
+            split: The samples.
+
+        Returns:
+            Labels that count.
+        """
+        return float((split.y >= 0).sum())
+
+
 def by_position(loss: str | LossFunction, outputs: Tensor, targets: Tensor) -> LossFunction | None:
     """Choose the cross-entropy of a label per token or pixel.
 
@@ -201,11 +269,24 @@ def additive(task: Task, split: Split) -> Task:
         The task itself where its loss is a mean over samples already.
     """
     loss = task.loss
-    if not isinstance(loss, FittedLoss) or loss.reference is None or loss.mean_weight is not None:
+    if not isinstance(loss, FittedLoss) or not loss.weighted or loss.mean_weight is not None:
         return task
-    like = loss.reference.outputs.to(split.y.device)
-    weight = float(loss.weights(split.y, like).mean())
-    return replace(task, loss=replace(loss, mean_weight=weight))
+    return replace(task, loss=replace(loss, mean_weight=loss.mean_of_weights(split)))
+
+
+def linearised_ratio(sums: Tensor, counts: Tensor) -> Tensor:
+    """Give one number per sample whose mean is a ratio of means, and whose spread is that of it.
+
+    Args:
+        sums: Sums of the samples (n,), of their tokens, say.
+        counts: Their counts (n,).
+
+    Returns:
+        R + (s_i - R c_i) / mean(c), R = sum(s) / sum(c) (n,): the linearisation of R in the
+        samples, as a jackknife takes it.
+    """
+    parts = sums / counts.mean()
+    return parts + (1 - counts / counts.mean()) * parts.mean()
 
 
 def sample_losses(task: Task, outputs: Tensor, targets: Tensor) -> Tensor:
@@ -221,9 +302,6 @@ def sample_losses(task: Task, outputs: Tensor, targets: Tensor) -> Tensor:
         L + w_i (l_i - L) / mean(w), as a jackknife takes them.
     """
     loss = LOSSES[task.loss] if isinstance(task.loss, str) else task.loss
-    if isinstance(loss, FittedLoss) and loss.reference is not None and loss.mean_weight is None:
-        weights = loss.weights(targets, outputs)
-        shares = weights / weights.mean()
-        parts = loss.contributions(outputs, targets) / weights.mean()
-        return parts + (1 - shares) * parts.mean()
+    if isinstance(loss, FittedLoss) and loss.weighted and loss.mean_weight is None:
+        return linearised_ratio(*loss.parts(outputs, targets))
     return vmap(lambda f, y: loss(f[None], y[None]))(outputs, targets)

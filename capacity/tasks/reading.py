@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager, nullcontext
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch
@@ -16,7 +17,7 @@ from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset
 from capacity.base.checks import memory_of_machine
 from capacity.base.randomness import kept_random_state
 from capacity.tasks.batches import BatchLayout, lay_out
-from capacity.tasks.sample_parts import is_array, pair_of, tensor_of
+from capacity.tasks.sample_parts import is_array, pair_of, tensor_of, tree_of
 
 _SHARE_OF_MEMORY = 0.5
 """Of the machine's memory that data may take whose number is not known; joined, they are copied."""
@@ -50,7 +51,7 @@ def read_loader(argument: str, loader: DataLoader[Any]) -> tuple[Samples, int | 
     """
     labelled = has_task_labels(loader.dataset)
     with kept_random_state(0), _rewound(loader):
-        xs, ys = _all_of(argument, loader, labelled=labelled)
+        xs, ys = _all_of(argument, loader, take=partial(pair_of, argument, labelled=labelled))
     if loader.num_workers == 0 and not isinstance(loader.dataset, IterableDataset):
         with kept_random_state(0), _rewound(loader):
             _check_again(argument, (xs[0], ys[0]), next(iter(loader)), labelled=labelled)
@@ -106,7 +107,9 @@ def read_items(
         The samples.
     """
     with kept_random_state(0):
-        xs, ys = _all_of(argument, items, labelled=labelled, count=count)
+        xs, ys = _all_of(
+            argument, items, take=partial(pair_of, argument, labelled=labelled), count=count
+        )
     return _join(argument, xs, ys, single=True)
 
 
@@ -142,15 +145,69 @@ def read_pair(argument: str, inputs: Any, targets: Any) -> Samples:
     return _join(argument, [x], [y], single=False)
 
 
+def read_whole(argument: str, data: Any) -> tuple[Samples, int | None]:
+    """Read batches as they are, targets among them, for a function that takes them apart.
+
+    Args:
+        argument: Name of the data, for the message.
+        data: A DataLoader, a data set, a mapping or tuple of tensors (n, ...), or anything that
+            can be iterated over, whose items are batches.
+
+    Returns:
+        The samples, whose inputs and targets are the same rows; and the batch size of a loader.
+
+    Raises:
+        ValueError: If it is none of these, empty, or holds something else than numbers in rows.
+    """
+    size, count = None, None
+    items: Iterable[Any]
+    single: bool | None
+    if isinstance(data, DataLoader):
+        items, single, size = data, data.batch_sampler is None, data.batch_size
+    elif is_array(data) or isinstance(data, Mapping | tuple):
+        items, single = [data], False
+    elif is_experience(data):
+        items, single = rows(data.dataset.eval()), True
+    elif isinstance(data, IterableDataset):
+        items, single = data, True
+    elif is_map_style(data):
+        items, single, count = rows(data), True, len(data)
+    elif isinstance(data, Iterable) and not isinstance(data, str):
+        items, single = data, None  # batches, or samples: those have a part without rows
+    else:
+        raise ValueError(
+            f"{argument} data is a {type(data).__name__}; pass a DataLoader, a data set, a mapping "
+            "or tuple of tensors, or a list of batches"
+        )
+    loader = _rewound(data) if isinstance(data, DataLoader) else nullcontext()
+    with kept_random_state(0), loader:
+        batches, _ = _all_of(argument, items, count=count, take=partial(_whole, argument))
+    if single is None:
+        single = any(leaf.dim() == 0 for leaf in pytree.tree_leaves(batches[0]))
+    if single:
+        batches = [pytree.tree_map(lambda t: t[None], batch) for batch in batches]
+    packed, layout = lay_out(f"{argument} data", batches)
+    return Samples(packed, packed, layout), size
+
+
+def _whole(argument: str, item: Any) -> tuple[Any, Tensor]:
+    batch = tree_of(argument, item)
+    return batch, pytree.tree_leaves(batch)[0]
+
+
 def _all_of(
-    argument: str, items: Iterable[Any], *, labelled: bool, count: int | None = None
+    argument: str,
+    items: Iterable[Any],
+    *,
+    take: Callable[[Any], tuple[Any, Tensor]],
+    count: int | None = None,
 ) -> tuple[list[Any], list[Tensor]]:
     """Read inputs and targets, no more of them than the memory of this machine holds."""
     xs: list[Any] = []
     ys: list[Tensor] = []
     held, most = 0, _SHARE_OF_MEMORY * memory_of_machine()
     for item in items:
-        x, y = pair_of(argument, item, labelled=labelled)
+        x, y = take(item)
         each = sum(part.nbytes for part in (*pytree.tree_leaves(x), y))
         if count is not None and not xs:
             _check_memory(argument, count, each)
@@ -223,6 +280,18 @@ def has_task_labels(dataset: object) -> bool:
         Whether it is one.
     """
     return hasattr(dataset, "targets_task_labels")
+
+
+def is_experience(data: object) -> bool:
+    """Tell an Avalanche experience by what it has.
+
+    Args:
+        data: Anything.
+
+    Returns:
+        Whether it is one.
+    """
+    return hasattr(data, "dataset") and hasattr(data, "current_experience")
 
 
 def is_map_style(value: object) -> bool:

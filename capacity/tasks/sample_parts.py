@@ -26,7 +26,35 @@ def pair_of(argument: str, item: Any, *, labelled: bool) -> tuple[Any, Tensor]:
         ValueError.
     """
     x, y = _parts_of(argument, item, labelled=labelled)
-    return _inputs(argument, x), tensor_of(f"{argument} targets", y)
+    return tree_of(argument, x), tensor_of(f"{argument} targets", y)
+
+
+def tree_of(argument: str, x: Any) -> Any:
+    """Turn the numbers of a batch, or of a sample, into tensors; what is text is left out.
+
+    Args:
+        argument: Name of the data, for the message.
+        x: A tensor or array, or a mapping, tuple or list of such.
+
+    Returns:
+        A tensor, or dictionaries and tuples of tensors.
+
+    Raises:
+        ValueError: If there is nothing but text, or something else than numbers.
+    """
+    if isinstance(x, Mapping):
+        numbers = {key: value for key, value in x.items() if not _is_text(value)}
+        if not numbers:
+            raise ValueError(
+                f"{argument} data yields {', '.join(map(repr, x))} with text in place of numbers; "
+                "tokenise it first, as dataset.map(lambda s: tokenizer(s['text']))"
+            )
+        return {
+            key: tree_of(argument, value) for key, value in numbers.items() if value is not None
+        }
+    if isinstance(x, tuple) or (isinstance(x, list) and x and not _is_number(x[0])):
+        return tuple(tree_of(argument, value) for value in x)
+    return tensor_of(f"{argument} inputs", np.asarray(x) if isinstance(x, list) else x)
 
 
 def is_array(value: object) -> bool:
@@ -83,22 +111,6 @@ def tensor_of(argument: str, value: object) -> Tensor:
         f"{argument} hold a {type(value).__name__}; transform them to tensors "
         "(images: torchvision.transforms.ToTensor())"
     )
-
-
-def _inputs(argument: str, x: Any) -> Any:
-    if isinstance(x, Mapping):
-        numbers = {key: value for key, value in x.items() if not _is_text(value)}
-        if not numbers:
-            raise ValueError(
-                f"{argument} data yields {', '.join(map(repr, x))} with text in place of numbers; "
-                "tokenise it first, as dataset.map(lambda s: tokenizer(s['text']))"
-            )
-        return {
-            key: _inputs(argument, value) for key, value in numbers.items() if value is not None
-        }
-    if isinstance(x, tuple) or (isinstance(x, list) and x and not _is_number(x[0])):
-        return tuple(_inputs(argument, value) for value in x)
-    return tensor_of(f"{argument} inputs", np.asarray(x) if isinstance(x, list) else x)
 
 
 def _is_text(value: object) -> bool:

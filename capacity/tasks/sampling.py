@@ -24,7 +24,7 @@ def subsample(split: Split, count: int | None, *, seed: int, where: str) -> Spli
     if count is None or count >= len(split):
         return split
     kept = torch.from_numpy(subsample_index(split.y, count, seed=seed, where=where))
-    return Split(split.x[kept], split.y[kept])
+    return split.take(kept)
 
 
 def subsample_index(labels: Tensor, count: int | None, *, seed: int, where: str) -> np.ndarray:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
+from capacity.tasks.own_losses import SampleLoss
 from capacity.tasks.task import Task
 
 
@@ -17,8 +18,11 @@ def task_record(task: Task) -> dict[str, Any]:
     Returns:
         Plain JSON types: `name`, `train_samples`, `test_samples`, `scored_on` (test, training),
         `held_out` (test samples held out here of data that came without a test split) and
-        `overlap` (test samples that are training samples).
+        `overlap` (test samples that are training samples). Where scores are means over parts of
+        samples (tokens, pixels), `test_counts` has how many, for the loss and for the accuracy;
+        None of a number that only the network tells.
     """
+    counts = test_counts(task)
     return {
         "name": task.name,
         "train_samples": len(task.train),
@@ -26,6 +30,26 @@ def task_record(task: Task) -> dict[str, Any]:
         "scored_on": task.scored_on,
         "held_out": len(task.test) if task.held_out else 0,
         "overlap": task.overlap,
+        **({} if counts is None else {"test_counts": counts}),
+    }
+
+
+def test_counts(task: Task) -> dict[str, float | None] | None:
+    """Count what the scores of a task are means over.
+
+    Args:
+        task: The task, as the door left it.
+
+    Returns:
+        The counts of `loss` and `accuracy` in the test split; None where each sample counts once.
+    """
+    of_loss = task.loss if isinstance(task.loss, SampleLoss) else task.score
+    counted = isinstance(task.loss, SampleLoss) and task.loss.counted
+    if of_loss is None or not (counted or task.score is not None):
+        return None
+    return {
+        "loss": of_loss.total(task.test),
+        "accuracy": None if task.score is None else task.score.total(task.test),
     }
 
 
@@ -55,6 +79,13 @@ def scoring_words(tasks: Sequence[Mapping[str, Any]]) -> str:
             f"{some} are training scores: there are no test samples but those that were trained on."
         )
     for task in tasks:
+        counts = task.get("test_counts") or {}
+        count = counts.get("loss") or counts.get("accuracy")
+        if count is not None and count != task["test_samples"]:
+            said.append(
+                f"Scores of {task['name']!r} are means over {count:,.0f} positions of "
+                f"{task['test_samples']} test samples; their errors are over samples."
+            )
         if task.get("overlap") and task.get("scored_on") != "training":
             said.append(
                 f"{task['overlap']} of the {task['test_samples']} test samples of "

@@ -15,8 +15,9 @@ from capacity.tasks.assemble import Piece, assemble, check_loss
 from capacity.tasks.experiences import task_labels
 from capacity.tasks.reading import has_task_labels, read_items
 from capacity.tasks.sampling import subsample_index
+from capacity.tasks.splits import split_of
 from capacity.tasks.task import LossFunction, Split, TaskSequence
-from capacity.tasks.tensors import from_tensors, split_of
+from capacity.tasks.tensors import from_tensors
 
 
 def from_avalanche(

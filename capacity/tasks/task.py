@@ -2,22 +2,42 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Literal
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
-from capacity.base.checks import finite_tensor, one_of, text_of
+from capacity.base.checks import one_of, text_of
 from capacity.base.in_place import Guarded
 from capacity.records.notebook import InNotebook
 from capacity.tasks.batches import BatchLayout
+from capacity.tasks.split import LossFunction as LossFunction
+from capacity.tasks.split import Split as Split
+from capacity.tasks.split import check_split as check_split
+from capacity.tasks.split import count_shared as count_shared
+from capacity.tasks.split import is_label_table as is_label_table
+from capacity.tasks.split import is_labels as is_labels
+from capacity.tasks.split import keys_of as keys_of
+from capacity.tasks.split import n_classes as n_classes
+from capacity.tasks.splits import read_splits
+from capacity.tasks.step_loss import StepLoss
 
-LossFunction = Callable[[Tensor, Tensor], Tensor]
-"""Maps outputs (n, C) and targets (n, ...) to the mean loss, a scalar."""
+SampleFunction = Callable[[Any, Any], Any]
+"""Maps a model and a batch to values per sample (n,), or to sums and counts (n,) each."""
+
+
+class ScoreParts(Protocol):
+    """A score that counts within samples: tokens, pixels."""
+
+    def __call__(self, outputs: Tensor, targets: Tensor, /) -> tuple[Tensor, Tensor]:
+        """Map outputs (n, C) and targets (n, ...) to sums (n,) and counts (n,)."""
+
+    def total(self, split: Split, /) -> float | None:
+        """Count what a split's score is a mean over; None where only the network tells."""
 
 
 def _half_mse(outputs: Tensor, targets: Tensor) -> Tensor:
@@ -26,53 +46,6 @@ def _half_mse(outputs: Tensor, targets: Tensor) -> Tensor:
 
 LOSSES: dict[str, LossFunction] = {"cross_entropy": functional.cross_entropy, "mse": _half_mse}
 """Losses by name; `mse` is 1/2 the squared distance of the output vector, averaged over samples."""
-
-_HASHED = 1024
-"""Samples that are hashed at once."""
-_WORDS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
-"""Words of each number of bytes."""
-
-
-@dataclass(frozen=True)
-class Split(InNotebook):
-    """Inputs and targets of one split of a task.
-
-    Attributes:
-        x: Inputs (n, ...).
-        y: Targets: class indices (n,) of integer type, or values (n, ...) for regression.
-    """
-
-    x: Tensor
-    y: Tensor
-
-    def __len__(self) -> int:
-        return len(self.x)
-
-    def to(self, device: torch.device) -> Split:
-        """Copy to a device.
-
-        Args:
-            device: Where to.
-
-        Returns:
-            The split there.
-        """
-        return Split(self.x.to(device), self.y.to(device))
-
-    def first(self, count: int) -> Split:
-        """Take at most `count` samples, spread evenly over the split.
-
-        Args:
-            count: Most samples to keep.
-
-        Returns:
-            A split of min(n, count) samples in their order.
-        """
-        if len(self) <= count:
-            return self
-        index = torch.linspace(0, len(self) - 1, count, device=self.x.device, dtype=torch.float32)
-        rows = index.round().long()
-        return Split(self.x[rows], self.y[rows])
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,11 +68,45 @@ class Task(InNotebook):
         ignored: Labels, not negative, whose samples the loss leaves out, as every door finds them
             (`ignore_index` of a class); accuracy leaves them out, too.
         layout: How batches of several tensors lie in the inputs; None where each is one tensor.
+        losses: In place of `loss`, a function of (model, batch) that returns a loss per sample
+            (n,), or sums and counts per sample, as of their tokens; a batch is then what the data
+            yields, targets and all, and the mean is that of the sums over that of the counts.
+        scores: Beside `losses`, a function of the same kind that returns what stands for accuracy:
+            a score per sample, between 0 and 1, or sums and counts.
+        score: How sums and counts of the score are read off outputs (n, C) and targets, as every
+            door finds it; None where accuracy is that of one label per sample, or is not defined.
+
+    Args:
+        name: As above.
+        train: A `Split`; or data in any form that `capacity.forecast` takes: `(x, y)`, a Dataset,
+            a DataLoader, a mapping of tensors. With `losses`, also anything that can be iterated
+            over, whose items are batches.
+        test: The same; None holds a fifth of the training samples out, as `hold_out` does.
+        outputs: As above.
+        loss: As above.
+        classes: As above.
+        held_out: As above.
+        batch_size: As above.
+        ignored: As above.
+        layout: As above.
+        losses: As above.
+        scores: As above.
+        score: As above.
+
+    Example:
+        >>> import torch, capacity
+        >>> from torch.nn.functional import cross_entropy
+        >>> def losses(model, batch):
+        ...     return cross_entropy(model(batch["x"]), batch["y"], reduction="none")
+        >>> data = {"x": torch.randn(50, 4), "y": torch.arange(50) % 2}
+        >>> task = capacity.Task(name="first", train=data, losses=losses)
+        >>> len(task.train), len(task.test)
+        (40, 10)
     """
 
     name: str
     train: Split
-    test: Split
+    test: Split = None  # type: ignore[assignment]
     outputs: tuple[int, ...] | None = None
     loss: str | LossFunction = "cross_entropy"
     classes: tuple[int, ...] = field(default=())
@@ -107,9 +114,33 @@ class Task(InNotebook):
     batch_size: int | None = None
     ignored: tuple[int, ...] = ()
     layout: BatchLayout | None = None
+    losses: SampleFunction | None = None
+    scores: SampleFunction | None = None
+    score: ScoreParts | None = field(default=None, compare=False)
+
+    if TYPE_CHECKING:
+
+        def __init__(
+            self,
+            *,
+            name: str,
+            train: object,
+            test: object = None,
+            outputs: tuple[int, ...] | None = None,
+            loss: str | LossFunction = "cross_entropy",
+            classes: tuple[int, ...] = (),
+            held_out: bool = False,
+            batch_size: int | None = None,
+            ignored: tuple[int, ...] = (),
+            layout: BatchLayout | None = None,
+            losses: SampleFunction | None = None,
+            scores: SampleFunction | None = None,
+            score: ScoreParts | None = None,
+        ) -> None: ...
 
     def __post_init__(self) -> None:
         text_of("name", self.name)
+        self._check_functions()
         if isinstance(self.loss, str):
             one_of("loss", self.loss, LOSSES)
         elif not callable(self.loss):
@@ -117,6 +148,11 @@ class Task(InNotebook):
                 f"loss = {self.loss!r} must be one of {', '.join(LOSSES)} or a function of "
                 "(outputs, targets)"
             )
+        if not isinstance(self.train, Split) or not isinstance(self.test, Split):
+            whole = self.losses is not None or isinstance(self.loss, StepLoss)
+            made = read_splits(self.name, self.train, self.test, loss=self.loss, whole=whole)
+            for name, value in made._asdict().items():
+                object.__setattr__(self, name, value)
         for part, split in (("train", self.train), ("test", self.test)):
             check_split(f"task {self.name!r}, {part}", split, self.loss)
         if self.train.x.shape[1:] != self.test.x.shape[1:]:
@@ -124,6 +160,31 @@ class Task(InNotebook):
                 f"task {self.name!r}: train inputs have shape {tuple(self.train.x.shape[1:])}, "
                 f"test inputs {tuple(self.test.x.shape[1:])}; they must agree"
             )
+
+    def _check_functions(self) -> None:
+        """Check `losses` and `scores`, and let the one be the loss."""
+        for name in ("losses", "scores"):
+            if getattr(self, name) is not None and not callable(getattr(self, name)):
+                raise ValueError(
+                    f"{name} = {getattr(self, name)!r} must be a function of (model, batch) that "
+                    "returns one value per sample (n,), or (sums, counts) per sample"
+                )
+        if self.losses is None:
+            if self.scores is not None:
+                raise ValueError("scores needs losses beside it, which get the same batches")
+            return
+        given = getattr(self.loss, "function", self.loss)  # as the door binds it
+        if given not in ("cross_entropy", self.losses):
+            raise ValueError("task has loss and losses; pass one of them")
+        if self.outputs is not None:
+            raise ValueError("outputs is for loss; let losses choose what it reads of the outputs")
+        if given == "cross_entropy":
+            object.__setattr__(self, "loss", self.losses)
+
+    @property
+    def scored(self) -> bool:
+        """Whether there is an accuracy, or a score in place of it."""
+        return self.score is not None or self.classifies
 
     @property
     def classifies(self) -> bool:
@@ -174,20 +235,37 @@ class Task(InNotebook):
         return LOSSES[self.loss] if isinstance(self.loss, str) else Guarded(self.loss)
 
     def accuracy_of(self, outputs: Tensor, targets: Tensor) -> Tensor:
-        """Share of samples whose largest output is their target.
+        """Share of samples, tokens or pixels whose largest output is their target; or the score.
 
         Args:
             outputs: All model outputs (n, n_outputs).
-            targets: Class indices (n,).
+            targets: Class indices (n, ...).
 
         Returns:
-            A scalar in [0, 1], over the samples that count (see `counted`); NaN where accuracy is
-            not defined (regression).
+            A scalar, in [0, 1] for an accuracy, over the samples that count (see `counted`); NaN
+            where accuracy is not defined (regression).
         """
-        if not self.classifies:
+        if not self.scored:
             return outputs.new_full((), torch.nan)
-        right = (self.select(outputs).argmax(-1) == targets) & self.counted(targets)
-        return right.sum().to(outputs.dtype) / self.counted(targets).sum()
+        right, counts = self.score_parts(self.select(outputs), targets)
+        return right.sum() / counts.sum()
+
+    def score_parts(self, outputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+        """Score sample by sample.
+
+        Args:
+            outputs: The outputs that the task reads (n, C).
+            targets: Targets (n, ...).
+
+        Returns:
+            Sums (n,) and counts (n,), whose ratio of means is the accuracy; of one label per sample
+            1 where it is right, and 1 where it counts.
+        """
+        if self.score is not None:
+            return self.score(outputs, targets)
+        known = self.counted(targets)
+        right = (outputs.argmax(-1) == targets) & known
+        return right.to(outputs.dtype), known.to(outputs.dtype)
 
     def counted(self, targets: Tensor) -> Tensor:
         """Tell which samples a classification counts: those that its loss does not ignore.
@@ -302,110 +380,3 @@ class TaskSequence(InNotebook):
             The sequence there.
         """
         return replace(self, tasks=tuple(task.to(device) for task in self.tasks))
-
-
-def check_split(where: str, split: Split, loss: str | LossFunction) -> None:
-    """Check the samples of a task.
-
-    Args:
-        where: Name of the split, for the message.
-        split: The samples.
-        loss: Loss of the task.
-
-    Raises:
-        ValueError: If they are empty, not finite, do not pair up, or do not fit the loss.
-    """
-    finite_tensor(f"{where} inputs", split.x)
-    finite_tensor(f"{where} targets", split.y)
-    if len(split.x) != len(split.y):
-        raise ValueError(
-            f"{where}: {len(split.x)} inputs but {len(split.y)} targets; they must pair up"
-        )
-    if loss == "cross_entropy" and not (is_labels(split.y) or is_label_table(split.y)):
-        raise ValueError(
-            f"{where} targets have dtype {split.y.dtype} and shape {tuple(split.y.shape)}; "
-            "cross_entropy takes class indices: an integer tensor (n,), or (n, ...) with a label "
-            "per token or pixel; for other targets (soft labels) pass a loss of your own, as "
-            "loss=lambda outputs, targets: ..."
-        )
-
-
-def is_labels(targets: Tensor) -> bool:
-    """Tell whether targets are class indices: integers, one per sample.
-
-    Args:
-        targets: Targets (n, ...).
-
-    Returns:
-        Whether they are.
-    """
-    return targets.dim() == 1 and not (targets.is_floating_point() or targets.is_complex())
-
-
-def is_label_table(targets: Tensor) -> bool:
-    """Tell whether targets are several class indices per sample: one per token or pixel.
-
-    Args:
-        targets: Targets (n, ...).
-
-    Returns:
-        Whether they are.
-    """
-    whole = not (targets.is_floating_point() or targets.is_complex())
-    return whole and targets.dim() > 1 and targets[0].numel() > 1
-
-
-def count_shared(part: Split, whole: Split) -> int:
-    """Count the samples of one split that another one holds, too.
-
-    Args:
-        part: The samples in question.
-        whole: Where they are looked for.
-
-    Returns:
-        How many of `part` are in `whole`, with the same input and the same target.
-    """
-    if part is whole or (part.x is whole.x and part.y is whole.y):
-        return len(part)
-    pairs = ((part.x, whole.x), (part.y, whole.y))
-    if any(a.shape[1:] != b.shape[1:] or a.dtype != b.dtype for a, b in pairs):
-        return 0
-    there = keys_of(whole).to(part.x.device)
-    return int(torch.isin(keys_of(part), there).sum())
-
-
-def keys_of(split: Split) -> Tensor:
-    """Hash samples, each to one number: sums of words that wrap around are exact.
-
-    Args:
-        split: The samples.
-
-    Returns:
-        Keys (n,), int64, alike for samples with the same input and the same target.
-    """
-    generator = torch.Generator().manual_seed(0)
-    keys = torch.zeros(len(split), dtype=torch.int64, device=split.x.device)
-    for values in (split.x, split.y):
-        rows = values.detach().reshape(len(values), -1)
-        word = _WORDS[min(rows.element_size(), 8)]
-        width = rows[:1].contiguous().view(word).shape[1]
-        factors = torch.randint(1 << 62, (width,), generator=generator).to(keys.device) | 1
-        for start in range(0, len(rows), _HASHED):
-            words = rows[start : start + _HASHED].contiguous().view(word).long()
-            # Round floats are multiples of large powers of two: their high bits go below, too.
-            words = words ^ (words >> 32)
-            words = words ^ (words >> 16)
-            keys[start : start + _HASHED] += (words * factors).sum(1)
-    return keys
-
-
-def n_classes(splits: Sequence[Split]) -> int:
-    """Count the classes that a shared head needs for some splits.
-
-    Args:
-        splits: Classification splits.
-
-    Returns:
-        The largest label plus one.
-    """
-    return 1 + max(int(split.y.max()) for split in splits)

@@ -6,43 +6,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-import torch
-from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
-
 from capacity.base.checks import positive_int
-from capacity.tasks.alignment import same_layout
 from capacity.tasks.assemble import check_loss, renumber, sequence
-from capacity.tasks.batches import BatchLayout, is_tree
 from capacity.tasks.experiences import head_of, is_experience, paired_test
-from capacity.tasks.reading import (
-    is_map_style,
-    read_dataset,
-    read_items,
-    read_loader,
-    read_mapping,
-    read_pair,
-    rows,
-)
 from capacity.tasks.sample_parts import LABELS, is_array
-from capacity.tasks.sampling import holdout
-from capacity.tasks.task import (
-    LossFunction,
-    Split,
-    Task,
-    TaskSequence,
-    check_split,
-    is_labels,
-    keys_of,
-)
-
-SHARE = 0.2
-"""Share of the samples that is held out for testing where data come without a test split."""
-
-ACCEPTED = (
-    "a pair of tensors (x, y), a pair ((x_train, y_train), (x_test, y_test)), a Dataset, "
-    "a DataLoader, a mapping of tensors with labels, an Avalanche experience or a Task"
-)
+from capacity.tasks.splits import ACCEPTED, SHARE, is_samples, read_splits, train_and_test
+from capacity.tasks.task import LossFunction, Task, TaskSequence
 
 
 def hold_out(
@@ -92,7 +61,7 @@ def hold_out(
     positive_int("seed", seed, minimum=0)
     if isinstance(data, Task):
         raise ValueError("data is a Task, which brings its own test split; use it as it is")
-    train_data, test_data = _train_and_test(data, None)
+    train_data, test_data = train_and_test(data, None)
     if test_data is not None:
         raise ValueError("data already holds (train, test); pass one set of samples")
     return _task(train_data, None, name=name, loss=loss, share=share, seed=seed)
@@ -137,7 +106,7 @@ def as_task(
         if test is not None:
             raise ValueError("test was given beside a Task, which brings its own; leave test out")
         return data
-    train_data, test_data = _train_and_test(data, test)
+    train_data, test_data = train_and_test(data, test)
     if test_data is None and is_experience(train_data) and share:
         test_data = paired_test("train data", train_data)
     return _task(train_data, test_data, name=name, loss=loss, share=share, seed=0)
@@ -180,21 +149,6 @@ def named_tasks(old: object) -> dict[str, object]:
     if isinstance(old, list) and not is_samples(old):
         return {f"old {k}": data for k, data in enumerate(old)}
     return {"old": old}
-
-
-def is_samples(data: object) -> bool:
-    """Tell a list of samples, each a mapping whose label stands alone, from a list of tasks.
-
-    Args:
-        data: Anything.
-
-    Returns:
-        Whether it is one.
-    """
-    if not isinstance(data, list) or not data or not isinstance(data[0], Mapping):
-        return False
-    label = next((data[0][name] for name in LABELS if name in data[0]), None)
-    return isinstance(label, int | float) or (isinstance(label, Tensor) and label.dim() == 0)
 
 
 def from_tensors(
@@ -248,31 +202,6 @@ def from_tensors(
     return sequence(name, tasks, loss, n_outputs)
 
 
-def split_of(argument: str, x: Tensor, y: Tensor, loss: str | LossFunction) -> Split:
-    """Bring inputs and targets into the form that a loss takes.
-
-    Args:
-        argument: Name of the data, for the message.
-        x: Inputs (n, ...).
-        y: Targets (n, ...).
-        loss: The loss.
-
-    Returns:
-        The split: labels as int64; values under mse in the dtype of floating inputs.
-
-    Raises:
-        ValueError: If the inputs are bytes, which no layer takes.
-    """
-    if x.dtype == torch.uint8:
-        raise ValueError(
-            f"{argument} inputs have dtype uint8; scale them to floats first, as x.float() / 255"
-        )
-    if loss == "mse":
-        kind = x.dtype if x.is_floating_point() else torch.get_default_dtype()
-        return Split(x, y.to(kind))
-    return Split(x, y if y.is_floating_point() else y.long())
-
-
 def _task(
     train_data: Any,
     test_data: Any,
@@ -282,28 +211,10 @@ def _task(
     share: float,
     seed: int,
 ) -> Task:
-    train, layout, batch_size = _split("train", train_data, loss)
     head = head_of("train data", train_data) if is_experience(train_data) else None
-    held_out = test_data is None
-    if test_data is not None:
-        test, other, _ = _split("test", test_data, loss)
-        (train, test), layout = same_layout(f"task {name!r}", (train, test), (layout, other))
-    else:
-        check_split(f"task {name!r}, train", train, loss)  # before it is two
-        train, test = _held_out(train, share, seed) if share else (train, train)
-        held_out = test is not train
-    every = [train.y] if test is train else [train.y, test.y]
-    labels = all(is_labels(y) for y in every)
-    task = Task(
-        name=name,
-        train=train,
-        test=test,
-        loss=loss,
-        classes=tuple(torch.cat(every).unique().tolist()) if labels else (),
-        held_out=held_out,
-        batch_size=batch_size,
-        layout=layout,
-    )
+    made = read_splits(name, train_data, test_data, loss=loss, share=share, seed=seed)
+    train, test = made.train, made.test
+    task = Task(name=name, loss=loss, **made._asdict())
     if head is None:
         return task
     numbered = renumber(train, head.ids)
@@ -313,55 +224,3 @@ def _task(
         train=numbered,
         test=numbered if test is train else renumber(test, head.ids),
     )
-
-
-def _held_out(data: Split, share: float, seed: int) -> tuple[Split, Split]:
-    kept, held = holdout(data.y, share, seed=seed, keys=keys_of(data))
-    if not len(held):
-        return data, data
-    kept, held = kept.to(data.x.device), held.to(data.x.device)
-    return Split(data.x[kept], data.y[kept]), Split(data.x[held], data.y[held])
-
-
-def _train_and_test(data: object, test: object) -> tuple[object, object]:
-    if not isinstance(data, list | tuple) or is_samples(data):
-        return data, test
-    if len(data) == 2 and is_array(data[1]) and (is_array(data[0]) or is_tree(data[0])):
-        return data, test
-    if len(data) == 2 and not any(is_array(part) for part in data):
-        if test is not None:
-            raise ValueError("test was given, but data already holds (train, test); leave one out")
-        return data[0], data[1]
-    raise ValueError(f"data is a {type(data).__name__} of ({_kinds(data)}); accepted: {ACCEPTED}")
-
-
-def _kinds(data: Sequence[object]) -> str:
-    kinds = ", ".join(type(part).__name__ for part in data[:4])
-    return f"{kinds} and {len(data) - 4} more" if len(data) > 4 else kinds
-
-
-def _split(
-    argument: str, data: Any, loss: str | LossFunction
-) -> tuple[Split, BatchLayout | None, int | None]:
-    # Read one split, how its batches lie in it, and the batch size that a loader brings.
-    batch_size = None
-    if is_samples(data):
-        samples = read_items(argument, data)
-    elif isinstance(data, list | tuple):
-        if len(data) != 2 or not (is_array(data[0]) or is_tree(data[0])) or not is_array(data[1]):
-            raise ValueError(
-                f"{argument} data is a {type(data).__name__} of ({_kinds(data)}); "
-                "pass (x, y), two tensors or arrays, as numpy.asarray(x)"
-            )
-        samples = read_pair(argument, *data)
-    elif isinstance(data, Mapping):
-        samples = read_mapping(argument, data)
-    elif isinstance(data, DataLoader):
-        samples, batch_size = read_loader(argument, data)
-    elif is_experience(data):
-        samples = read_items(argument, rows(data.dataset.eval()), labelled=True)
-    elif isinstance(data, Dataset) or is_map_style(data):
-        samples = read_dataset(argument, data)
-    else:
-        raise ValueError(f"{argument} data is a {type(data).__name__}; accepted: {ACCEPTED}")
-    return split_of(argument, samples.x, samples.y, loss), samples.layout, batch_size

@@ -161,10 +161,12 @@ NETWORKS = {
     "a lazy layer": (lambda: nn.LazyLinear(2), "no shape yet", "on one batch first"),
     "no values": (lambda: nn.Linear(6, 2, device="meta"), "meta device", "load_state_dict"),
     "an old autograd.Function": (
-        after(Layer(Square.apply)), "cannot be differentiated", "give its torch.autograd.Function"
+        after(Layer(Square.apply)), "cannot be differentiated", "give its torch.autograd.Function",
+        "forecasts, and runs with Measure(level='forecast')",
     ),
     "gradient checkpointing": (
-        lambda: Checkpointed(6, 2), "cannot be differentiated", "gradient_checkpointing_disable"
+        lambda: Checkpointed(6, 2), "cannot be differentiated", "gradient_checkpointing_disable",
+        "forecasts, and runs with Measure(level='forecast')",
     ),
     "half precision": (
         lambda: nn.Linear(6, 2).bfloat16(), "dtype torch.bfloat16", "torch.float32", "model.float()"
