@@ -7,6 +7,7 @@ import io
 import json
 import signal
 import sys
+import time
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
@@ -101,6 +102,7 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
 def _run(parsed: argparse.Namespace) -> int:
     from capacity.recipe import config
 
+    began = time.monotonic()
     if parsed.resume is not None:
         _take_up(parsed)
     if parsed.seeds is not None:
@@ -108,6 +110,9 @@ def _run(parsed: argparse.Namespace) -> int:
     if parsed.jobs is not None:
         raise ValueError("--jobs says how many seeds run at a time; name them with --seeds, as 0-9")
     recipe = config.load(parsed.recipe, parsed.overrides)
+    from capacity.report.renderer import bundle_ahead
+
+    bundle_ahead()
     # torch takes seconds to import; a wrong recipe should not
     from capacity.runs.run import RunFailedError, run
 
@@ -129,6 +134,12 @@ def _run(parsed: argparse.Namespace) -> int:
     whole = page.is_file() and made.status != "diverged"  # reading a damaged run says so, alone
     record = {"run": made.path, "status": made.status, "report": page if page.is_file() else None}
     _show(parsed, record["report"] or made.path, record)
+    if parsed.profile:
+        from capacity.runs.directory import RunDirectory
+        from capacity.runs.shares import shares
+
+        spent = RunDirectory.open(made.path).status()["seconds"]
+        Lenient(sys.stderr).write(shares(spent, time.monotonic() - began) + "\n")
     return 0 if whole else FAILED
 
 
@@ -168,6 +179,8 @@ def _run_seeds(parsed: argparse.Namespace) -> int:
     seeds = parse_seeds(parsed.seeds)
     if parsed.threads is not None:
         raise ValueError("--threads is for one run; seeds share the cores by --jobs")
+    if parsed.profile:
+        raise ValueError("--profile is for one run; leave --seeds out")
     jobs = positive_int("jobs", 1 if parsed.jobs is None else parsed.jobs)
     from capacity.runs.seed_runs import run_seeds
 

@@ -33,6 +33,7 @@ BAD = {
     "no share": ["forecast", "tiny-digits", "--budget", "some"],
     "no such task": ["forecast", "tiny-digits", "--task", "3"],
     "no limit": ["gate", "tiny-digits"],
+    "profile of seeds": ["run", "tiny-digits", "--seeds", "0-1", "--profile"],
     "threads of seeds": ["run", "tiny-digits", "--seeds", "0-1", "--threads", "2"],
 }
 
@@ -105,6 +106,7 @@ def test_public_flags_are_these():
             "--threads",
             "--processes",
             "--quiet",
+            "--profile",
             "--seeds",
             "--jobs",
         ],

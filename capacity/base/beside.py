@@ -38,10 +38,12 @@ class Beside(Generic[T]):
 
     Args:
         work: The function; what it returns, or raises, is pickled.
+        here: The same function where things have moved on, for when its process is killed; None
+            takes `work`.
     """
 
-    def __init__(self, work: Callable[[], T]) -> None:
-        self._work = work
+    def __init__(self, work: Callable[[], T], here: Callable[[], T] | None = None) -> None:
+        self._here = here or work
         self._answer, answer = os.pipe()
         alive, self._alive = os.pipe()
         for stream in (sys.stdout, sys.stderr):
@@ -74,7 +76,7 @@ class Beside(Generic[T]):
         try:
             worked, made = pickle.loads(b"".join(parts))
         except (EOFError, pickle.UnpicklingError):  # it was killed, for its memory maybe
-            return self._work()
+            return self._here()
         if not worked:
             raise made
         return made

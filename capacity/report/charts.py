@@ -54,9 +54,6 @@ CONFIG: dict[str, Any] = {
     "legend": {"disable": True},
 }
 
-
-# What the page's script calls; the bundle itself exports nothing.
-_GLOBALS = "window.vegaEmbed = vegaEmbed;"
 HOVER = "hover"
 """Name of a layer that only answers the pointer."""
 
@@ -306,7 +303,7 @@ def javascript() -> str:
     Returns:
         JavaScript that may stand inside a `<script>` element.
     """
-    bundle = renderer.bundle(_GLOBALS)
+    bundle = renderer.bundle()
     # Inside strings, where these stand, the backslash changes nothing for JavaScript.
     return bundle.replace("</script", "<\\/script").replace("<!--", "<\\!--")
 

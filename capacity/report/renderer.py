@@ -4,16 +4,25 @@ from __future__ import annotations
 
 import atexit
 import base64
+import hashlib
 import json
 import os
 import subprocess
 import sys
 import threading
 from contextlib import suppress
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from capacity.base.files import write_atomically
+
 _SCRIPT = Path(__file__).with_name("vega_process.py")
+_GLOBALS = "window.vegaEmbed = vegaEmbed;"
+"""What the page's script calls; the bundle itself exports nothing."""
+_PATIENCE = 60.0
+"""Seconds for a bundle that is on its way."""
+_AHEAD: list[subprocess.Popen[bytes]] = []
 
 
 class RenderingError(RuntimeError):
@@ -138,13 +147,51 @@ def convert(svg: str, kind: str) -> bytes:
     return base64.b64decode(_RENDERER.ask({"svg": svg, "kind": kind}))
 
 
-def bundle(script: str) -> str:
+def bundle() -> str:
     """Bundle the libraries that draw in a browser.
 
-    Args:
-        script: JavaScript that uses them.
+    It takes seconds, and depends on one version alone: what was made once is kept in the user's
+    cache.
 
     Returns:
         JavaScript.
     """
-    return _RENDERER.ask({"script": script})
+    if _AHEAD:
+        with suppress(subprocess.TimeoutExpired):
+            _AHEAD.pop().wait(_PATIENCE)
+    kept = _bundle_file()
+    with suppress(OSError):
+        digest, _, content = kept.read_bytes().partition(b"\n")
+        if digest == _digest(content):
+            return content.decode()
+    made = _RENDERER.ask({"script": _GLOBALS})
+    with suppress(OSError):  # without a folder to keep it in, it is made anew each time
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(kept, _digest(made.encode()) + b"\n" + made.encode())
+    return made
+
+
+def bundle_ahead() -> None:
+    """Begin to bundle the libraries in a process beside, where that was never done."""
+    kept = _bundle_file()
+    with suppress(OSError):  # then `bundle` makes it, and says what is wrong
+        if _AHEAD or kept.is_file():
+            return
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        nowhere = subprocess.DEVNULL
+        _AHEAD.append(
+            subprocess.Popen(
+                [sys.executable, "-P", str(_SCRIPT), str(kept), _GLOBALS],
+                stdin=nowhere, stdout=nowhere, stderr=nowhere, cwd=_SCRIPT.parent,
+            )
+        )  # fmt: skip
+
+
+def _bundle_file() -> Path:
+    known = hashlib.sha256(f"{version('vl-convert-python')} {_GLOBALS}".encode()).hexdigest()[:16]
+    caches = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(caches) / "capacity" / f"vega-{known}.js"
+
+
+def _digest(content: bytes) -> bytes:
+    return hashlib.sha256(content).hexdigest().encode()

@@ -7,6 +7,7 @@ import gzip
 import hashlib
 import re
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -98,11 +99,25 @@ def sections_page(
     Returns:
         HTML.
     """
-    shown = [(s.anchor, s.title, s.blocks(subject)) for s in sections]
-    shown = [section for section in shown if section[2]]
-    figures = [figure for *_, blocks in shown for figure in figures_in(blocks)]
-    # The templates tell here which terms they met: the glossary at the end explains those.
-    return page("sections.html", figures, colors, sections=shown, met={}, **content)
+    shown, figures, pictures = [], [], {}
+    # Charts are drawn in another process: while it draws a section's, the next one is computed.
+    pen = ThreadPoolExecutor(1)
+    try:
+        for section in sections:
+            blocks = section.blocks(subject)
+            if blocks:
+                shown.append((section.anchor, section.title, blocks))
+            for figure in figures_in(blocks):
+                figures.append(figure)
+                for narrow in (False, True):
+                    pictures[figure.id, narrow] = pen.submit(figure.svg, narrow=narrow)
+        # The templates tell here which terms they met: the glossary at the end explains those.
+        return page(
+            "sections.html", figures, colors,
+            sections=shown, met={}, pictures=pictures, **content,
+        )  # fmt: skip
+    finally:
+        pen.shutdown(cancel_futures=True)
 
 
 def _is(kind: type) -> Callable[[object], bool]:
@@ -150,7 +165,7 @@ def _environment(folder: Path | None = None) -> Environment:
     environment.globals["filled"] = _filled
     for name, kind in KINDS.items():
         environment.tests[name] = _is(kind)
-    environment.globals["drawn"] = lambda figure, narrow: Markup(figure.svg(narrow=narrow))
+    environment.globals["drawn"] = _drawn
     return environment
 
 
@@ -173,6 +188,13 @@ def _set(escaped: str) -> str:
         return f"<i>{match[1]}</i><sub>{match[2]}</sub>"
 
     return _SYMBOL.sub(index, escaped)
+
+
+@pass_context
+def _drawn(context: Context, figure: Figure, narrow: bool) -> Markup:
+    """Give a figure's static picture, which may be on its way."""
+    ordered = (context.get("pictures") or {}).get((figure.id, narrow))
+    return Markup(figure.svg(narrow=narrow) if ordered is None else ordered.result())
 
 
 @pass_context

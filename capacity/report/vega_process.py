@@ -6,6 +6,7 @@ It is started as a script and imports nothing of `capacity`.
 from __future__ import annotations
 
 import base64
+import hashlib
 import json
 import os
 import signal
@@ -20,13 +21,24 @@ _IDLE = 60.0
 
 
 def main() -> None:
-    """Answer until nobody asks any more."""
+    """Answer until nobody asks any more; or write one bundle into a file that is named, and end."""
+    if len(sys.argv) > 1:
+        _bundle_into(*sys.argv[1:])
+        return
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the process that asks decides
     with os.fdopen(os.dup(1), "wb") as answers:
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # what a library prints is no answer
         while line := _next_line():
             answers.write(json.dumps(_answer(json.loads(line))).encode() + b"\n")
             answers.flush()
+
+
+def _bundle_into(path: str, script: str) -> None:
+    content = str(vl_convert.javascript_bundle(script)).encode()
+    made = f"{path}.{os.getpid()}"
+    with open(made, "wb") as file:
+        file.write(hashlib.sha256(content).hexdigest().encode() + b"\n" + content)
+    os.replace(made, path)
 
 
 def _next_line() -> bytes:

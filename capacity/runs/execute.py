@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any
+from functools import partial
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
 
 from capacity.base import interruption
-from capacity.base.beside import Beside, possible, seconds_of
+from capacity.base.beside import possible
 from capacity.base.random_streams import stream
 from capacity.networks.door import fit
 from capacity.networks.evaluate import Score, evaluate
@@ -18,6 +19,7 @@ from capacity.networks.own_losses_door import check_outputs_are_known
 from capacity.networks.replicas import check_same_function
 from capacity.optimizers.from_recipe import check_plan
 from capacity.recipe.config import Recipe
+from capacity.runs.aside import Aside, Made
 from capacity.runs.before_task import capacity_of_transition, forecast_transition
 from capacity.runs.directory import RunDirectory
 from capacity.runs.epochs import epoch_row, networks, path_row
@@ -37,6 +39,13 @@ from capacity.strategies.terms import Source
 from capacity.tasks.task import TaskSequence
 from capacity.training.data_order import DataOrder
 from capacity.training.train import Divergence
+
+
+class _Room(Protocol):
+    """Measures the room that is left for a task, from everything as it was before it."""
+
+    def __call__(self, statistics: dict[str, Tensor] | None = None) -> Made:
+        """Measure it; the network may have moved on, but for the statistics of then."""
 
 
 class Execution:
@@ -59,8 +68,10 @@ class Execution:
         checkpoint_minutes: float = 5.0,
         threads: int | None = None,
         processes: int = 1,
+        report: Callable[[], bool] = bool,
     ) -> None:
         self._recipe, self._directory, self._progress = recipe, directory, progress
+        self._report = report
         self._tasks = sequence.to(device)
         models = networks(recipe, new_model)
         self._model = models[0].to(device)
@@ -99,8 +110,8 @@ class Execution:
         self._summary = Summary(directory, self._found)
         self._new = False
         self._threads = threads or threads_for(self._model, device)
-        self._aside = processes > 1 and self._threads == 1 and device.type == "cpu" and possible()
-        self._beside: Beside[tuple[Any, float]] | None = None
+        two = processes > 1 and self._threads == 1 and device.type == "cpu" and possible()
+        self._aside = Aside(two, directory.spent)
 
     def prepare(self) -> int:
         """Look at what is done already, before anything is written.
@@ -140,8 +151,7 @@ class Execution:
             ]
             raise
         finally:
-            if self._beside is not None:
-                self._beside.stop()
+            self._aside.stop()
             self._progress.close()
             self._end(state)
         return state
@@ -169,13 +179,15 @@ class Execution:
         self._zero = self._evaluate_all()
         self._progress.plan(self._kinds(count))
         for i in range(count):
-            self._before(i)
+            room = self._before(i)
             self._learn(i)
-            self._room(i)
-            if i in self._found.diverged:
+            lost = i in self._found.diverged
+            if not lost:
+                self._after(i)
+            self._room(i, room)  # measured beside, it may take until here
+            if lost:
                 self._compose(i)
                 return "diverged"
-            self._after(i)
         self._compose(count)
         return "finished"
 
@@ -201,15 +213,16 @@ class Execution:
         name: str,
         label: str,
         timer: str,
-        measure: Callable[[], tuple[Any, dict[str, Tensor]]],
+        measure: Callable[[], Made],
     ) -> Entry:
-        """Measure one stage, unless that was done before."""
+        """Measure one stage, or wait for it, unless that was done before."""
         kept = self._journal.get(name)
         if kept is None:
             if label:
                 self._progress.start(label, 1, timer)
             with self._directory.timed(timer):
-                record, tensors = measure()
+                beside = name in self._aside
+                record, tensors = self._aside.result(name, timer) if beside else measure()
             kept = self._journal.put(name, record, tensors)
             self._new = True
         elif label:
@@ -230,65 +243,70 @@ class Execution:
         label = f"spectrum over {count} tasks"
         self._found.composed = self._stage("composed", label, "transport", measured).record
 
-    def _before(self, i: int) -> None:
-        """Forecast what learning task i will do, and measure the room that is left for it."""
+    def _before(self, i: int) -> _Room:
+        """Forecast what learning task i will do, and begin to measure the room that is left.
+
+        Returns:
+            What measures the room, from everything as it is now.
+        """
         if i == 0:
-            return
+            return lambda _=None: ({}, {})
         self._plan = self._mitigation.plan(self._tasks[i], self._recipe.training)
         self._found.planned[i] = self._plan.training
-        label = f"task {i + 1}/{len(self._tasks)}"
-        beside = (
-            self._aside
-            and self._recipe.measure.capacity
-            and f"task{i}.capacity" not in self._journal
-        )
-        if beside:
-            self._beside = Beside(lambda: seconds_of(lambda: self._capacity(i)))
+        forecast, room = self._forecast(i), self._capacity(i)
+        names = f"task{i}.forecast", f"task{i}.capacity"
+        self._begin(i, *names, forecast, room)
+        if names[0] in self._aside:
+            self._room(i, room)
         if self._recipe.measure.forecast:
-            self._found.forecasts[i] = self._stage(
-                f"task{i}.forecast", f"{label} forecast", "forecast", lambda: self._forecast(i)
-            ).record
-        if not beside:
-            self._room(i)
+            label = f"task {i + 1}/{len(self._tasks)} forecast"
+            self._found.forecasts[i] = self._stage(names[0], label, "forecast", forecast).record
+        if names[1] not in self._aside:
+            self._room(i, room)
         self._save()
+        return room
 
-    def _room(self, i: int) -> None:
+    def _begin(
+        self, i: int, forecast_name: str, name: str, forecast: Callable[[], Made], room: _Room
+    ) -> None:
+        """Begin beside what takes longest: the room that is left for task i."""
+        measure = self._recipe.measure
+        if not (self._aside.wanted and measure.capacity) or name in self._journal:
+            return
+        if i > 1 or len(self._tasks) == 2:
+            own = {k: t.clone() for k, t in self._model.statistics().items() if k.startswith("0/")}
+            self._aside.begin(name, room, partial(room, own))
+        elif measure.forecast and forecast_name not in self._journal:
+            # The first is measured here: its traced graphs are there for the processes to come.
+            self._aside.begin(forecast_name, forecast, forecast)
+
+    def _room(self, i: int, measure: _Room) -> None:
         """Measure the room that is left for task i, or wait for the process that does."""
         if i == 0 or i in self._found.capacities:
             return
-        measured = self._recipe.measure.capacity
-        label = f"task {i + 1}/{len(self._tasks)} capacity" if measured else ""
-
-        def awaited() -> tuple[Any, dict[str, Tensor]]:
-            if self._beside is None:
-                made = self._capacity(i)
-            else:
-                made, spent = self._beside.result()
-                self._beside = None
-                self._directory.spent("capacity beside", spent)
-            if made[0]["note"]:
-                self._progress.line(f"task {i + 1}: {made[0]['note']}")
-            return made
-
-        kept = self._stage(f"task{i}.capacity", label, "capacity", awaited).record
+        wanted = self._recipe.measure.capacity
+        label = f"task {i + 1}/{len(self._tasks)} capacity" if wanted else ""
+        new = f"task{i}.capacity" not in self._journal
+        kept = self._stage(f"task{i}.capacity", label, "capacity", measure).record
+        if new and kept["note"]:
+            self._progress.line(f"task {i + 1}: {kept['note']}")
         self._found.capacities[i] = kept["measured"]
         if kept["note"]:
             self._found.notes[i] = kept["note"]
 
-    def _forecast(self, i: int) -> tuple[Any, dict[str, Tensor]]:
+    def _forecast(self, i: int) -> Callable[[], Made]:
         old, new = self._tasks.tasks[:i], self._tasks[i]
         order = self._order(i, "forecast")
-        return forecast_transition(
-            self._model, self._theta, old, new, self._plan, order, self._recipe
-        ), {}
+        given = self._model, self._theta, old, new, self._plan, order, self._recipe
+        return lambda: (forecast_transition(*given), {})
 
-    def _capacity(self, i: int) -> tuple[Any, dict[str, Tensor]]:
-        record = capacity_of_transition(
-            self._model,
-            self._theta[0],
-            self._tasks.tasks[:i],
-            self._tasks[i],
-            self._plan,
+    def _capacity(self, i: int) -> _Room:
+        given = partial(
+            capacity_of_transition,
+            theta=self._theta[0],
+            old=self._tasks.tasks[:i],
+            new=self._tasks[i],
+            plan=self._plan,
             recipe=self._recipe,
             phases=[self._trajectories[k].trajectory for k in range(i) if k in self._trajectories],
             displacement=self._displacement,
@@ -296,7 +314,7 @@ class Execution:
             along=self._along,
             time=self._spent,
         )
-        return record, {}
+        return lambda statistics=None: (given(self._model.at(statistics or {})), {})
 
     def _learn(self, i: int) -> None:
         """Train every replica on task i, watched."""
@@ -449,6 +467,8 @@ class Execution:
         if self._new:
             label = f"task {i + 1}/{len(self._tasks)} ({self._tasks[i].name})"
             self._progress.line(f"{label} {self._found.spoken(i)}")
+            if i + 1 < len(self._tasks) and self._report():
+                self._progress.line(f"report so far: {self._directory.path / 'report.html'}")
 
     def _evaluate_all(self) -> list[Score]:
         return [evaluate(self._model, self._theta, t, t.test) for t in self._tasks.tasks]

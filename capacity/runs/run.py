@@ -22,6 +22,7 @@ from capacity.runs.environment import describe
 from capacity.runs.execute import Execution
 from capacity.runs.probes import fingerprint_of
 from capacity.runs.progress import Progress
+from capacity.runs.report_door import ReportSoFar
 from capacity.runs.run_on_disk import Run as Run
 from capacity.runs.run_on_disk import open_run as open_run
 from capacity.runs.task_training import NotRepeatedError
@@ -140,6 +141,7 @@ def run(
     execution = Execution(
         recipe, sequence, new_model, directory, where, progress,
         checkpoint_minutes=minutes, threads=threads, processes=processes,
+        report=ReportSoFar(directory),
     )  # fmt: skip
     made = Run(directory.path)
     if directory.claim(recipe):
@@ -259,6 +261,8 @@ def _reported(made: Run, progress: Progress) -> bool:
     try:
         path = made.report()
     except (ValueError, RenderingError) as error:
+        with suppress(OSError):  # the one that was made while the run went on
+            (made.path / "report.html").unlink()
         again = shell_call("capacity", "report", made.path)
         said = f"the run is finished, but its report could not be written: {error}"
         progress.line(f"{said}; try again with `{again}`", trouble=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 
 import pytest
 import torch
@@ -23,10 +24,10 @@ def task(labels):
     return torch.randn(24, 4, generator=generator) + 2 * torch.eye(4)[y], y
 
 
-def result(out, **how):
+def result(out, tasks=2, **how):
     torch.manual_seed(3)
     run = capacity.run(
-        [task((0, 1)), task((1, 2))],
+        [task((0, 1)), task((1, 2)), task((0, 2))][:tasks],
         model=nn.Sequential(nn.Linear(4, 3), nn.Tanh(), nn.Linear(3, 3)),
         training=capacity.Training(lr=0.2, epochs=3, batch_size=8),
         measure=capacity.Measure(
@@ -49,6 +50,21 @@ def test_what_is_measured_beside_is_what_is_measured_in_turn(tmp_path, monkeypat
     assert alone["transitions"][0]["capacity"] is not None
     assert "capacity beside" not in spent
     assert shared["capacity beside"] > 0
+
+
+@pytest.mark.slow  # three short runs at level full
+def test_a_process_beside_that_is_killed_has_its_work_done_from_where_it_began(
+    tmp_path, monkeypatch
+):
+    monkeypatch.setattr("capacity.runs.execute.possible", lambda: True)
+    alone, _ = result(tmp_path / "alone", tasks=3)
+    both, shared = result(tmp_path / "both", tasks=3, processes=2)
+    assert both == alone
+    assert set(shared) >= {"capacity beside", "forecast beside"}  # the first forecast, and the rest
+    monkeypatch.setattr("capacity.base.beside._serve", lambda *_: os._exit(9))
+    killed, spent = result(tmp_path / "killed", tasks=3, processes=2)
+    assert killed == alone
+    assert spent["capacity beside"] > 0
 
 
 @pytest.mark.slow
