@@ -157,8 +157,12 @@ def table(found: Sequence[dict]) -> str:
                 if len(good) < 3:
                     line += f"{'-':>18}"
                     continue
-                drop = explained(*(np.array(v) for v in zip(*[(s["drop"], t["drop"]) for s, t in good], strict=True)))
-                rise = explained(*(np.arcsinh(v) for v in zip(*[(s["rise"], t["rise"]) for s, t in good], strict=True)))
+                said, true = (
+                    {q: np.array([x[q] for x in side]) for q in ("drop", "rise")}
+                    for side in zip(*good, strict=True)
+                )
+                drop = explained(said["drop"], true["drop"])
+                rise = explained(np.arcsinh(said["rise"]), np.arcsinh(true["rise"]))
                 line += f"{drop:>9.2f}{rise:>9.2f}"
             lines.append(line)
     return "\n".join(lines)
