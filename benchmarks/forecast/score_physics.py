@@ -1,5 +1,6 @@
-"""Which of the two physics is right where? The compressed training, the flow, and what each says of
-itself, on the development half, short plans included.
+"""Which of the two physics is right where, on the development half, short plans included?
+
+The compressed training, the flow, and what each says of itself.
 
     python benchmarks/forecast/score_physics.py [--units 70] [--cache DIR] [--save]
 
