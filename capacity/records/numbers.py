@@ -163,3 +163,17 @@ def _scientific(value: float, stderr: float | None, places: int) -> str:
     if stderr is None:
         return f"{mantissa} × {power}"
     return f"({mantissa} ± {fixed(stderr / unit, places)}) × {power}"
+
+
+def spell(seconds: float) -> str:
+    """Write a duration for people.
+
+    Args:
+        seconds: It.
+
+    Returns:
+        As `8 s`, `3 min` or `1.5 h`.
+    """
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

@@ -12,6 +12,7 @@ from tqdm import tqdm
 
 from capacity.base.console import Lenient
 from capacity.base.printable import visible
+from capacity.records.numbers import spell
 
 _BAR = "{desc} {percentage:3.0f}%|{bar:20}| {postfix}"
 _TICK = 1.0
@@ -139,17 +140,3 @@ class Progress:
             self._ticking = threading.Timer(_TICK, self._tick)
             self._ticking.daemon = True
             self._ticking.start()
-
-
-def spell(seconds: float) -> str:
-    """Write a duration for people.
-
-    Args:
-        seconds: It.
-
-    Returns:
-        As `8 s`, `3 min` or `1.5 h`.
-    """
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

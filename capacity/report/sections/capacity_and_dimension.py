@@ -9,6 +9,7 @@ from capacity.records.numbers import number, plural, span
 from capacity.report import capacity_detail
 from capacity.report.blocks import Absent, Block, Fold, Section
 from capacity.report.closure_curve import closure_figure, closures_of
+from capacity.report.full_cost import full_sentence
 from capacity.report.prediction import capacity_figure
 from capacity.report.sentences import literal_sentence
 from capacity.report.tables import eps_table, room_table
@@ -18,10 +19,7 @@ from capacity.results.view import RunView, pick
 def _content(view: RunView) -> Iterator[Block | None]:
     measured = [t for t in view.transitions if t.get("capacity") or t.get("dimension")]
     if not measured:
-        yield Absent(
-            "Not measured: measure.level=full adds R_A, m_B, the verdicts, J and its spectra, the "
-            "dearest parts of a run; the forecasts are the same without."
-        )
+        yield Absent(full_sentence(view))
         return
     yield literal_sentence(view)
     room = [pick(t, "capacity", "directions") for t in measured]
