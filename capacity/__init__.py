@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from capacity.forecasting.forecast import forecast as forecast
     from capacity.forecasting.record import Forecast as Forecast
     from capacity.jacobian.tracker import TransportTracker as TransportTracker
+    from capacity.networks.belief import Belief as Belief
     from capacity.optimizers.own_steps import BatchStep as BatchStep
     from capacity.optimizers.own_steps import GradientStep as GradientStep
     from capacity.recipe.config import Measure as Measure
@@ -72,6 +73,7 @@ _HOME = {
     "TransportTracker": "capacity.jacobian.tracker",
     "GradientStep": "capacity.optimizers.own_steps",
     "BatchStep": "capacity.optimizers.own_steps",
+    "Belief": "capacity.networks.belief",
     # say
     "Recipe": "capacity.recipe.config",
     "TaskStream": "capacity.recipe.config",

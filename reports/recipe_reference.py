@@ -17,6 +17,7 @@ from typing import Any
 from pydantic.fields import FieldInfo
 
 from capacity.base.registry import registry_of
+from capacity.recipe.belief import BeliefOptions
 from capacity.recipe.config import LEVELS, Measure, Model, Recipe, TaskStream
 from capacity.recipe.strategy import Section, Strategy, strategy_class
 from capacity.recipe.training import ParameterGroup, Training
@@ -28,6 +29,7 @@ SECTIONS: dict[str, type[Section]] = {
     "model": Model,
     "training": Training,
     "training.groups": ParameterGroup,
+    "training.belief": BeliefOptions,
     "measure": Measure,
 }
 """Sections of a recipe by their dotted path."""

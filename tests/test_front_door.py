@@ -13,7 +13,7 @@ import pytest
 import capacity
 
 NAMES = [
-    "BatchStep", "Comparison", "Curve", "EpistemicSpeedLimit", "Estimate", "Forecast",
+    "BatchStep", "Belief", "Comparison", "Curve", "EpistemicSpeedLimit", "Estimate", "Forecast",
     "GradientStep",
     "Measure", "Model", "Recipe", "Rows", "Run", "RunTables", "SeedRuns", "Split", "Status",
     "Sweep", "Task",

@@ -16,6 +16,7 @@ from capacity.criterion.task_dimension import Dimension
 from capacity.criterion.transition import CapacityRecord, assess
 from capacity.jacobian.tracker import TransportTracker
 from capacity.jacobian.training_jacobian import TrainingJacobian
+from capacity.networks.belief import believed
 from capacity.networks.door import fit
 from capacity.networks.flat_model import FlatModel
 from capacity.networks.own_losses_door import check_outputs_are_known
@@ -256,12 +257,12 @@ def verdict(
         ('room left', 'directional')
     """
     where = resolve_device(device)
-    flat = FlatModel(model)
     old_tasks = _old_tasks(old, loss)
     if new is None:
         raise ValueError("new is None; a verdict is on a new task: pass its data")
     new_task = as_task(new, name="new", loss=loss)
     how = with_loader_batches(training, [new_task])
+    flat = FlatModel(believed(model, how, classifies=new_task.classifies))
     theta = flat.initial()
     allowed: float | tuple[float, ...] | None
     if tolerance is None and capacity is not None:

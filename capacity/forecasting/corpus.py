@@ -97,6 +97,8 @@ class Corpus:
         plan = conditions.training
         if conditions.budget is None:
             return "the corpus holds forecasts within a budget, not full simulations"
+        if plan.belief is not None:
+            return "the corpus holds trainings of points, not of beliefs"
         if conditions.losses != {"cross_entropy"}:
             return "the corpus holds tasks with cross-entropy only"
         for name, value in (

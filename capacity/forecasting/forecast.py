@@ -28,6 +28,7 @@ from capacity.forecasting.record import (
 )
 from capacity.forecasting.trainer_door import planned
 from capacity.forecasting.within_budget import forecast_within
+from capacity.networks.belief import believed
 from capacity.networks.flat_model import FlatModel
 from capacity.networks.own_losses_door import check_outputs_are_known
 from capacity.recipe.config import Strategy, Training
@@ -212,9 +213,9 @@ def forecast(
     elif new is None:
         raise ValueError("new is missing; pass the task that comes next, as new=(x, y)")
     loss = "cross_entropy" if loss is None else loss
-    flat = FlatModel(model)  # type: ignore[arg-type]
     old_tasks = old_tasks_of(old, loss=loss)
     new_task = as_task(new, name="new", loss=loss)
+    flat = FlatModel(believed(model, training or Training(), classifies=new_task.classifies))
     training = with_loader_batches(training, [new_task])
     theta = flat.to(where).initial()
     unknown = unknown_to_compression(training)

@@ -15,6 +15,7 @@ from torch.nn.parameter import UninitializedParameter
 from capacity.base.in_place import own_copy, writes
 from capacity.base.randomness import RandomState, kept_random_state
 from capacity.networks.asking import Runs
+from capacity.networks.belief import Belief
 from capacity.networks.calling import call
 from capacity.networks.copies import copied, unwrapped
 from capacity.networks.differentiable_attention import differentiable, is_recurrent
@@ -466,9 +467,33 @@ class FlatModel:
         """
 
         def loss(theta: Tensor, x: Tensor, y: Tensor) -> Tensor:
-            return task.loss_of(self.outputs(theta, x), y)
+            return self.over_draws(lambda: task.loss_of(self.outputs(theta, x), y))
 
         return loss
+
+    def over_draws(self, value: Callable[[], Tensor]) -> Tensor:
+        """Average what is made of the outputs over the draws of a belief.
+
+        Args:
+            value: Runs the network, once or more, and makes a tensor of its outputs.
+
+        Returns:
+            The mean over antithetic pairs in training mode; what `value` gives of any other network
+            and in evaluation mode, whose outputs are averaged already.
+        """
+        belief = self.belief
+        if belief is None or belief.passes == 1:
+            return value()
+        made = []
+        for turn in range(belief.passes):
+            with belief.at_turn(turn):
+                made.append(value())
+        return torch.stack(made).mean(0)
+
+    @property
+    def belief(self) -> Belief | None:
+        """The belief that this network is; None where its parameters are a point."""
+        return self._module if isinstance(self._module, Belief) else None
 
 
 def _same(one: Tensor, other: Tensor) -> bool:

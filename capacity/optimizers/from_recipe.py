@@ -11,6 +11,7 @@ from torch import Tensor
 
 from capacity.base.checks import nearest
 from capacity.optimizers import REGISTRY
+from capacity.optimizers.beliefs import GEOMETRIES
 from capacity.optimizers.clipped import Clipped
 from capacity.optimizers.grouped import Grouped, Layout
 from capacity.optimizers.optimizer import Optimizer
@@ -61,6 +62,9 @@ def from_training(
         The update map. A name that nobody knows, a class whose step mixes replicas, and groups
         that do not fit the optimiser or the network are a ValueError.
     """
+    if training.belief is not None:
+        chosen: Optimizer = GEOMETRIES[training.belief.geometry].from_plan(training)
+        return chosen if training.clip_norm is None else Clipped(chosen, training.clip_norm)
     chosen = optimizer_named(training.optimizer).from_training(training, seed=seed, path=path)
     if training.optimizer not in REGISTRY.built_in:
         _check_replicas(training.optimizer, chosen)

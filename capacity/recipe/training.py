@@ -10,6 +10,7 @@ from pydantic import BeforeValidator, Field, Strict, model_validator
 
 from capacity.base.checks import one_of
 from capacity.base.registry import registry_of
+from capacity.recipe.belief import NamedBelief
 from capacity.recipe.refusals import registered
 from capacity.recipe.schedules import NEEDS, Schedule, factors
 from capacity.recipe.strategy import NamedStrategy, PositiveFloat, PositiveInt, Section, Strategy
@@ -132,7 +133,10 @@ class Training(Section):
     eps: PositiveFloat = 1e-8
     """Added to the denominator (`adam`, `adamw`, `rmsprop`)."""
     temperature: PositiveFloat | None = None
-    """Temperature of the noise (`sgld` only, and needed there)."""
+    """Temperature of the noise, or of a belief (`sgld` and `belief` only, and needed there)."""
+    belief: NamedBelief = None
+    """Move a Gaussian over the parameters in place of a point: `transport` or `information`, or
+    {geometry: transport, width: 0.05}; with optimizer `sgd`."""
     options: dict[str, Any] = Field(default_factory=dict)
     """Options of `mirror` and of a registered optimiser; the others' are the fields above."""
     strategy: NamedStrategy = Field(default_factory=lambda: Strategy())
@@ -143,12 +147,23 @@ class Training(Section):
 
     @model_validator(mode="after")
     def _temperature_goes_with_noise(self) -> Training:
-        if (self.temperature is not None) != (self.optimizer == "sgld"):
+        taker = "belief" if self.belief is not None else "optimizer = 'sgld'"
+        if (self.temperature is not None) != (self.belief is not None or self.noisy):
             raise ValueError(
-                "optimizer = 'sgld' needs a temperature, as temperature = 1e-4"
+                f"{taker} needs a temperature, as temperature = 1e-4"
                 if self.temperature is None
-                else f"temperature = {self.temperature:g} goes with optimizer = 'sgld' only, not "
-                f"{self.optimizer!r}, which has no noise"
+                else f"temperature = {self.temperature:g} goes with optimizer = 'sgld' or a "
+                f"belief only, not {self.optimizer!r}, which has no noise"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _belief_moves_by_itself(self) -> Training:
+        if self.belief is not None and (self.optimizer != "sgd" or self.groups):
+            other = f"optimizer = {self.optimizer!r}" if self.optimizer != "sgd" else "groups"
+            raise ValueError(
+                f"belief = {self.belief.geometry!r} has steps of its own, which {other} would not "
+                "change; leave one of the two out"
             )
         return self
 
@@ -295,6 +310,11 @@ class Training(Section):
             trainer
         )
         return made
+
+    @property
+    def noisy(self) -> bool:
+        """Whether its steps carry thermal noise."""
+        return self.optimizer == "sgld"
 
     @property
     def decays(self) -> bool:

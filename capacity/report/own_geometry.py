@@ -48,3 +48,51 @@ def geometry_table(view: RunView) -> Table | None:
         remark="In it the steps are steepest descent, so that learning time times loss drop is at "
         "least the squared distance d².",
     )
+
+
+def belief_table(view: RunView) -> Table | None:
+    """List what every task cost a belief against the limit of its population of networks.
+
+    Args:
+        view: The run.
+
+    Returns:
+        The table; None where a point learned.
+    """
+    rows, metric = [], ""
+    for i, phase in enumerate(view.phases):
+        thermo: Mapping[str, Any] = (phase.get("thermo") if phase else None) or {}
+        cost = thermo.get("belief")
+        if phase is None or cost is None:
+            continue
+        metric = cost["geometry"]
+        columns = ("dissipation", "entropy_gain", "distance_sq", "inefficiency")
+        errors = phase.get("calibration") or []
+        rows.append((
+            header_cell(view.label(i)),
+            *(cell(pick(cost, column)) for column in columns),
+            cell(pick(thermo, "inefficiency_path")),
+            text_cell(cost["verdict"]),
+            cell(pick({"error": errors[-1]}, "error") if errors else None),
+        ))
+    if not rows:
+        return None
+    return Table(
+        id="table-belief",
+        caption="Free energy that the belief spent on every task, against its speed limit",
+        columns=(
+            "Task",
+            "Free energy spent",
+            "Entropy gained, nats",
+            "d²",
+            "× the speed limit::population",
+            "× the speed limit::path of the moments",
+            "T \u0394F \u2265 d²",
+            "Calibration error",
+        ),
+        rows=rows,
+        remark="The belief is the law of a population of networks, so that free energy and "
+        f"distance (in the {metric} metric) are known up to the error of the draws. The path is "
+        "that of (widths, means) in Euclid's metric. Calibration error: on the task's test split, "
+        "after it was learned.",
+    )

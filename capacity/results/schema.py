@@ -234,6 +234,19 @@ class Geometry(TypedDict):
     loss_drop_ratio: E
 
 
+class BeliefCost(TypedDict):
+    """The free energy that a belief spent on a task."""
+
+    geometry: str
+    free_energy_before: E
+    free_energy_after: E
+    entropy_gain: E
+    dissipation: E
+    distance_sq: E
+    inefficiency: E
+    verdict: str
+
+
 class Thermo(TypedDict):
     """What a training cost."""
 
@@ -246,6 +259,7 @@ class Thermo(TypedDict):
     displacement_sq: NotRequired[E]
     length_ratio: NotRequired[E]
     geometry: NotRequired[Geometry]
+    belief: NotRequired[BeliefCost]
 
 
 class Phase(TypedDict, total=False):
@@ -253,6 +267,7 @@ class Phase(TypedDict, total=False):
 
     transport: Transport | None
     thermo: Thermo | None
+    calibration: list[E]
 
 
 class Quality(TypedDict):

@@ -13,6 +13,7 @@ import torch
 
 from capacity.base.checks import one_of, positive_int
 from capacity.forecasting.forecast import forecast
+from capacity.networks.belief import believed
 from capacity.networks.flat_model import FlatModel
 from capacity.networks.models import build_model
 from capacity.recipe.config import Recipe
@@ -51,7 +52,9 @@ def before_task(
             f"task = {number}, and the recipe has {count}; pass one from 2 to {count}, which has "
             "a task before it"
         )
-    module = build_model(recipe.model, sequence.input_shape, sequence.n_outputs, recipe.seed)
+    point = build_model(recipe.model, sequence.input_shape, sequence.n_outputs, recipe.seed)
+    classifies = all(task.classifies for task in sequence.tasks)
+    module = believed(point, recipe.training, classifies=classifies)
     model = FlatModel(module).to(device)
     theta = model.initial()[None]
     mitigation = Mitigation(recipe.training.strategy, model, Source(recipe.seed, ("strategy",)))

@@ -12,13 +12,15 @@ from torch import Tensor, nn
 
 from capacity.base import interruption
 from capacity.base.beside import possible
-from capacity.base.random_streams import stream
+from capacity.base.random_streams import stream, stream_seed
+from capacity.networks.calibration import calibration_error
 from capacity.networks.door import fit
 from capacity.networks.evaluate import Score, evaluate
 from capacity.networks.own_losses_door import check_outputs_are_known
 from capacity.networks.replicas import check_same_function
 from capacity.optimizers.from_recipe import check_plan
 from capacity.recipe.config import Recipe
+from capacity.records.estimate import from_samples
 from capacity.runs.aside import Aside, Made
 from capacity.runs.before_task import capacity_of_transition, forecast_transition
 from capacity.runs.directory import RunDirectory
@@ -37,6 +39,7 @@ from capacity.strategies.contribution import Contribution
 from capacity.strategies.mitigation import Mitigation
 from capacity.strategies.terms import Source
 from capacity.tasks.task import TaskSequence
+from capacity.thermo.belief_cost import belief_cost
 from capacity.training.data_order import DataOrder
 from capacity.training.train import Divergence
 
@@ -383,7 +386,7 @@ class Execution:
         kind = {
             "plain": lesson.update.plain and alone,
             "full": training.samples_per_step >= len(task.train) and alone,
-            "noisy": recipe.training.temperature is not None,
+            "noisy": recipe.training.noisy,
         }
         layout = self._model.layout
         if done is None:
@@ -426,6 +429,12 @@ class Execution:
         else:
             after = evaluate(self._model, phase.theta, task, task.train)
             record["cost"] = lesson.path.cost(before.loss, after.loss, **kind).to_dict()
+            if training.belief is not None:
+                record["cost"]["belief"] = belief_cost(
+                    self._model, start, phase.theta, task, training,
+                    time=phase.learning_time, seed=stream_seed(recipe.seed, "belief", i),
+                    alone=alone,
+                ).to_dict()  # fmt: skip
             moved = (phase.theta - start).double().square().sum(-1).mean()
             record["displacement"] = float(moved.sqrt())
             tensors |= along.tensors()
@@ -438,13 +447,15 @@ class Execution:
 
         def scored() -> tuple[Any, dict[str, Tensor]]:
             made = self._evaluate_all()
-            return {}, {
+            return {"calibration": self._calibration(i)}, {
                 "accuracy": torch.stack([score.accuracy for score in made]),
                 "loss": torch.stack([score.loss for score in made]),
             }
 
         device = self._theta.device
-        kept = self._stage(f"task{i}.scores", "", "measure", scored).tensors
+        stage = self._stage(f"task{i}.scores", "", "measure", scored)
+        kept = stage.tensors
+        self._found.calibrations[i] = stage.record.get("calibration")
         pairs = zip(kept["accuracy"].to(device), kept["loss"].to(device), strict=True)
         self._found.scores.append([Score(*pair) for pair in pairs])
         self._found.states[i] = "learned"
@@ -469,6 +480,17 @@ class Execution:
             self._progress.line(f"{label} {self._found.spoken(i)}")
             if i + 1 < len(self._tasks) and self._report():
                 self._progress.line(f"report so far: {self._directory.path / 'report.html'}")
+
+    def _calibration(self, i: int) -> list[dict[str, Any]] | None:
+        """Score a belief's confidence on the tasks up to the i-th; None for a point."""
+        if self._model.belief is None:
+            return None
+        found = (
+            calibration_error(self._model, self._theta, t, t.test)
+            for t in self._tasks.tasks[: i + 1]
+            if t.classifies
+        )
+        return [from_samples(errors.tolist()).to_dict() for errors in found]
 
     def _evaluate_all(self) -> list[Score]:
         return [evaluate(self._model, self._theta, t, t.test) for t in self._tasks.tasks]

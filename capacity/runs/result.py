@@ -49,6 +49,7 @@ class Measurements:
         costs: What learning a task cost.
         transports: J_t of a task, as `PhaseTransport.finish` gives it.
         composed: The spectrum of J_t over all learned tasks, if it was asked for.
+        calibrations: Calibration error of a belief on every classification learned so far.
         diverged: Where a task stopped being finite.
     """
 
@@ -64,6 +65,7 @@ class Measurements:
     costs: dict[int, dict[str, Any]] = field(default_factory=dict)
     transports: dict[int, dict[str, Any]] = field(default_factory=dict)
     composed: dict[str, Any] | None = None
+    calibrations: dict[int, list[dict[str, Any]] | None] = field(default_factory=dict)
     diverged: dict[int, Divergence] = field(default_factory=dict)
     _entries: dict[tuple[Any, ...], Any] = field(default_factory=dict)
 
@@ -221,11 +223,13 @@ class Measurements:
     def _phase(self, i: int) -> dict[str, Any] | None:
         if self.states[i] != "learned":
             return None
+        known = self.calibrations.get(i)
+        entry = {"thermo": self.costs[i]} | ({} if known is None else {"calibration": known})
         if i not in self.transports:
-            return {"transport": None, "thermo": self.costs[i]}
+            return {"transport": None, **entry}
         parts = [self.transports[k] for k in range(i + 1)]
-        entry = self._once("transport", i, make=partial(transport_entry, parts))
-        return {"transport": entry, "thermo": self.costs[i]}
+        made = self._once("transport", i, make=partial(transport_entry, parts))
+        return {"transport": made, **entry}
 
 
 def _own_controls(made: dict[str, Any] | None, j: int) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from torch import nn
 from capacity.base.ambient import in_own_precision
 from capacity.base.checks import nonnegative_float, path_of, positive_int, resolve_device
 from capacity.base.randomness import kept_random_state
+from capacity.networks.belief import believed
 from capacity.networks.models import build_model
 from capacity.recipe import config
 from capacity.recipe.config import Measure, Model, Recipe, TaskStream, Training
@@ -127,7 +128,13 @@ def run(
     if sequence is None:
         sequence = build_tasks(recipe.tasks)
 
-    new_model = _model_factory(recipe, model, sequence)
+    point = _model_factory(recipe, model, sequence)
+    classifies = all(task.classifies for task in sequence.tasks)
+
+    def new_model(seed: int) -> nn.Module:
+        made: nn.Module = believed(point(seed), recipe.training, classifies=classifies)
+        return made
+
     progress = Progress(quiet=quiet)
     if "custom" in {recipe.tasks.dataset, recipe.model.kind}:
         # What the fields cannot say, so that two recipes differ if these do.

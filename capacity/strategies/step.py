@@ -287,8 +287,12 @@ class StrategyStep:
 
         def remembered(moved: Tensor) -> Tensor:
             slots = rows[new:] - len(self._task.train)
-            outputs = self._outputs(moved, x[new:], private)
-            return reference.labels(outputs, slots, private["memory"])
+
+            def labels() -> Tensor:
+                outputs = self._outputs(moved, x[new:], private)
+                return reference.labels(outputs, slots, private["memory"])
+
+            return self._model.over_draws(labels)
 
         return without_conflict(gradient, slope(remembered)(point)[0]), value
 
@@ -296,14 +300,19 @@ class StrategyStep:
         added, task = self.contribution, self._task
         new = x.shape[0] - (0 if self._memory is None else self._memory.batch)
         both = x if added.replay is not None else x[:new]
-        outputs = self._outputs(point, both, private)
-        value = task.loss_of(outputs[:new], task.train.y[rows[:new]])
-        if added.replay is not None:
-            slots = rows[new:] - len(task.train)
-            value = added.replay.combine(value, outputs[new:], slots, private["memory"])
-        if added.distillation is not None:
-            part = added.distillation.value(outputs[:new], x[:new], private["distillation"])
-            value = value + part
+
+        def of_outputs() -> Tensor:
+            outputs = self._outputs(point, both, private)
+            value = task.loss_of(outputs[:new], task.train.y[rows[:new]])
+            if added.replay is not None:
+                slots = rows[new:] - len(task.train)
+                value = added.replay.combine(value, outputs[new:], slots, private["memory"])
+            if added.distillation is not None:
+                part = added.distillation.value(outputs[:new], x[:new], private["distillation"])
+                value = value + part
+            return value
+
+        value = self._model.over_draws(of_outputs)
         if added.penalty is not None:
             held = added.penalty.value(self._theta(point, private), private["penalty"])
             value = value + held

@@ -147,6 +147,11 @@ def epistemic_speed_limit(
     positive_int("replicas", replicas)
     one_of("start", start, ("cold", "warm"))
     how = with_loader_batches(training, ())
+    if how.belief is not None:
+        raise ValueError(
+            f"training.belief = {how.belief.geometry!r} has a population by itself, whose speed "
+            "limit capacity.run reports as `.thermo.belief`; leave belief out to train replicas"
+        )
     if how.strategy.name != "naive":
         raise ValueError(
             f"training.strategy = {how.strategy.name!r} changes the energy on the way, for which "

@@ -140,7 +140,16 @@ def train(
 
     Returns:
         The phase. A non-finite loss ends it early, with `diverged` set.
+
+    Raises:
+        ValueError: If a belief is to be trained as a point, or a point as a belief.
     """
+    if (training.belief is None) != (model.belief is None):
+        raise ValueError(
+            f"training.belief is {training.belief and training.belief.geometry!r}, and the model "
+            f"is {'a point' if model.belief is None else 'a belief'}; train "
+            "capacity.Belief(network) with a belief, and the network itself without"
+        )
     if update is None:
         update = from_training(training, seed=order.seed, path=order.path, layout=model.layout)
     if strategy is None:

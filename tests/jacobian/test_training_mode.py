@@ -8,6 +8,7 @@ from torch.nn import functional
 
 from capacity.base.randomness import kept_random_state
 from capacity.jacobian.training_jacobian import TrainingJacobian
+from capacity.networks.belief import Belief
 from capacity.networks.door import fit
 from capacity.networks.flat_model import FlatModel
 from capacity.optimizers.from_recipe import from_training
@@ -60,6 +61,8 @@ class Phase:
 
     def __init__(self, kind, strategy="naive", **more):
         self.module = _network(kind)
+        if "belief" in more:
+            self.module = Belief(_network(kind).eval(), width=0.3)
         self.flat = FlatModel(self.module)
         self.old, self.task = fit(
             self.flat, self.flat.initial(), [OLD, TASK], twice=True, two_modes=True
@@ -159,6 +162,22 @@ def test_strategies_in_training_mode_agree_with_finite_differences(strategy):
     v = torch.randn(phase.flat.size, generator=torch.Generator().manual_seed(2)).double()
     error = _relative(phase.jacobian.forward(v[None])[0], _differenced(phase, v))
     assert error < 1e-6
+
+
+@pytest.mark.parametrize(
+    ("geometry", "strategy"),
+    [("transport", "naive"), ("information", "naive"), ("transport", "ewc")],
+)
+def test_steps_of_a_belief_agree_with_finite_differences(geometry, strategy):
+    phase = Phase("both", strategy, belief=geometry, temperature=0.05, weight_decay=0.1)
+    v = torch.randn(phase.flat.size, generator=torch.Generator().manual_seed(2)).double()
+    pushed = phase.jacobian.forward(v[None])[0]
+    assert _relative(pushed, _differenced(phase, v)) < 1e-6
+    assert _relative(pushed, v) > 0.03
+    u = torch.randn(phase.flat.size, generator=torch.Generator().manual_seed(3)).double()
+    assert float(u @ pushed) == pytest.approx(
+        float(v @ phase.jacobian.adjoint(u[None])[0]), rel=1e-9
+    )
 
 
 # A bias before batch norm has no gradient but rounding, which Adam divides by its size.

@@ -1,0 +1,38 @@
+"""The recipe's part on beliefs: whether a training moves a point, or a Gaussian over parameters."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import BeforeValidator, Field
+
+from capacity.recipe.strategy import PositiveFloat, Section
+
+
+class BeliefOptions(Section):
+    """A Gaussian over all trainable parameters, independent of each other, in place of a point.
+
+    Example:
+        >>> import capacity
+        >>> plan = capacity.Training(belief="transport", temperature=1e-4, lr=0.1)
+        >>> plan.belief.draws
+        1
+    """
+
+    geometry: Literal["transport", "information"]
+    """`transport`: the flow of free energy in the Wasserstein metric of Gaussians; `information`:
+    in that of Fisher and Rao, variational inference by natural gradients."""
+    width: PositiveFloat = 0.02
+    """Standard deviation of every parameter before the first task, in the unit of theta."""
+    draws: Annotated[int, Field(ge=1, le=1000)] = 1
+    """Antithetic pairs of networks per step, whose mean gradient it takes."""
+    predictions: Annotated[int, Field(ge=1, le=1000)] = 2
+    """Antithetic pairs whose mean probabilities are the prediction."""
+
+
+def _section(given: object) -> object:
+    return {"geometry": given} if isinstance(given, str) else given
+
+
+NamedBelief = Annotated[BeliefOptions | None, BeforeValidator(_section)]
+"""A belief in a recipe: its geometry alone, or a section with its options; null for a point."""

@@ -1,0 +1,217 @@
+"""What a belief paid to learn a task, against the speed limit of its whole population of networks.
+
+For a point the law before training is a guess; a belief is its law. So F, H and the distance are
+exact but for E_q[L], which is averaged over the same antithetic draws before and after, and
+T (F_0 - F_T) >= d^2 in the metric of its flow (theory.md#belief) is a claim that can fail.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from capacity.base.random_streams import stream_seed
+from capacity.networks.flat_model import FlatModel
+from capacity.recipe.config import Training
+from capacity.records.estimate import Estimate, from_error, not_defined
+from capacity.records.notebook import InNotebook
+from capacity.records.plain import Plain
+from capacity.tasks.task import Split, Task
+from capacity.thermo.closed_forms.fisher_rao import gaussian_distance
+
+PAIRS = 16
+"""Antithetic pairs behind E_q[L]."""
+_CHUNK = 1024
+_SURE = 5.24
+"""Student's t at 99.99 %, both sides, for 15 degrees of freedom, above the normal's 3.89."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class BeliefCost(Plain, InNotebook):
+    """The free energy that a belief spent on a task; means over replicas, with Monte Carlo errors.
+
+    Attributes:
+        geometry: `transport` or `information`.
+        free_energy_before: F = E_q[V] - tau H in nats of loss, V the loss with the decay's prior.
+        free_energy_after: The same at the end.
+        entropy_gain: H_T - H_0 in nats.
+        dissipation: Sigma = F_0 - F_T.
+        distance_sq: d^2: W2^2 for `transport`, the Fisher-Rao distance squared for `information`.
+        inefficiency: T Sigma / d^2, for the flow at least 1.
+        verdict: `consistent` where T Sigma >= d^2 for every replica beyond its error at 99.99 %,
+            `violated` where it is less for one, as steps that are no flow can have it; else
+            `inconclusive`; `not defined` under a strategy, which changes the functional.
+    """
+
+    geometry: str
+    free_energy_before: Estimate
+    free_energy_after: Estimate
+    entropy_gain: Estimate
+    dissipation: Estimate
+    distance_sq: Estimate
+    inefficiency: Estimate
+    verdict: str
+
+
+@torch.no_grad()
+def belief_cost(
+    model: FlatModel,
+    before: Tensor,
+    after: Tensor,
+    task: Task,
+    training: Training,
+    *,
+    time: float,
+    seed: int,
+    alone: bool = True,
+) -> BeliefCost:
+    """Close the books of a task's training.
+
+    Args:
+        model: The belief.
+        before: Its parameters (R, 2P) before the task, widths first.
+        after: The same after it.
+        task: The task, whose training split the free energy is of.
+        training: The plan, for temperature and decay.
+        time: T, the sum of the learning rates.
+        seed: Names the draws.
+        alone: Whether the task's own loss was trained on, and no strategy's beside it.
+
+    Returns:
+        The cost.
+
+    Raises:
+        ValueError: If the plan moves no belief, or a width is not above 0 and finite.
+    """
+    if training.belief is None or training.temperature is None:
+        raise ValueError(
+            "training has no belief, so its parameters are a point without a free energy; pass "
+            "capacity.Training(belief='transport', temperature=1e-4, ...)"
+        )
+    for widths in (before.chunk(2, -1)[0], after.chunk(2, -1)[0]):
+        if not bool(((widths > 0) & torch.isfinite(widths)).all()):
+            raise ValueError(
+                "belief has a width that is 0, negative or not finite, where its entropy is none; "
+                "start from positive widths, and lower training.lr if training led there"
+            )
+    tau, decay = training.temperature, training.weight_decay
+    energies, entropies = [], []
+    for point in (before, after):
+        drawn = torch.stack([
+            expected_losses(model.of_replica(r), row, task, task.train, seed=seed)
+            for r, row in enumerate(point)
+        ])
+        prior = 0.5 * decay * point.double().square().sum(-1).cpu()
+        energies.append(drawn + prior[:, None])
+        entropies.append(entropy(point))
+    free = [e - tau * h[:, None] for e, h in zip(energies, entropies, strict=True)]
+    spent = free[0] - free[1]
+    squared = distance_sq(training.belief.geometry, before, after)
+    mean, error = _of_draws(spent)
+    excess, sure = time * mean - squared, _SURE * time * error
+    if not alone:
+        verdict = "not defined"
+    elif bool((excess > sure).all()):
+        verdict = "consistent"
+    elif bool((excess < -sure).any()):
+        verdict = "violated"
+    else:
+        verdict = "inconclusive"
+    moved = bool((squared > 0).all())
+    note = f"Error of {PAIRS} antithetic pairs of draws, the same before and after."
+    return BeliefCost(
+        geometry=training.belief.geometry,
+        free_energy_before=_mean(free[0], note),
+        free_energy_after=_mean(free[1], note),
+        entropy_gain=from_error(float((entropies[1] - entropies[0]).mean()), 0.0),
+        dissipation=_mean(spent, note),
+        distance_sq=from_error(float(squared.mean()), 0.0),
+        inefficiency=_mean(time * spent / squared[:, None], note)
+        if moved
+        else not_defined("A replica did not move: its gradient is 0, or lost in rounding."),
+        verdict=verdict,
+    )
+
+
+@torch.no_grad()
+def expected_losses(
+    model: FlatModel, theta: Tensor, task: Task, split: Split, *, seed: int, pairs: int = PAIRS
+) -> Tensor:
+    """Draw the loss of a belief: each number an unbiased estimate of E_q[L].
+
+    Args:
+        model: The belief.
+        theta: Its parameters (2P,).
+        task: The task, for its loss.
+        split: The samples.
+        seed: Names the draws: the same seed gives the same noise at other parameters.
+        pairs: How many.
+
+    Returns:
+        Losses (pairs,), float64, on the CPU.
+    """
+    made = []
+
+    def loss(x: Tensor, y: Tensor) -> Tensor:
+        return model.over_draws(lambda: task.loss_of(model.outputs(theta, x), y))
+
+    for pair in range(pairs):
+        total = 0.0
+        draw = stream_seed(seed, "belief", pair)
+        for x, y in zip(split.x.split(_CHUNK), split.y.split(_CHUNK), strict=True):
+            with model.training(draw, moving=False):
+                total += float(loss(x, y)) * len(x) / len(split)
+        made.append(total)
+    return torch.tensor(made, dtype=torch.float64)
+
+
+def entropy(theta: Tensor) -> Tensor:
+    """Sum log width + P/2 log(2 pi e) of beliefs.
+
+    Args:
+        theta: Parameters (R, 2P), widths first.
+
+    Returns:
+        Entropies (R,) in nats, float64, on the CPU.
+    """
+    widths = theta.chunk(2, -1)[0].double()
+    constant = 0.5 * widths.shape[-1] * math.log(2 * math.pi * math.e)
+    return widths.log().sum(-1).cpu() + constant
+
+
+def distance_sq(geometry: str, before: Tensor, after: Tensor) -> Tensor:
+    """Square the distance of beliefs in the metric of their flow.
+
+    Args:
+        geometry: `transport` for W2, `information` for Fisher-Rao.
+        before: Parameters (R, 2P), widths first.
+        after: The same of others.
+
+    Returns:
+        Squares (R,), float64, on the CPU.
+    """
+    (s0, m0), (s1, m1) = (part.double().cpu().chunk(2, -1) for part in (before, after))
+    if geometry == "transport":
+        return (s1 - s0).square().sum(-1) + (m1 - m0).square().sum(-1)
+    each = gaussian_distance(
+        mean_start=m0.numpy(),
+        deviation_start=s0.numpy(),
+        mean_end=m1.numpy(),
+        deviation_end=s1.numpy(),
+    )
+    return torch.from_numpy(each).square().sum(-1)
+
+
+def _of_draws(values: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean and standard error over draws (R, K) of every replica."""
+    return values.mean(-1), values.std(-1) / math.sqrt(values.shape[-1])
+
+
+def _mean(values: Tensor, note: str) -> Estimate:
+    """Average over replicas, with the error of the draws."""
+    mean, error = _of_draws(values)
+    stderr = float(error.square().sum().sqrt()) / len(values)
+    return from_error(float(mean.mean()), stderr, n=values.shape[-1], note=note)

@@ -1,0 +1,103 @@
+"""What a belief paid: closed forms of entropy, distance and energy, and the limit's verdict."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from torch import nn
+
+import capacity
+from capacity.networks.door import fit
+from capacity.networks.flat_model import FlatModel
+from capacity.tasks.tensors import as_task
+from capacity.thermo.belief_cost import belief_cost, distance_sq, entropy, expected_losses
+from capacity.training.data_order import DataOrder
+from capacity.training.train import train
+
+X = torch.randn(24, 3, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+TASK = as_task((X, X @ torch.tensor([[1.0], [-0.5], [0.2]]).double()), share=0, loss="mse")
+
+
+def belief():
+    torch.manual_seed(0)
+    module = capacity.Belief(nn.Linear(3, 1, bias=False).double(), width=0.3, probabilities=False)
+    flat = FlatModel(module)
+    (task,) = fit(flat, flat.initial(), [TASK], two_modes=True)
+    return flat, task
+
+
+def exact(task, theta, tau):
+    """F of a linear regression: half the mean square, and half the trace of H S."""
+    widths, means = theta.chunk(2)
+    gap = task.train.x @ means[:, None] - task.train.y
+    energy = 0.5 * gap.square().mean() + 0.5 * (X.square().mean(0) * widths.square()).sum()
+    return float(energy - tau * entropy(theta[None])[0])
+
+
+def test_entropy_and_distances_are_those_of_gaussians(float64):
+    before, after = torch.rand(2, 3, 8) + 0.5
+    law = torch.distributions.Normal(before[:, 4:], before[:, :4])
+    torch.testing.assert_close(entropy(before), law.entropy().sum(-1))
+    torch.testing.assert_close(
+        distance_sq("transport", before, after), (after - before).square().sum(-1)
+    )
+    s0, m0, s1, m1 = (x[0, k] for x in (before, after) for k in (slice(0, 4), slice(4, 8)))
+    each = 1 + ((m0 - m1) ** 2 / 2 + (s0 - s1) ** 2) / (2 * s0 * s1)
+    found = distance_sq("information", before, after)[0]
+    torch.testing.assert_close(found, (2 * torch.arccosh(each) ** 2).sum())
+
+
+def test_expected_losses_are_unbiased():
+    flat, task = belief()
+    theta = flat.initial()
+    made = expected_losses(flat, theta, task, task.train, seed=3, pairs=400)
+    truth = exact(task, theta, 0.0)
+    assert abs(float(made.mean()) - truth) < 4 * float(made.std()) / 20
+    again = expected_losses(flat, theta, task, task.train, seed=3, pairs=2)
+    assert again.tolist() == made[:2].tolist()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("geometry", "lr"), [("transport", 0.02), ("information", 1.0)])
+def test_a_training_obeys_the_limit_of_its_population(geometry, lr):
+    flat, task = belief()
+    plan = capacity.Training(
+        belief=geometry, temperature=0.01, lr=lr, epochs=60, batch_size=24, weight_decay=0.0
+    )
+    theta, order = flat.initial()[None], DataOrder.planned
+    phase = train(flat, theta, task, plan, order(plan, 24, replicas=1, seed=0))
+    cost = belief_cost(flat, theta, phase.theta, task, plan, time=phase.learning_time, seed=1)
+    assert cost.verdict == "consistent"
+    assert cost.inefficiency.value > 1
+    for found, point in ((cost.free_energy_before, theta), (cost.free_energy_after, phase.theta)):
+        assert abs(found.value - exact(task, point[0], 0.01)) < 4 * found.stderr
+    spent = exact(task, theta[0], 0.01) - exact(task, phase.theta[0], 0.01)
+    assert abs(cost.dissipation.value - spent) < 4 * cost.dissipation.stderr
+    gained = float(entropy(phase.theta) - entropy(theta))
+    assert cost.entropy_gain.value == pytest.approx(gained)
+
+
+def test_a_detour_that_is_no_flow_violates_the_limit_and_a_strategy_has_no_verdict():
+    flat, task = belief()
+    plan = capacity.Training(belief="transport", temperature=0.01)
+    before = flat.initial()[None]
+    after = before + torch.tensor([0, 0, 0, 3.0, 0, 0])
+    far = belief_cost(flat, before, after, task, plan, time=0.1, seed=1)
+    assert far.verdict == "violated"
+    held = belief_cost(flat, before, after, task, plan, time=0.1, seed=1, alone=False)
+    assert held.verdict == "not defined"
+    still = belief_cost(flat, before, before, task, plan, time=0.1, seed=1)
+    assert still.inefficiency.value is None
+    assert still.verdict == "inconclusive"
+
+
+@pytest.mark.parametrize("width", [0.0, -0.1, math.inf])
+def test_widths_without_an_entropy_are_refused(width):
+    flat, task = belief()
+    plan = capacity.Training(belief="transport", temperature=0.01)
+    bad = flat.initial()[None].clone()
+    bad[0, 1] = width
+    with pytest.raises(ValueError, match=r"belief has a width that is 0, negative or not finite"):
+        belief_cost(flat, flat.initial()[None], bad, task, plan, time=1.0, seed=0)
