@@ -46,6 +46,7 @@ if TYPE_CHECKING:
     from capacity.runs.seed_runs import run_seeds as run_seeds
     from capacity.runs.sweep import Sweep as Sweep
     from capacity.runs.sweep import sweep as sweep
+    from capacity.tasks.streamed import Streamed as Streamed
     from capacity.tasks.task import Split as Split
     from capacity.tasks.task import Task as Task
     from capacity.tasks.task import TaskSequence as TaskSequence
@@ -81,6 +82,7 @@ _HOME = {
     "Training": "capacity.recipe.config",
     "Measure": "capacity.recipe.config",
     "Split": "capacity.tasks.task",
+    "Streamed": "capacity.tasks.streamed",
     "Task": "capacity.tasks.task",
     "TaskSequence": "capacity.tasks.task",
     "hold_out": "capacity.tasks.tensors",

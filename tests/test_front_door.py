@@ -16,7 +16,7 @@ NAMES = [
     "BatchStep", "Belief", "Comparison", "Curve", "EpistemicSpeedLimit", "Estimate", "Forecast",
     "GradientStep",
     "Measure", "Model", "Recipe", "Rows", "Run", "RunTables", "SeedRuns", "Split", "Status",
-    "Sweep", "Task",
+    "Streamed", "Sweep", "Task",
     "TaskSequence", "TaskStream", "Training", "TransportTracker", "compare", "compatible_capacity",
     "curve",
     "epistemic_speed_limit", "export", "forecast", "hold_out", "load_runs", "open_run", "plots",
@@ -77,6 +77,8 @@ def test_importing_is_quick_and_the_function_survives_its_modules():
         "capacity.jacobian.tracker",
         "capacity.runs.run",
         "capacity.results.query",
+        "capacity.tasks.streamed",
+        "capacity.tasks.task",
         "capacity.tasks.tensors",
     ],
 )

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor
@@ -10,6 +11,17 @@ from torch._functorch.pyfunctorch import temporarily_clear_interpreter_stack
 from torch.utils._python_dispatch import _disable_current_modes
 
 from capacity.base.randomness import kept_random_state
+
+
+@contextmanager
+def outside_transforms() -> Iterator[None]:
+    """Leave all function transforms and traces for a while, and take no gradients.
+
+    Yields:
+        Nothing.
+    """
+    with temporarily_clear_interpreter_stack(), _disable_current_modes(), torch.no_grad():
+        yield
 
 
 def writes(call: Callable[..., object], *arguments: Tensor) -> tuple[bool, ...]:
@@ -29,12 +41,7 @@ def writes(call: Callable[..., object], *arguments: Tensor) -> tuple[bool, ...]:
     """
     shapes = [(tuple(a.shape), a.dtype, a.device) for a in arguments]
     outside = not any(torch._C._functorch.is_functorch_wrapped_tensor(a) for a in arguments)
-    with (
-        temporarily_clear_interpreter_stack(),
-        _disable_current_modes(),
-        torch.no_grad(),
-        kept_random_state(),
-    ):
+    with outside_transforms(), kept_random_state():
         own = [
             argument.detach().clone() if outside else torch.zeros(shape, dtype=dtype, device=device)
             for argument, (shape, dtype, device) in zip(arguments, shapes, strict=True)

@@ -49,6 +49,7 @@ from capacity.strategies.replay import Replay
 from capacity.strategies.step import StrategyStep
 from capacity.strategies.terms import Source
 from capacity.tasks.losses import additive
+from capacity.tasks.streamed import in_order
 from capacity.tasks.task import Split, Task
 from capacity.training.data_order import DataOrder
 from capacity.training.loop import Slope, steps
@@ -248,7 +249,7 @@ def _train(
     state = update.init(theta)
     slope = _slope(step, lesson)
     spread = islice(_batches(split, pays.batch, seed), pays.steps)
-    batches = _planned(lesson.plan.training, len(split), seed) if pays.whole else spread
+    batches = _planned(lesson.plan.training, split, seed) if pays.whole else spread
     mean, pace, norms = torch.zeros_like(theta), Pace(short), list[float]()
 
     def slope_at(index: Tensor, point: Tensor) -> Slope:
@@ -300,6 +301,9 @@ def _batches(split: Split, size: int, seed: int) -> Iterator[Tensor]:
     queue = torch.empty(0, dtype=torch.long)
     while True:
         while len(queue) < size:
+            if in_order(split.x):
+                queue = torch.cat([queue, torch.arange(len(split))])
+                continue
             drawn = torch.randperm(len(split), generator=generator)
             if classes is not None:
                 place = torch.empty(len(split), dtype=torch.float32)
@@ -313,9 +317,12 @@ def _batches(split: Split, size: int, seed: int) -> Iterator[Tensor]:
         queue = queue[size:]
 
 
-def _planned(training: Training, samples: int, seed: int) -> Iterator[Tensor]:
+def _planned(training: Training, split: Split, seed: int) -> Iterator[Tensor]:
     """Draw batches as the training itself does, in an order of their own."""
-    order = DataOrder.planned(training, samples, replicas=1, seed=seed, path=("engine", "batches"))
+    order = DataOrder.planned(
+        training, len(split), replicas=1, seed=seed, path=("engine", "batches"),
+        in_order=in_order(split.x),
+    )  # fmt: skip
     for epoch in order.epoch_batches(torch.device("cpu")):
         for rows in epoch:
             yield rows[0]

@@ -36,6 +36,7 @@ from capacity.records.estimate import Estimate, Status, from_samples
 from capacity.strategies.contribution import Contribution
 from capacity.strategies.terms import Source
 from capacity.tasks.loaders import with_loader_batches
+from capacity.tasks.streamed import in_order
 from capacity.tasks.task import LossFunction, Task
 from capacity.tasks.tensors import as_task, old_tasks_of
 from capacity.tasks.trainers import is_trainer
@@ -230,7 +231,12 @@ def forecast(
         check_outputs_are_known((*old_tasks, new_task), "the linearised training and its scores")
     start = theta.expand(orders, -1).contiguous()
     order = DataOrder.planned(
-        training, len(new_task.train), replicas=orders, seed=seed, path=("forecast",)
+        training,
+        len(new_task.train),
+        replicas=orders,
+        seed=seed,
+        path=("forecast",),
+        in_order=in_order(new_task.train.x),
     )
 
     def under(options: Strategy) -> Forecast:

@@ -9,6 +9,8 @@ from torch import Tensor
 
 from capacity.base.differential import vmap
 from capacity.networks.flat_model import FlatModel
+from capacity.tasks.own_losses import SampleLoss
+from capacity.tasks.streamed import Rows, read_rows
 from capacity.tasks.task import Split, Task
 
 _CHUNK = 1024
@@ -82,4 +84,26 @@ def evaluate(model: FlatModel, theta: Tensor, task: Task, split: Split) -> Score
     Returns:
         Accuracy and loss per replica.
     """
+    if isinstance(split.y, Rows):
+        return _in_parts(model, theta, task, split)
     return score_outputs(task, outputs(model, theta, split.x), split.y)
+
+
+def _in_parts(model: FlatModel, theta: Tensor, task: Task, split: Split) -> Score:
+    """Score streamed batches, which hold their targets, part by part."""
+    found = []
+    for part in split.x.split(_CHUNK):
+        rows = read_rows(part)
+        values = outputs(model, theta, rows).double()
+        pairs = [_sums(task, v, rows) for v in values]
+        found.append(torch.stack([torch.stack(pair) for pair in pairs]))
+    sums = torch.stack(found).sum(0)  # (R, 4)
+    return Score(sums[:, 2] / sums[:, 3], sums[:, 0] / sums[:, 1])
+
+
+def _sums(task: Task, values: Tensor, rows: Tensor) -> list[Tensor]:
+    assert isinstance(task.loss, SampleLoss)
+    parts = [*task.loss.parts(values, rows)]
+    nothing = values.new_full((1,), torch.nan)
+    parts += task.score_parts(values, rows) if task.scored else (nothing, nothing)
+    return [part.sum() for part in parts]

@@ -21,6 +21,7 @@ from capacity.networks.copies import copied, unwrapped
 from capacity.networks.differentiable_attention import differentiable, is_recurrent
 from capacity.networks.training_mode import TrainingMode, check_one_mode
 from capacity.tasks.batches import BatchLayout
+from capacity.tasks.streamed import read_rows
 from capacity.tasks.task import Task
 
 
@@ -217,6 +218,7 @@ class FlatModel:
         Returns:
             Outputs (n, n_outputs).
         """
+        x = read_rows(x)
         fixed = self._fixed
         if theta.dtype != self._dtype:  # the same network in another precision
             fixed = {n: t.to(theta.dtype) if t.is_floating_point() else t for n, t in fixed.items()}

@@ -15,6 +15,7 @@ from capacity.networks.evaluate import evaluate
 from capacity.networks.evaluate import outputs as outputs_of
 from capacity.predictors.predictor import Cell, Outcome, Predictor, Value, both, same
 from capacity.recipe.config import Strategy
+from capacity.tasks.streamed import in_order
 from capacity.training.data_order import DataOrder
 from capacity.training.train import train
 
@@ -224,4 +225,5 @@ def _order(cell: Cell, purpose: str) -> DataOrder:
         replicas=1,
         seed=cell.setting.seed,
         path=("predictors", purpose, cell.replica),
+        in_order=in_order(cell.new.train.x),
     )

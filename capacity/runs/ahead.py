@@ -20,6 +20,7 @@ from capacity.recipe.config import Recipe
 from capacity.strategies.mitigation import Mitigation
 from capacity.strategies.terms import Source
 from capacity.tasks.build import build_tasks
+from capacity.tasks.streamed import in_order
 from capacity.training.data_order import DataOrder
 
 
@@ -62,7 +63,12 @@ def before_task(
     for i, task in enumerate(old):
         on_task(f"task {i + 1}/{number} ({task.name}): learned, to forecast the last")
         order = DataOrder.planned(
-            recipe.training, len(task.train), replicas=1, seed=recipe.seed, path=("order", i)
+            recipe.training,
+            len(task.train),
+            replicas=1,
+            seed=recipe.seed,
+            path=("order", i),
+            in_order=in_order(task.train.x),
         )
         phase = mitigation.learn(theta, task.to(device), recipe.training, order)
         if phase.diverged is not None:

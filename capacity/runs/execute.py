@@ -38,6 +38,7 @@ from capacity.runs.verdicts_along import Along, moments_of
 from capacity.strategies.contribution import Contribution
 from capacity.strategies.mitigation import Mitigation
 from capacity.strategies.terms import Source
+from capacity.tasks.streamed import in_order
 from capacity.tasks.task import TaskSequence
 from capacity.thermo.belief_cost import belief_cost
 from capacity.training.data_order import DataOrder
@@ -502,6 +503,7 @@ class Execution:
             replicas=self._recipe.replicas,
             seed=self._recipe.seed,
             path=(purpose, i),
+            in_order=in_order(self._tasks[i].train.x),
         )
 
     def _write_row(self, lesson: Lesson, row: dict[str, Any]) -> None:

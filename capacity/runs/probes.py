@@ -12,10 +12,13 @@ from torch import Tensor, nn
 from capacity.networks.door import fit
 from capacity.networks.flat_model import FlatModel
 from capacity.results.fingerprint import to_text
+from capacity.tasks.streamed import Rows, read_rows
 from capacity.tasks.task import Task, TaskSequence
 
 _SAMPLES = 8
 _PROJECTIONS = 3
+_STREAMED = 64
+"""Samples of streamed data that stand for all of them in the fingerprint."""
 _AWAY = 0.5
 _SEED = 20_260_101
 
@@ -76,7 +79,7 @@ def fingerprint_of(tasks: TaskSequence, new_model: Callable[[int], nn.Module]) -
 def _evaluated(model: FlatModel, theta: Tensor, task: Task) -> tuple[Tensor, Tensor]:
     """Run a few samples through the network and the loss; both may write into their inputs."""
     few = task.train.first(_SAMPLES)
-    outputs = model.outputs(theta, few.x.clone())
+    outputs = model.outputs(theta, read_rows(few.x).clone())
     kept = outputs.detach().clone()
     return kept, task.loss_of(outputs, few.y.clone())
 
@@ -88,7 +91,10 @@ def _trained(model: FlatModel, theta: Tensor, tasks: TaskSequence) -> list[Tenso
         return []
     own = model.apart()
     with torch.no_grad(), own.training(_SEED):
-        made = [own.outputs(theta, task.train.first(_SAMPLES).x.clone()) for task in tasks.tasks]
+        made = [
+            own.outputs(theta, read_rows(task.train.first(_SAMPLES).x).clone())
+            for task in tasks.tasks
+        ]
     return [values.double().reshape(-1) for values in (*made, *own.statistics().values())]
 
 
@@ -109,6 +115,12 @@ def _digest_of_data(tasks: TaskSequence) -> str:
     for task in tasks.tasks:
         digest.update(f"{task.name} {task.outputs}".encode())
         for tensor in (task.train.x, task.train.y, task.test.x, task.test.y):
+            if isinstance(tensor, Rows):  # a few of them stand for all
+                digest.update(str(tuple(tensor.shape)).encode())
+                few = torch.linspace(0, len(tensor) - 1, _STREAMED, dtype=torch.float64)
+                for row in few.round().long():
+                    _update(digest, "", tensor.chosen(row[None]).read())
+                continue
             _update(digest, "", tensor)
     return digest.hexdigest()[:16]
 

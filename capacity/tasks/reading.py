@@ -18,6 +18,7 @@ from capacity.base.checks import memory_of_machine
 from capacity.base.randomness import kept_random_state
 from capacity.tasks.batches import BatchLayout, lay_out
 from capacity.tasks.sample_parts import is_array, pair_of, tensor_of, tree_of
+from capacity.tasks.streamed import Rows, SampleSource, Streamed
 
 _SHARE_OF_MEMORY = 0.5
 """Of the machine's memory that data may take whose number is not known; joined, they are copied."""
@@ -111,6 +112,67 @@ def read_items(
             argument, items, take=partial(pair_of, argument, labelled=labelled), count=count
         )
     return _join(argument, xs, ys, single=True)
+
+
+def read_streamed(argument: str, data: Streamed, *, whole: bool) -> Samples:
+    """Go through streamed data once, for targets and shapes; inputs are read when they are needed.
+
+    Args:
+        argument: Name of the data, for the message.
+        data: The data.
+        whole: Whether batches stay whole; the targets are then the inputs.
+
+    Returns:
+        The samples, no more than one of which is held at a time.
+
+    Raises:
+        ValueError: If samples differ in kind, or in shape where they are no trees.
+    """
+    labelled = has_task_labels(data.data)
+    take = partial(_whole, argument) if whole else partial(pair_of, argument, labelled=labelled)
+    layout: BatchLayout | None = None
+    kind: tuple[tuple[int, ...], torch.dtype] | None = None
+    ys: list[Tensor] = []
+    for item in data.items():
+        x, y = take(item)
+        if not whole:
+            ys.append(y.clone())
+        if isinstance(x, Tensor) and not whole:
+            own_kind = (tuple(x.shape), x.dtype)
+            kind = kind or own_kind
+            if own_kind != kind:
+                raise ValueError(
+                    f"{argument} samples have inputs of differing kinds, as {kind} and {own_kind}; "
+                    "pad, crop or resize them alike"
+                )
+            continue
+        _, own = lay_out(f"{argument} data", [pytree.tree_map(lambda t: t[None], x)])
+        wide = own if layout is None else layout.wider(own)
+        if wide is None:
+            raise ValueError(
+                f"{argument} data has samples of different kinds, as {own.described}; give all the "
+                "same entries"
+            )
+        layout = wide
+
+    def row_of(item: Any) -> Tensor:
+        x = take(item)[0]
+        if layout is None:
+            plain: Tensor = x
+            return plain
+        return layout.pack(pytree.tree_map(lambda t: t[None], x))[0]
+
+    if layout is not None:
+        kind = ((layout.width,), layout.dtype)
+    assert kind is not None
+    x = Rows.of(
+        [SampleSource(data, row_of, argument)], torch.zeros(data.count, dtype=torch.long),
+        torch.arange(data.count), shape=kind[0], dtype=kind[1], device=torch.device("cpu"),
+    )  # fmt: skip
+    if whole:
+        return Samples(x, x, layout)
+    y = _padded(ys, True) if ys[0].dim() > 0 else torch.stack(ys)
+    return Samples(x, y, layout)
 
 
 def read_mapping(argument: str, data: Mapping[str, Any]) -> Samples:
@@ -254,7 +316,8 @@ def _check_memory(argument: str, count: int, each: int) -> None:
         raise ValueError(
             f"{argument} data has {count:,} samples of {each:,} bytes, and this machine has "
             f"{memory / 2**30:,.0f} GiB of memory, into which all of them are read; pass fewer, as "
-            "torch.utils.data.Subset(data, range(10_000))"
+            "torch.utils.data.Subset(data, range(10_000)), or capacity.Streamed(data), which reads "
+            "samples when they are needed"
         )
 
 

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from capacity.base.checks import finite_tensor
 from capacity.records.notebook import InNotebook
+from capacity.tasks.streamed import Rows
 
 LossFunction = Callable[[Tensor, Tensor], Tensor]
 """Maps outputs (n, C) and targets (n, ...) to the mean loss, a scalar."""
@@ -60,7 +61,7 @@ class Split(InNotebook):
         Returns:
             A split of these.
         """
-        x = self.x[rows]
+        x = self.x.chosen(rows) if isinstance(self.x, Rows) else self.x[rows]
         return Split(x, x if self.whole else self.y[rows])
 
     def first(self, count: int) -> Split:
@@ -89,8 +90,9 @@ def check_split(where: str, split: Split, loss: str | LossFunction) -> None:
     Raises:
         ValueError: If they are empty, not finite, do not pair up, or do not fit the loss.
     """
-    finite_tensor(f"{where} inputs", split.x)
-    finite_tensor(f"{where} targets", split.y)
+    for part, values in (("inputs", split.x), ("targets", split.y)):
+        if not isinstance(values, Rows):  # those are looked at when they are read
+            finite_tensor(f"{where} {part}", values)
     if len(split.x) != len(split.y):
         raise ValueError(
             f"{where}: {len(split.x)} inputs but {len(split.y)} targets; they must pair up"
@@ -141,6 +143,9 @@ def count_shared(part: Split, whole: Split) -> int:
     """
     if part is whole or (part.x is whole.x and part.y is whole.y):
         return len(part)
+    if isinstance(part.x, Rows) or isinstance(whole.x, Rows):  # by number, which reads nothing
+        both = isinstance(part.x, Rows) and isinstance(whole.x, Rows)
+        return part.x.shared(whole.x) if both else 0  # type: ignore[attr-defined]
     pairs = ((part.x, whole.x), (part.y, whole.y))
     if any(a.shape[1:] != b.shape[1:] or a.dtype != b.dtype for a, b in pairs):
         return 0

@@ -19,19 +19,22 @@ from capacity.tasks.reading import (
     read_loader,
     read_mapping,
     read_pair,
+    read_streamed,
     read_whole,
     rows,
 )
 from capacity.tasks.sample_parts import LABELS, is_array
 from capacity.tasks.sampling import holdout
 from capacity.tasks.split import LossFunction, Split, check_split, is_labels, keys_of
+from capacity.tasks.streamed import Rows, Streamed
 
 SHARE = 0.2
 """Share of the samples that is held out for testing where data come without a test split."""
 
 ACCEPTED = (
     "a pair of tensors (x, y), a pair ((x_train, y_train), (x_test, y_test)), a Dataset, "
-    "a DataLoader, a mapping of tensors with labels, an Avalanche experience or a Task"
+    "a DataLoader, a mapping of tensors with labels, capacity.Streamed(data), an Avalanche "
+    "experience or a Task"
 )
 
 
@@ -135,7 +138,9 @@ def split_of(argument: str, x: Tensor, y: Tensor, loss: str | LossFunction) -> S
 
 
 def _held_out(data: Split, share: float, seed: int) -> tuple[Split, Split]:
-    kept, held = holdout(data.y, share, seed=seed, keys=keys_of(data))
+    kept, held = holdout(
+        data.y, share, seed=seed, keys=None if isinstance(data.x, Rows) else keys_of(data)
+    )
     if not len(held):
         return data, data
     kept, held = kept.to(data.x.device), held.to(data.x.device)
@@ -175,6 +180,9 @@ def _split(
     argument: str, data: Any, loss: str | LossFunction, whole: bool
 ) -> tuple[Split, BatchLayout | None, int | None]:
     # Read one split, how its batches lie in it, and the batch size that a loader brings.
+    if isinstance(data, Streamed):
+        x, y, layout = read_streamed(argument, data, whole=whole)
+        return (Split(x, x) if whole else split_of(argument, x, y, loss)), layout, None
     if whole:
         (x, y, layout), batch_size = read_whole(argument, data)
         return Split(x, y), layout, batch_size

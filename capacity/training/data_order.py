@@ -24,6 +24,7 @@ class DataOrder:
         seed: Root seed.
         path: Name of the stream below the seed; another name gives another, independent order.
         steps: Batches in all, where the last epoch ends early; None takes whole epochs.
+        in_order: Whether samples come in their own order, as those of a stream do.
     """
 
     samples: int
@@ -33,6 +34,7 @@ class DataOrder:
     seed: int
     path: tuple[str | int, ...] = ("order",)
     steps: int | None = None
+    in_order: bool = False
 
     @classmethod
     def planned(
@@ -43,6 +45,7 @@ class DataOrder:
         replicas: int,
         seed: int,
         path: tuple[str | int, ...] = ("order",),
+        in_order: bool = False,
     ) -> DataOrder:
         """Order the data as a plan reads them.
 
@@ -52,6 +55,7 @@ class DataOrder:
             replicas: Number of replicas R.
             seed: Root seed.
             path: Name of the stream below the seed.
+            in_order: Whether samples come in their own order.
 
         Returns:
             The order of its steps.
@@ -64,6 +68,7 @@ class DataOrder:
             seed=seed,
             path=path,
             steps=training.max_steps,
+            in_order=in_order,
         )
 
     def under(self, training: Training) -> DataOrder:
@@ -89,9 +94,14 @@ class DataOrder:
         streams = [stream(self.seed, *self.path, replica) for replica in range(self.replicas)]
         left = self.steps
         for _ in range(self.epochs):
-            order = torch.stack([torch.randperm(self.samples, generator=g) for g in streams])
+            order = torch.stack([self._pass(source) for source in streams])
             batches = order.to(device).split(self.batch_size, dim=1)
             if left is not None:
                 batches = batches[:left]
                 left -= len(batches)
             yield iter(batches)
+
+    def _pass(self, source: torch.Generator) -> Tensor:
+        if self.in_order:
+            return torch.arange(self.samples)
+        return torch.randperm(self.samples, generator=source)
