@@ -21,7 +21,7 @@ from capacity.tasks.task import Task
 
 
 def without_past() -> tuple[str, ...]:
-    """List the strategies that need no option, and nothing but the network and the old data.
+    """List the strategies of points that need no option, and only the network and the old data.
 
     Returns:
         Their names.
@@ -31,6 +31,7 @@ def without_past() -> tuple[str, ...]:
         for name in REGISTRY.names()
         if (kind := strategy_class(name))
         and not kind.needs_path
+        and not kind.of_beliefs
         and not any(field.is_required() for field in kind.model_fields.values())
     )
 

@@ -54,9 +54,9 @@ class Strategy(Section):
 
     Nothing (`naive`); a quadratic penalty (`l2`, `ewc`, `si`, `mas`); a memory of old samples
     (`replay`, `der`, `derpp`) or the old outputs (`lwf`) in the loss; a projected gradient (`agem`,
-    `ogd`, `gpm`); fewer trainable parameters (`freeze`); a gentler training (`lower_lr`,
-    `fewer_epochs`); all old data, the upper reference (`joint`); or what was registered under a
-    name of its own (`capacity.strategies.register`).
+    `ogd`, `gpm`); a belief held at the last one (`vcl`, `fisher_rao`); fewer trainable parameters
+    (`freeze`); a gentler training (`lower_lr`, `fewer_epochs`); all old data, the upper reference
+    (`joint`); or what was registered under a name of its own (`capacity.strategies.register`).
 
     The options are the fields of the class that is registered under the name, which
     `Strategy(name="ewc", strength=1.0)` is an object of.
@@ -66,12 +66,14 @@ class Strategy(Section):
         title: Its name for people; the name, where it has none.
         mitigates: Whether it is something to do, rather than nothing, or an upper reference.
         needs_path: Whether it must see the steps of the old tasks' trainings.
+        of_beliefs: Whether it holds a belief, and a training of a point has nothing for it.
     """
 
     name: ClassVar[str] = ""
     title: ClassVar[str] = ""
     mitigates: ClassVar[bool] = True
     needs_path: ClassVar[bool] = False
+    of_beliefs: ClassVar[bool] = False
 
     if not TYPE_CHECKING:
 

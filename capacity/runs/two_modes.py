@@ -44,7 +44,9 @@ def check_two_modes(model: FlatModel, theta: Tensor, task: Task, recipe: Recipe)
             f"gradient of all samples, and {layers} may see each batch by itself; leave one of the "
             "two out, or call .eval() on the layer"
         )
-    if recipe.replicas > 1 and named != "naive":
+    # A belief's draws belong to a step, and nothing of it is a replica's own but theta.
+    apart = model.belief is None or model.has_buffers
+    if recipe.replicas > 1 and named != "naive" and apart:
         raise ValueError(
             f"training.strategy = {named!r} remembers the old tasks for all {recipe.replicas} "
             f"replicas at once, and {layers} has running statistics or masks of its own in each; "

@@ -33,6 +33,8 @@ REGISTRY = Registry(
         "agem": "capacity.strategies.rehearsal:AGEM",
         "ogd": "capacity.strategies.ogd:OGD",
         "gpm": "capacity.strategies.gpm:GPM",
+        "vcl": "capacity.strategies.beliefs:VCL",
+        "fisher_rao": "capacity.strategies.beliefs:FisherRao",
         "freeze": "capacity.strategies.plans:Freeze",
         "lower_lr": "capacity.strategies.plans:LowerRate",
         "fewer_epochs": "capacity.strategies.plans:FewerEpochs",

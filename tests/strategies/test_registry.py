@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 from torch import nn
 
+from capacity.networks.belief import Belief
 from capacity.networks.flat_model import FlatModel
 from capacity.recipe import config
 from capacity.recipe.config import Strategy, Training
@@ -64,9 +65,10 @@ def test_every_name_has_a_strategy():
 
 
 def test_nothing_is_added_to_the_first_task():
-    flat = FlatModel(network())
+    point, belief = FlatModel(network()), FlatModel(Belief(network()))
     for name in REGISTRY.built_in:
         given = {"parameters": ["0.*"]} if name == "freeze" else {}
+        flat = belief if REGISTRY.load(name).of_beliefs else point
         plan = Mitigation(Strategy(name=name, **given), flat).plan(three()[0], Training())
         assert plan.plain
         assert plan.training == Training()
