@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -22,11 +23,84 @@ from capacity.networks.flat_model import FlatModel
 from capacity.predictors.predictor import Prediction, Setting
 from capacity.predictors.registry import predict, run_controls
 from capacity.recipe.config import Recipe, Training
+from capacity.runs.aside import Made
 from capacity.runs.verdicts_along import Along, judge_transition
 from capacity.strategies.contribution import Contribution
 from capacity.strategies.terms import Source
 from capacity.tasks.task import Task
 from capacity.training.data_order import DataOrder
+
+
+@dataclass(frozen=True, kw_only=True)
+class BeforeTask:
+    """Everything as it is before a task: what is measured of it may be measured later.
+
+    Attributes:
+        model: The network.
+        theta: Parameters of the replicas (R, P).
+        old: The tasks learned so far.
+        new: The task to come.
+        plan: Its training, with what a strategy adds.
+        recipe: What to measure, at which effort.
+        order: Data order of the forecast, no replica's own.
+        phases: Trajectories of the old tasks; none takes J_t = 1.
+        displacement: Mean displacement of the training before.
+        generator: Source of the probes.
+        along: The training before, at moments of it.
+        time: Learning time of that training.
+    """
+
+    model: FlatModel
+    theta: Tensor
+    old: tuple[Task, ...]
+    new: Task
+    plan: Contribution
+    recipe: Recipe
+    order: DataOrder
+    phases: Sequence[Trajectory]
+    displacement: float
+    generator: torch.Generator
+    along: Along
+    time: float
+
+    def here(self) -> BeforeTask:
+        """Give the same for when the run has gone on.
+
+        Returns:
+            It, with running statistics of its own.
+        """
+        own = {n: t.clone() for n, t in self.model.statistics().items() if n.startswith("0/")}
+        return replace(self, model=self.model.at(own))
+
+    def forecast(self) -> Made:
+        """Forecast what learning the task will do.
+
+        Returns:
+            The record, and no tensors.
+        """
+        given = self.model, self.theta, self.old, self.new, self.plan, self.order, self.recipe
+        return forecast_transition(*given), {}
+
+    def room(self) -> Made:
+        """Measure the room that is left for the task.
+
+        Returns:
+            The record, and no tensors.
+        """
+        record = capacity_of_transition(
+            self.model,
+            self.theta[0],
+            self.old,
+            self.new,
+            self.plan,
+            recipe=self.recipe,
+            phases=self.phases,
+            displacement=self.displacement,
+            generator=self.generator,
+            along=self.along,
+            time=self.time,
+        )
+        return record, {}
 
 
 def forecast_transition(

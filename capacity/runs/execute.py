@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-from functools import partial
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -22,7 +21,7 @@ from capacity.optimizers.from_recipe import check_plan
 from capacity.recipe.config import Recipe
 from capacity.records.estimate import from_samples
 from capacity.runs.aside import Aside, Made
-from capacity.runs.before_task import capacity_of_transition, forecast_transition
+from capacity.runs.before_task import BeforeTask
 from capacity.runs.directory import RunDirectory
 from capacity.runs.epochs import epoch_row, networks, path_row
 from capacity.runs.journal import Entry
@@ -43,13 +42,6 @@ from capacity.tasks.task import TaskSequence
 from capacity.thermo.belief_cost import belief_cost
 from capacity.training.data_order import DataOrder
 from capacity.training.train import Divergence
-
-
-class _Room(Protocol):
-    """Measures the room that is left for a task, from everything as it was before it."""
-
-    def __call__(self, statistics: dict[str, Tensor] | None = None) -> Made:
-        """Measure it; the network may have moved on, but for the statistics of then."""
 
 
 class Execution:
@@ -183,12 +175,13 @@ class Execution:
         self._zero = self._evaluate_all()
         self._progress.plan(self._kinds(count))
         for i in range(count):
-            room = self._before(i)
+            before = self._before(i) if i else None
             self._learn(i)
             lost = i in self._found.diverged
             if not lost:
                 self._after(i)
-            self._room(i, room)  # measured beside, it may take until here
+            if before is not None:
+                self._room(i, before)  # measured beside, it may take until here
             if lost:
                 self._compose(i)
                 return "diverged"
@@ -247,78 +240,61 @@ class Execution:
         label = f"spectrum over {count} tasks"
         self._found.composed = self._stage("composed", label, "transport", measured).record
 
-    def _before(self, i: int) -> _Room:
-        """Forecast what learning task i will do, and begin to measure the room that is left.
-
-        Returns:
-            What measures the room, from everything as it is now.
-        """
-        if i == 0:
-            return lambda _=None: ({}, {})
+    def _before(self, i: int) -> BeforeTask:
+        """Forecast what learning task i will do, and begin to measure the room that is left."""
         self._plan = self._mitigation.plan(self._tasks[i], self._recipe.training)
         self._found.planned[i] = self._plan.training
-        forecast, room = self._forecast(i), self._capacity(i)
-        names = f"task{i}.forecast", f"task{i}.capacity"
-        self._begin(i, *names, forecast, room)
-        if names[0] in self._aside:
-            self._room(i, room)
-        if self._recipe.measure.forecast:
-            label = f"task {i + 1}/{len(self._tasks)} forecast"
-            self._found.forecasts[i] = self._stage(names[0], label, "forecast", forecast).record
-        if names[1] not in self._aside:
-            self._room(i, room)
-        self._save()
-        return room
-
-    def _begin(
-        self, i: int, forecast_name: str, name: str, forecast: Callable[[], Made], room: _Room
-    ) -> None:
-        """Begin beside what takes longest: the room that is left for task i."""
-        measure = self._recipe.measure
-        if not (self._aside.wanted and measure.capacity) or name in self._journal:
-            return
-        if i > 1 or len(self._tasks) == 2:
-            own = {k: t.clone() for k, t in self._model.statistics().items() if k.startswith("0/")}
-            self._aside.begin(name, room, partial(room, own))
-        elif measure.forecast and forecast_name not in self._journal:
-            # The first is measured here: its traced graphs are there for the processes to come.
-            self._aside.begin(forecast_name, forecast, forecast)
-
-    def _room(self, i: int, measure: _Room) -> None:
-        """Measure the room that is left for task i, or wait for the process that does."""
-        if i == 0 or i in self._found.capacities:
-            return
-        wanted = self._recipe.measure.capacity
-        label = f"task {i + 1}/{len(self._tasks)} capacity" if wanted else ""
-        new = f"task{i}.capacity" not in self._journal
-        kept = self._stage(f"task{i}.capacity", label, "capacity", measure).record
-        if new and kept["note"]:
-            self._progress.line(f"task {i + 1}: {kept['note']}")
-        self._found.capacities[i] = kept["measured"]
-        if kept["note"]:
-            self._found.notes[i] = kept["note"]
-
-    def _forecast(self, i: int) -> Callable[[], Made]:
-        old, new = self._tasks.tasks[:i], self._tasks[i]
-        order = self._order(i, "forecast")
-        given = self._model, self._theta, old, new, self._plan, order, self._recipe
-        return lambda: (forecast_transition(*given), {})
-
-    def _capacity(self, i: int) -> _Room:
-        given = partial(
-            capacity_of_transition,
-            theta=self._theta[0],
+        before = BeforeTask(
+            model=self._model,
+            theta=self._theta,
             old=self._tasks.tasks[:i],
             new=self._tasks[i],
             plan=self._plan,
             recipe=self._recipe,
+            order=self._order(i, "forecast"),
             phases=[self._trajectories[k].trajectory for k in range(i) if k in self._trajectories],
             displacement=self._displacement,
             generator=stream(self._recipe.seed, "capacity", i, device=self._theta.device),
             along=self._along,
             time=self._spent,
         )
-        return lambda statistics=None: (given(self._model.at(statistics or {})), {})
+        forecast, room = f"task{i}.forecast", f"task{i}.capacity"
+        self._begin(i, before, forecast, room)
+        if forecast in self._aside:
+            self._room(i, before)
+        if self._recipe.measure.forecast:
+            label = f"task {i + 1}/{len(self._tasks)} forecast"
+            kept = self._stage(forecast, label, "forecast", before.forecast)
+            self._found.forecasts[i] = kept.record
+        if room not in self._aside:
+            self._room(i, before)
+        self._save()
+        return before
+
+    def _begin(self, i: int, before: BeforeTask, forecast: str, room: str) -> None:
+        """Begin beside what takes longest: the room that is left for task i."""
+        measure = self._recipe.measure
+        if not (self._aside.wanted and measure.capacity) or room in self._journal:
+            return
+        if i > 1 or len(self._tasks) == 2:
+            self._aside.begin(room, before.room, before.here().room)
+        elif measure.forecast and forecast not in self._journal:
+            # The first is measured here: its traced graphs are there for the processes to come.
+            self._aside.begin(forecast, before.forecast, before.forecast)
+
+    def _room(self, i: int, before: BeforeTask) -> None:
+        """Measure the room that is left for task i, or wait for the process that does."""
+        if i in self._found.capacities:
+            return
+        wanted = self._recipe.measure.capacity
+        label = f"task {i + 1}/{len(self._tasks)} capacity" if wanted else ""
+        new = f"task{i}.capacity" not in self._journal
+        kept = self._stage(f"task{i}.capacity", label, "capacity", before.room).record
+        if new and kept["note"]:
+            self._progress.line(f"task {i + 1}: {kept['note']}")
+        self._found.capacities[i] = kept["measured"]
+        if kept["note"]:
+            self._found.notes[i] = kept["note"]
 
     def _learn(self, i: int) -> None:
         """Train every replica on task i, watched."""

@@ -469,7 +469,7 @@ def test_a_failure_is_in_the_result_and_the_run_goes_on(monkeypatch, tmp_path):
     def fail(*_, **__):
         raise RuntimeError("out of luck")
 
-    monkeypatch.setattr("capacity.runs.execute.capacity_of_transition", fail)
+    monkeypatch.setattr("capacity.runs.before_task.capacity_of_transition", fail)
     with pytest.raises(RunFailedError, match=r"out of luck.*would fail again; once the cause is"):
         capacity.run(recipe, out=tmp_path / "run", quiet=True)
     monkeypatch.undo()
