@@ -262,11 +262,19 @@ class Thermo(TypedDict):
     belief: NotRequired[BeliefCost]
 
 
+class RunningStatistic(TypedDict):
+    """A buffer that training moves."""
+
+    rms: E
+    moved: E
+
+
 class Phase(TypedDict, total=False):
     """What learning a task did to theta."""
 
     transport: Transport | None
     thermo: Thermo | None
+    statistics: dict[str, RunningStatistic]
     calibration: list[E]
 
 

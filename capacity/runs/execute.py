@@ -17,6 +17,7 @@ from capacity.networks.door import fit
 from capacity.networks.evaluate import Score, evaluate
 from capacity.networks.own_losses_door import check_outputs_are_known
 from capacity.networks.replicas import check_same_function
+from capacity.networks.running_statistics import statistics_record
 from capacity.optimizers.from_recipe import check_plan
 from capacity.recipe.config import Recipe
 from capacity.records.estimate import from_samples
@@ -299,6 +300,7 @@ class Execution:
     def _learn(self, i: int) -> None:
         """Train every replica on task i, watched."""
         task = self._tasks[i]
+        before = {name: part.clone() for name, part in self._model.statistics().items()}
         watchers = dict(zip(("strategy",), self._mitigation.observers(), strict=False))
         lesson = Lesson(
             i,
@@ -346,6 +348,7 @@ class Execution:
             )
             return
         self._found.costs[i] = record["cost"]
+        self._found.statistics[i] = statistics_record(before, self._model.statistics())
         self._displacement = record["displacement"]
         with self._directory.timed("strategy"):
             self._mitigation.learned(task, self._theta)

@@ -47,6 +47,7 @@ class Measurements:
         notes: Why something of a transition is missing.
         planned: Plan of every task that is not the recipe's: a strategy may change it.
         costs: What learning a task cost.
+        statistics: Running statistics after a task, as `statistics_record` gives them.
         transports: J_t of a task, as `PhaseTransport.finish` gives it.
         composed: The spectrum of J_t over all learned tasks, if it was asked for.
         calibrations: Calibration error of a belief on every classification learned so far.
@@ -63,6 +64,7 @@ class Measurements:
     notes: dict[int, str] = field(default_factory=dict)
     planned: dict[int, Training] = field(default_factory=dict)
     costs: dict[int, dict[str, Any]] = field(default_factory=dict)
+    statistics: dict[int, dict[str, Any]] = field(default_factory=dict)
     transports: dict[int, dict[str, Any]] = field(default_factory=dict)
     composed: dict[str, Any] | None = None
     calibrations: dict[int, list[dict[str, Any]] | None] = field(default_factory=dict)
@@ -225,6 +227,8 @@ class Measurements:
             return None
         known = self.calibrations.get(i)
         entry = {"thermo": self.costs[i]} | ({} if known is None else {"calibration": known})
+        if self.statistics.get(i):
+            entry["statistics"] = self.statistics[i]
         if i not in self.transports:
             return {"transport": None, **entry}
         parts = [self.transports[k] for k in range(i + 1)]

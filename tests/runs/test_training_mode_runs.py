@@ -106,3 +106,28 @@ def test_a_batch_of_several_tensors_is_learned(tmp_path):
         )
     ]
     assert ends[0] == ends[1]
+
+
+def test_running_statistics_are_in_the_result(tmp_path):
+    """Of one task and one replica, as a loop of one's own has them after the same steps."""
+    torch.manual_seed(0)
+    plain = nn.Sequential(nn.Linear(6, 4), nn.BatchNorm1d(4), nn.Linear(4, 2))
+    plan = capacity.Training(lr=0.1, epochs=2, batch_size=60)  # whole batches: no order matters
+    tasks = [(TASKS[k], TASKS[k]) for k in range(2)]
+    made = capacity.run(tasks, model=plain, training=plan, replicas=1, out=tmp_path, quiet=True)
+    optimizer, norm = torch.optim.SGD(plain.parameters(), lr=0.1), plain[1]
+    for (x, y), phase in zip(TASKS, made.result["phases"], strict=True):
+        before = norm.running_var.clone()
+        for _ in range(2):
+            optimizer.zero_grad()
+            nn.functional.cross_entropy(plain(x), y).backward()
+            optimizer.step()
+        said = phase["statistics"]
+        assert said.keys() == {"1.running_mean", "1.running_var"}
+        by_hand = {
+            "rms": norm.running_var.square().mean().sqrt(),
+            "moved": (norm.running_var - before).square().mean().sqrt(),
+        }
+        for name, value in by_hand.items():
+            found = said["1.running_var"][name]["value"]
+            assert found == pytest.approx(float(value), rel=1e-4), name
