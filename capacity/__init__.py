@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from capacity.records.estimate import Estimate as Estimate
     from capacity.records.estimate import Status as Status
     from capacity.records.rows import Rows as Rows
+    from capacity.results.history import history as history
     from capacity.results.query import RunTables as RunTables
     from capacity.results.query import load_runs as load_runs
     from capacity.results.query import query as query
@@ -64,6 +65,7 @@ _HOME = {
     "compare": "capacity.comparison.compare",
     "load_runs": "capacity.results.query",
     "query": "capacity.results.query",
+    "history": "capacity.results.history",
     "export": "capacity.exporters.export",
     "forecast": "capacity.forecasting.forecast",
     "curve": "capacity.forecasting.curve",

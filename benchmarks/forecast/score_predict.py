@@ -84,7 +84,8 @@ def _forecast(moment: Moment, strategy: Strategy | None, budget: float) -> dict:
     )  # fmt: skip
     asked = None if math.isinf(budget) else budget
     return {
-        **said(from_readings(readings)), **numbers(readings, conditions),
+        **said(from_readings(readings.old, readings.new, readings.cost_ratio)),
+        **numbers(readings, conditions),
         "asked": asked, "seconds": time.process_time() - start,
     }  # fmt: skip
 

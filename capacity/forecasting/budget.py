@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Final
 
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -22,7 +23,7 @@ FEWEST_TESTS = 8
 
 SHARE = 0.05
 """Least share of a training that `auto` spends."""
-AUTO = "auto"
+AUTO: Final = "auto"
 _RATE = 1e10
 """Operations per second of training on one core: 7 to 19e9 in networks of 25,000 to 700,000
 parameters (`benchmarks/forecast/rate.py`, AMD EPYC, torch 2.15). A constant, no timing, so that a

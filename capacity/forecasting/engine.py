@@ -139,8 +139,8 @@ def forecast_cheaply(
     """
     samples = len(new.train)
     apart = model.apart()  # a step that is only priced moves no statistics
-    bare = _Lesson(apart, new, Contribution(training=training))
-    whole, probed = _price_of_training(bare, theta)
+    bare = Lesson(apart, new, Contribution(training=training))
+    whole, probed = price_of_training(bare, theta)
     share, remembered = _share(budget, whole, training.steps(samples), forecasts), 0.0
     if contribution is None:
         options, remembered = affordable(
@@ -153,12 +153,12 @@ def forecast_cheaply(
         )
         source = Source(seed, ("engine", "strategy"))
         plan = contribution_of(options, model, theta[None], old, new, training, source)
-        lesson = _Lesson(apart, new, plan)
+        lesson = Lesson(apart, new, plan)
     else:
         plan = foreseen(contribution)
-        lesson = _Lesson(apart, new, plan, replica, replicas)
+        lesson = Lesson(apart, new, plan, replica, replicas)
     if not plan.plain:
-        own, more = _price_of_training(lesson, theta)
+        own, more = price_of_training(lesson, theta)
         whole, probed = max(whole, own), probed + more
     scored = (*old, new)
     passes = [*(OLD_PASSES for _ in old), NEW_PASSES]
@@ -212,8 +212,16 @@ def _share(budget: float | str, training: float, steps: int, forecasts: int) -> 
 
 
 @dataclass(frozen=True)
-class _Lesson:
-    """What is learned, and which of the plan's networks learns it."""
+class Lesson:
+    """What is learned, and which of the plan's networks learns it.
+
+    Attributes:
+        model: The network.
+        new: The task that is learned.
+        plan: How, with what a strategy adds.
+        replica: Which of the plan's networks this is.
+        replicas: How many it has.
+    """
 
     model: FlatModel
     new: Task
@@ -222,7 +230,14 @@ class _Lesson:
     replicas: int = 1
 
     def step(self, batch: int) -> StrategyStep:
-        """Make steps of so many samples of the new task."""
+        """Make steps of so many samples of the new task.
+
+        Args:
+            batch: The samples.
+
+        Returns:
+            The steps.
+        """
         plan, new = _narrowed(self.plan, self.new, batch), self.new
         if batch < min(self.plan.training.samples_per_step, len(new.train)):
             # The weights of a few samples cancel where those of a whole batch do not.
@@ -230,13 +245,21 @@ class _Lesson:
         return StrategyStep(self.model, new, plan, self.replicas)
 
     def draw(self, step: StrategyStep, index: Tensor) -> tuple[Tensor, Tensor]:
-        """Complete a batch: inputs and rows of this network."""
+        """Complete a batch.
+
+        Args:
+            step: Whose.
+            index: Rows of the new task's training split (b,).
+
+        Returns:
+            Inputs and rows of this network.
+        """
         x, _, rows = step.draw(index.expand(self.replicas, -1))
         return x[self.replica], rows[self.replica]
 
 
 def _train(
-    lesson: _Lesson, theta: Tensor, pays: Allocation, seed: int
+    lesson: Lesson, theta: Tensor, pays: Allocation, seed: int
 ) -> tuple[Tensor, Tensor, tuple[float, float, float]]:
     """Take the compressed steps: the mean parameters of the last of them, the very last, norms."""
     split = lesson.new.train
@@ -270,7 +293,7 @@ def _train(
 
 
 def _slope(
-    step: StrategyStep, lesson: _Lesson
+    step: StrategyStep, lesson: Lesson
 ) -> Callable[[Tensor, Tensor, Tensor], tuple[Tensor, Tensor]]:
     """Give gradient and loss of one network, by plain autograd: small steps notice overhead."""
     if lesson.plan.reference is not None:  # two gradients
@@ -328,8 +351,16 @@ def _planned(training: Training, split: Split, seed: int) -> Iterator[Tensor]:
             yield rows[0]
 
 
-def _price_of_training(lesson: _Lesson, theta: Tensor) -> tuple[float, float]:
-    """Count a planned training, and what counting it took."""
+def price_of_training(lesson: Lesson, theta: Tensor) -> tuple[float, float]:
+    """Count a planned training.
+
+    Args:
+        lesson: What is learned.
+        theta: Parameters (P,).
+
+    Returns:
+        Its operations, and what counting them took.
+    """
     training, samples = lesson.plan.training, len(lesson.new.train)
     size = min(training.samples_per_step, samples)
     one = _price_of_step(lesson, theta, from_training(training, layout=lesson.model.layout), size)
@@ -338,7 +369,7 @@ def _price_of_training(lesson: _Lesson, theta: Tensor) -> tuple[float, float]:
     return max(step * training.seen(samples) / size, 1.0), one
 
 
-def _price_of_step(lesson: _Lesson, theta: Tensor, update: UpdateMap, size: int) -> float:
+def _price_of_step(lesson: Lesson, theta: Tensor, update: UpdateMap, size: int) -> float:
     step = lesson.step(size)
     own = step.optimiser_of(update, lesson.replica)
     x, rows = lesson.draw(step, torch.arange(size, device=theta.device))
@@ -351,7 +382,7 @@ def _price_of_step(lesson: _Lesson, theta: Tensor, update: UpdateMap, size: int)
     return operations(take)
 
 
-def _prices(lesson: _Lesson, theta: Tensor, spent: float) -> Prices:
+def _prices(lesson: Lesson, theta: Tensor, spent: float) -> Prices:
     """Price the parts of a compressed training by steps of two sizes."""
     model, new = lesson.model, lesson.new
     update = from_training(lesson.plan.training, layout=model.layout)

@@ -15,6 +15,7 @@ from capacity.base.ambient import in_own_precision
 from capacity.base.checks import positive_float, positive_int, resolve_device
 from capacity.base.slow_paths import noting
 from capacity.forecasting.compression import unknown_to_compression
+from capacity.forecasting.history import History
 from capacity.forecasting.inputs import check_network
 from capacity.forecasting.linearized import cost_ratio, linearized_scores, simulate_stably
 from capacity.forecasting.mitigated import contribution_of, foreseen, named_strategies
@@ -22,6 +23,7 @@ from capacity.forecasting.record import (
     NO_ACCURACY,
     Forecast,
     change,
+    plain_strategy,
     rank,
     said_of_all,
     with_scoring,
@@ -137,6 +139,7 @@ def forecast(
     loss: str | LossFunction | None = None,
     orders: int = 8,
     budget: float | Literal["auto"] | None = "auto",
+    history: History | None = None,
     seed: int = 0,
     device: str | torch.device = "auto",
 ) -> Forecast:
@@ -175,6 +178,9 @@ def forecast(
             more. `math.inf` always rehearses. None simulates the
             linearised training instead, which costs about two trainings and is exact for linear
             networks. SGLD is always simulated, and the note says so.
+        history: What earlier runs of this network forecast and then measured, as
+            `capacity.history("runs")` reads it: corrects the forecast, and gives it intervals from
+            the errors of its own project, once there are nine transitions or more.
         seed: Seed of the simulated data orders.
         device: Where to compute: auto, cpu, cuda or cuda:N.
 
@@ -204,6 +210,11 @@ def forecast(
         )
     positive_int("orders", orders)
     positive_int("seed", seed, minimum=0)
+    if history is not None and not isinstance(history, History):
+        raise ValueError(
+            f"history is a {type(history).__name__}; pass capacity.history('runs'), which reads "
+            "what earlier runs forecast and measured"
+        )
     wanted = named_strategies(strategies)
     if not (budget is None or budget == "auto" or budget == math.inf):
         positive_float("budget", budget)
@@ -240,6 +251,13 @@ def forecast(
     )
 
     def under(options: Strategy) -> Forecast:
+        made = alone(options)
+        if history is None:
+            return made
+        strategy = plain_strategy(options.model_dump(mode="json"))
+        return history.calibrated(made, strategy=strategy, parameters=flat.size)
+
+    def alone(options: Strategy) -> Forecast:
         if budget is not None and unknown is None:
             return forecast_within(
                 flat, start[:1], old_tasks, new_task, training,

@@ -9,14 +9,26 @@ from torch import Tensor
 
 from capacity.base.randomness import kept_random_state
 from capacity.base.slow_paths import noting
-from capacity.forecasting.engine import CheapForecast, forecast_cheaply
+from capacity.forecasting.budget import automatic
+from capacity.forecasting.engine import (
+    REHEARSED,
+    CheapForecast,
+    Lesson,
+    forecast_cheaply,
+    price_of_training,
+)
+from capacity.forecasting.mitigated import foreseen
 from capacity.forecasting.record import NO_ACCURACY, Forecast, Forgetting, said_of_all
 from capacity.forecasting.rehearsal import rehearsed
+from capacity.forecasting.task_reading import Reading, read_new, read_old
 from capacity.networks.flat_model import FlatModel
 from capacity.recipe.config import Strategy, Training
 from capacity.records.estimate import Estimate, Status
 from capacity.strategies.contribution import Contribution
+from capacity.strategies.step import StrategyStep
 from capacity.tasks.task import Task
+from capacity.training.data_order import DataOrder
+from capacity.training.train import train
 
 
 @noting(said_of_all)
@@ -62,6 +74,65 @@ def forecast_within(
         )[0]
         for replica, (point, seed) in enumerate(zip(theta, seeds, strict=True))
     ]  # fmt: skip
+    return _mean(made)
+
+
+def is_short(
+    model: FlatModel, theta: Tensor, new: Task, training: Training, *, forecasts: int
+) -> bool:
+    """Say whether `auto` rehearses a training.
+
+    Args:
+        model: The network.
+        theta: Parameters of the networks (R, P).
+        new: The new task.
+        training: Its planned training.
+        forecasts: How many forecasts of each network there are.
+
+    Returns:
+        Whether all of them together take less than about a minute.
+    """
+    whole, _ = price_of_training(Lesson(model, new, Contribution(training=training)), theta[0])
+    steps = training.steps(len(new.train))
+    return math.isinf(automatic(whole, steps, forecasts=forecasts * len(theta)))
+
+
+@noting(said_of_all)
+def rehearse_together(
+    model: FlatModel,
+    theta: Tensor,
+    old: tuple[Task, ...],
+    new: Task,
+    contribution: Contribution,
+    order: DataOrder,
+) -> Forecast:
+    """Rehearse with copies of all networks at once, as ensembles are trained.
+
+    Args:
+        model: A network that trains as it is evaluated.
+        theta: Parameters of the networks at the end of the old tasks (R, P).
+        old: The old tasks.
+        new: The new task.
+        contribution: Its planned training, with what a strategy adds.
+        order: Data order of the copies, no network's own.
+
+    Returns:
+        The forecast. With several networks the value is their mean, and the interval on average
+        that of one.
+    """
+    plan = foreseen(contribution)
+    step = None if plan.plain else StrategyStep(model, new, plan, len(theta))
+    phase = train(model, theta, new, plan.training, order.under(plan.training), strategy=step)
+    steps = plan.training.steps(len(new.train))
+    cost = Estimate(value=1.0, cost=float(steps), note=f"The training itself. {REHEARSED}")
+    made = []
+    for replica, (before, end) in enumerate(zip(theta, phase.theta, strict=True)):
+        one = model.of_replica(replica)
+        reads = [
+            read_old((one, one), (before, end, end), task, task.test, REHEARSED) for task in old
+        ]
+        fresh, _ = read_new((one, one), (before, end), new, new.test, REHEARSED)
+        made.append(rehearsed(from_readings(reads, fresh, cost)))
     return _mean(made)
 
 
@@ -113,8 +184,9 @@ def forecast_one(
         budget=budget, stretch=stretch, forecasts=forecasts, strategy=options,
         contribution=contribution, replica=replica, replicas=replicas, seed=seed,
     )  # fmt: skip
+    made = from_readings(said.old, said.new, said.cost_ratio)
     if said.rehearsed:
-        return rehearsed(from_readings(said)), said
+        return rehearsed(made), said
     conditions = Conditions(
         training=training,
         strategy=options.name,
@@ -126,7 +198,7 @@ def forecast_one(
         architecture=architecture_of(model, theta, new.train.x),
         old_tasks=len(old),
     )
-    return calibrated(from_readings(said), said, conditions), said
+    return calibrated(made, said, conditions), said
 
 
 def _mean(made: Sequence[Forecast]) -> Forecast:
@@ -178,17 +250,19 @@ def _average(each: Sequence[Estimate]) -> Estimate:
     )
 
 
-def from_readings(said: CheapForecast) -> Forecast:
-    """Put what the cheap engine says into a forecast.
+def from_readings(old: Sequence[Reading], new: Reading, cost_ratio: Estimate) -> Forecast:
+    """Put what was read off a copy of the network into a forecast.
 
     Args:
-        said: The engine's readings.
+        old: Of every old task.
+        new: Of the new one.
+        cost_ratio: What it took.
 
     Returns:
         The forecast. Averages over tasks have no interval: the readings share a displacement.
     """
-    every = (*said.old, said.new)
-    note = said.new.loss.note
+    every = (*old, new)
+    note = new.loss.note
 
     def average(values: list[float | None]) -> Estimate:
         if any(value is None for value in values):
@@ -198,10 +272,10 @@ def from_readings(said: CheapForecast) -> Forecast:
 
     classify = all(one.accuracy.status is not Status.NOT_DEFINED for one in every)
     return Forecast(
-        old=tuple(Forgetting(accuracy_drop=r.drop, loss_increase=r.rise) for r in said.old),
-        new_accuracy=said.new.accuracy,
-        new_loss=said.new.loss,
-        cost_ratio=said.cost_ratio,
+        old=tuple(Forgetting(accuracy_drop=r.drop, loss_increase=r.rise) for r in old),
+        new_accuracy=new.accuracy,
+        new_loss=new.loss,
+        cost_ratio=cost_ratio,
         average_accuracy=average([r.accuracy.value for r in every]) if classify else NO_ACCURACY,
         average_loss=average([r.loss.value for r in every]),
     )

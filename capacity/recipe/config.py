@@ -156,8 +156,10 @@ class Measure(Section):
     `capacity`, `verdicts` and `closure_points` are where they are not given."""
     forecast: bool = True
     """Forecast the forgetting of every earlier task before each task."""
-    forecast_budget: Annotated[float | Literal["auto"] | None, BeforeValidator(budget_given)] = None
-    """Share of the training's operations to forecast with; `auto` is 5 %; null simulates for 2."""
+    forecast_budget: Annotated[float | Literal["auto"] | None, BeforeValidator(budget_given)] = (
+        "auto"
+    )
+    """Share of the training's operations; `auto` rehearses short ones; null linearises."""
     strategies: Annotated[tuple[NamedStrategy, ...], Strict(False), Field(max_length=100)] = ()
     """Strategies to forecast and rank before each task, as [ewc, {name: replay, memory: 20}]."""
     transport: bool = False

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any, cast
 
 from capacity.base.printable import visible
+from capacity.forecasting.record import physics_of
 from capacity.records.estimate import Estimate, Status, from_samples, not_defined
 from capacity.results.schema import (
     Change,
@@ -66,19 +67,21 @@ class RunView:
         return visible(str(self.result.get("name") or self.recipe.get("name") or "run"))
 
     @property
-    def compressed(self) -> bool:
-        """Whether forecasts were made within a budget, not by a simulation."""
-        if (self.recipe.get("measure") or {}).get("forecast_budget") is None:
-            return False
+    def physics(self) -> tuple[str, ...]:
+        """How forecasts were made: `rehearsed`, `compressed`, `linearised`, those that occur."""
         prices = [pick(transition, "cost_ratio") for transition in self.transitions]
-        return not any("Simulated: no cheaper" in price.note for price in prices if price)
+        kinds = {physics_of(price.note) for price in prices if price}
+        return tuple(kind for kind in ("rehearsed", "compressed", "linearised") if kind in kinds)
 
     @property
     def interval_covers(self) -> str:
         """Subordinate clause: what a forecast's interval knows of its error."""
-        if self.compressed:
-            return "which earlier transitions calibrate, unless it is marked uncalibrated"
-        return "which does not know the error of the linearisation"
+        covers = {
+            "rehearsed": "which covers what another data order changes",
+            "compressed": "which earlier transitions calibrate, unless it is marked uncalibrated",
+            "linearised": "which does not know the error of the linearisation",
+        }
+        return "; or ".join(covers[kind] for kind in self.physics) or covers["compressed"]
 
     @property
     def tasks(self) -> list[Task]:

@@ -11,12 +11,12 @@ from torch import Tensor
 
 from capacity.base.random_streams import stream_seed
 from capacity.criterion.transition import assess
-from capacity.forecasting.budget import AUTO, SHARE
+from capacity.forecasting.budget import AUTO
 from capacity.forecasting.compression import unknown_to_compression
 from capacity.forecasting.forecast import forecast_replicas, simulated
 from capacity.forecasting.mitigated import contribution_of
 from capacity.forecasting.record import Forecast, rank
-from capacity.forecasting.within_budget import forecast_within
+from capacity.forecasting.within_budget import forecast_within, is_short, rehearse_together
 from capacity.jacobian.training_jacobian import TrainingJacobian
 from capacity.jacobian.trajectory import LostTrajectory, Trajectory
 from capacity.networks.flat_model import FlatModel
@@ -192,17 +192,26 @@ def _forecast(
     # as if it were taken up now; all of them see the same samples in the same order.
     budget, unknown = recipe.measure.forecast_budget, unknown_to_compression(training)
     if budget is None and model.one_by_one:
-        budget = "auto"  # there is no linearisation where steps draw, or by plain autograd
-    if budget is not None and unknown is None:
+        budget = AUTO  # there is no linearisation where steps draw, or by plain autograd
+    forecasts = 1 + len(recipe.measure.strategies)
+    rehearses = (
+        budget == AUTO
+        and unknown is None
+        and not model.two_modes
+        and is_short(model, theta, new, training, forecasts=forecasts)
+    )
+    if budget is not None and unknown is None and not rehearses:
         seeds = [stream_seed(order.seed, *order.path, r) for r in range(len(theta))]
         return forecast_within(
             model, theta, old, new, training,
-            budget=SHARE if budget == AUTO else budget, stretch=budget == AUTO,
-            seeds=seeds, contribution=plan,
+            budget=budget, stretch=budget == AUTO, forecasts=forecasts, seeds=seeds,
+            contribution=plan,
         )  # fmt: skip
     if plan is None:
         source = Source(recipe.seed, ("forecast", "strategy"))
         plan = contribution_of(training.strategy, model, theta, old, new, training, source)
+    if rehearses:
+        return rehearse_together(model, theta, old, new, plan, order)
     made = forecast_replicas(model, theta, old, new, plan.training, order, plan)
     return made if budget is None or unknown is None else simulated(made, unknown)
 

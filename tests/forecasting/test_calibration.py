@@ -47,7 +47,7 @@ SAID = CheapForecast(
     gradients=(2.0, 2.5, 0.3),
     new_loss_before=4.0,
 )
-FORECAST = from_readings(SAID)
+FORECAST = from_readings(SAID.old, SAID.new, SAID.cost_ratio)
 CONDITIONS = Conditions(
     training=Training(optimizer="sgd", epochs=20, batch_size=50),
     strategy="naive",
@@ -182,7 +182,9 @@ def test_what_the_corpus_does_not_know_stays_uncalibrated_and_says_why(changed, 
 def test_a_forecast_that_diverged_stays_as_it_is():
     lost = replace(SAID.new, loss=Estimate(value=None, status=Status.DIVERGED))
     said = replace(SAID, new=lost)
-    made = calibrated(from_readings(said), said, CONDITIONS, corpus())
+    made = calibrated(
+        from_readings(said.old, said.new, said.cost_ratio), said, CONDITIONS, corpus()
+    )
     assert made.new_loss.status is Status.DIVERGED
     assert made.accuracy_drop.status is Status.UNCALIBRATED
 
@@ -211,7 +213,9 @@ def test_the_shipped_corpus_calibrates_a_small_network():
 def test_a_shift_that_the_engine_has_not_seen_is_outside(corrector, seen, said_to_differ):
     """Neither the interval of the corpus nor its correction is used there."""
     said = replace(SAID, **seen)
-    made = calibrated(from_readings(said), said, CONDITIONS, corpus(corrector))
+    made = calibrated(
+        from_readings(said.old, said.new, said.cost_ratio), said, CONDITIONS, corpus(corrector)
+    )
     assert made.accuracy_drop.status is Status.UNCALIBRATED
     assert made.accuracy_drop.value == FORECAST.accuracy_drop.value
     assert made.accuracy_drop.interval == FORECAST.accuracy_drop.interval

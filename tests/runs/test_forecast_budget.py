@@ -11,13 +11,17 @@ import torch
 import capacity
 from capacity.forecasting import within_budget
 from capacity.forecasting.mitigated import contribution_of
-from capacity.forecasting.within_budget import forecast_within
+from capacity.forecasting.within_budget import forecast_within, rehearse_together
+from capacity.networks.evaluate import evaluate
 from capacity.networks.flat_model import FlatModel
 from capacity.recipe import config
 from capacity.recipe.config import Strategy, Training
 from capacity.records.estimate import Estimate, Status
+from capacity.strategies.contribution import Contribution
 from capacity.strategies.terms import Source
 from capacity.tasks.task import Split, Task
+from capacity.training.data_order import DataOrder
+from capacity.training.train import train
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("quick_runs")]
 
@@ -33,9 +37,10 @@ def run(path, *more):
 
 @pytest.fixture(scope="module")
 def pair(tmp_path_factory):
+    """A run with rehearsals, as these are short, and one that simulates."""
     folder = tmp_path_factory.mktemp("budget")
-    cheap = run(folder / "cheap", "measure.forecast_budget=auto", ASKED)
-    return cheap, run(folder / "plain")
+    cheap = run(folder / "cheap", ASKED)
+    return cheap, run(folder / "plain", "measure.forecast_budget=null")
 
 
 def test_a_budget_changes_forecasts_alone(pair):
@@ -58,12 +63,39 @@ def test_doing_nothing_is_the_plain_forecast_within_a_budget_too(pair):
         assert ewc["new"] != naive["new"]
 
 
-def test_the_page_says_how_it_was_forecast(pair):
-    said = [made.report().read_text() for made in pair]
-    assert ["compressed training of the new task, and what" in text for text in said] == [
-        True, False
-    ]  # fmt: skip
-    assert ["error of the linearisation" in text for text in said] == [False, True]
+def test_the_page_says_how_it_was_forecast(pair, tmp_path):
+    compressed = run(tmp_path / "compressed", "measure.forecast_budget=0.6", "tasks.samples=256")
+    said = [made.report().read_text() for made in (*pair, compressed)]
+    ways = (
+        "whole training of the new task, in",
+        "own training is simulated",
+        "through a compressed",
+    )
+    for place, way in enumerate(ways):
+        assert [way in _lead(text) for text in said] == [place == k for k in range(3)]
+
+
+def _lead(page):
+    """The sentence that says how forecasts were made."""
+    begin = page.index("Each forecast is made before its task is trained")
+    return page[begin : page.index(".", begin)]
+
+
+def test_copies_of_all_networks_rehearse_as_each_would_alone():
+    """Of two networks, in the orders of the first two replicas."""
+    old, new = tasks()
+    torch.manual_seed(0)
+    model = FlatModel(torch.nn.Sequential(torch.nn.Linear(6, 8), torch.nn.Linear(8, 2)))
+    theta = torch.stack([model.initial(), 2 * model.initial()])
+    plan = Contribution(training=Training(lr=0.1, epochs=5, batch_size=16))
+    order = DataOrder.planned(plan.training, len(new.train), replicas=2, seed=3)
+    both = rehearse_together(model, theta, (old,), new, plan, order)
+    ends = train(model, theta, new, plan.training, order).theta
+    losses = [float(evaluate(model, points, old, old.test).loss.mean()) for points in (theta, ends)]
+    assert both.loss_increase.value == pytest.approx(losses[1] - losses[0], rel=1e-5)
+    assert both.loss_increase.status is Status.OK
+    assert both.cost_ratio.value == 1
+    assert both.accuracy_drop.n == 2
 
 
 @pytest.mark.parametrize("name", ["ewc", "replay", "agem", "gpm", "lwf"])

@@ -12,22 +12,28 @@ from capacity.report.sentences import score_sentence
 from capacity.report.tables import drop_target, score_table
 from capacity.results.view import Record, RunView, pick
 
-_COMPRESSED = (
-    "a copy of the network goes through a compressed training of the new task, and what has then "
-    "become of the old ones is corrected by what earlier transitions tell."
-)
-_LINEARISED = (
-    "the network is linearised where it stands, and the new task's own training is simulated on "
-    "the linearisation."
-)
+_HOW = {
+    "rehearsed": (
+        "copies of the networks go through the whole training of the new task, in a data order of "
+        "their own, since it is short (a rehearsal)"
+    ),
+    "compressed": (
+        "a copy of the network goes through a compressed training of the new task, and what has "
+        "then become of the old ones is corrected by what earlier transitions tell"
+    ),
+    "linearised": (
+        "the network is linearised where it stands, and the new task's own training is simulated "
+        "on the linearisation"
+    ),
+}
 
 
 def _content(view: RunView) -> Iterator[Block | None]:
     if not view.transitions:
         yield Absent("There was no transition to forecast.")
         return
-    how = _COMPRESSED if view.compressed else _LINEARISED
-    lead = f"Each forecast is made before its task is trained: {how}"
+    how = "; or ".join(_HOW[kind] for kind in view.physics)
+    lead = f"Each forecast is made before its task is trained: {how}."
     targets = ("accuracy_drop", "loss_increase") if view.classifies else ("loss_increase",)
     scatter = Pair([scatter_figure(view, target) for target in targets])
     if not scatter.drawn:

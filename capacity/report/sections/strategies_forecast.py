@@ -8,7 +8,7 @@ from capacity.report.strategy_forecasts import ranked
 from capacity.results.view import RunView
 
 _HOW = (
-    "Each strategy was simulated for every new task, from the network of this run as it then "
+    "Each strategy was forecast for every new task, from the network of this run as it then "
     "stood. These are forecasts: capacity compare sets trained runs side by side."
 )
 
