@@ -19,7 +19,8 @@ NAMES = [
     "Streamed", "Sweep", "Task",
     "TaskSequence", "TaskStream", "Training", "TransportTracker", "compare", "compatible_capacity",
     "curve",
-    "epistemic_speed_limit", "export", "forecast", "hold_out", "load_runs", "open_run", "plots",
+    "epistemic_speed_limit", "export", "forecast", "history", "hold_out", "load_runs", "open_run",
+    "plots",
     "query", "resume", "run", "run_seeds", "sweep", "task_dimension", "verdict",
 ]  # fmt: skip
 

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from capacity.tasks.task import Split, is_labels
+from capacity.tasks.split import Split, is_labels
 
 
 def subsample(split: Split, count: int | None, *, seed: int, where: str) -> Split:
