@@ -19,6 +19,7 @@ REGISTRY = Registry(
         "adamw": "capacity.optimizers.adam:AdamW",
         "rmsprop": "capacity.optimizers.rmsprop:RMSprop",
         "sgld": "capacity.optimizers.sgld:Langevin",
+        "underdamped": "capacity.optimizers.langevin:UnderdampedLangevin",
         "mirror": "capacity.optimizers.mirror:Mirror",
     },
 )

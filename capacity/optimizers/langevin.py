@@ -8,15 +8,17 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from capacity.base.checks import positive_float
+from capacity.base.checks import one_of, positive_float
 from capacity.optimizers.dynamics import Dynamics
-from capacity.optimizers.optimizer import Optimizer
+from capacity.optimizers.optimizer import AddHessian, Optimizer
 from capacity.optimizers.sgld import Langevin
 from capacity.optimizers.update_map import State, decayed
+from capacity.recipe.config import Training
 
 _THERMAL = 0
 """Step number of the noise that draws the first momenta; steps count from 1."""
@@ -49,9 +51,21 @@ class UnderdampedLangevin(Optimizer):
     path: tuple[str | int, ...] = ()
     name: str = "underdamped Langevin"
     first: int = 0
+    linear = True
 
     def __post_init__(self) -> None:
         positive_float("friction", self.friction)
+
+    @classmethod
+    def options_of(cls, training: Training) -> dict[str, Any]:
+        """Take the recipe's temperature, and the friction of its options."""
+        for name in training.options:
+            one_of("options", name, ("friction",))
+        friction = training.options.get("friction", 1.0)
+        return {
+            "temperature": training.temperature or 0.0,
+            "friction": positive_float("options.friction", friction),
+        }
 
     def init(self, theta: Tensor) -> State:
         """Start with thermal momenta: (theta, p)."""
@@ -65,6 +79,26 @@ class UnderdampedLangevin(Optimizer):
         kept = math.exp(-self.friction * lr)
         p = kept * p + math.sqrt(self.temperature * (1 - kept**2)) * _noise(self, theta, count)
         return (theta + 0.5 * lr * p, p)
+
+    def push(self, tangents: State, lr: float, add_hessian: AddHessian) -> State:
+        """Push tangents of (theta, p) through one step: the noise has none."""
+        v, p = tangents
+        forced = torch.zeros_like(v)
+        add_hessian(v, forced)
+        p.sub_(forced.add_(v, alpha=self.weight_decay), alpha=lr)
+        v.add_(p, alpha=0.5 * lr)
+        p.mul_(math.exp(-self.friction * lr))
+        v.add_(p, alpha=0.5 * lr)
+        return tangents
+
+    def pull(self, cotangents: State, lr: float, add_hessian: AddHessian) -> State:
+        """Pull cotangents back, the same moves in turn."""
+        a, b = cotangents
+        b.add_(a, alpha=0.5 * lr).mul_(math.exp(-self.friction * lr)).add_(a, alpha=0.5 * lr)
+        forced = torch.zeros_like(a)
+        add_hessian(b, forced)
+        a.sub_(forced.add_(b, alpha=self.weight_decay), alpha=lr)
+        return cotangents
 
     def learning_time(self, rates: float) -> float:
         """The overdamped limit."""

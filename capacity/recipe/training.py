@@ -46,6 +46,8 @@ TAKEN_BY = {
     "eps": ("adam", "adamw", "rmsprop"),
 }
 """Options, with the optimisers that take each; for all others it would do nothing."""
+_NOISY = ("sgld", "underdamped")
+"""Optimisers whose steps carry thermal noise."""
 _IN_FIELDS = {"sgd", "momentum", "adam", "adamw", "rmsprop", "sgld"}
 """Optimisers whose options are fields of the section, older than `options`."""
 _AS = {"power": "2.0", "gamma": "0.1", "decay_every": "1000", "rates": "[1.0, 0.5, 0.1]"}
@@ -83,8 +85,9 @@ class Training(Section):
 
     optimizer: Annotated[str, BeforeValidator(_optimizer_known)] = "sgd"
     """`sgd`, `momentum` (heavy ball), `adam`, `adamw`, `rmsprop`, as `torch.optim` has them;
-    `sgld`, Langevin dynamics: SGD with noise of a given temperature; `mirror`, descent in a
-    potential, whose `options` are those of `Mirror`; or one that you registered
+    `sgld`, Langevin dynamics: SGD with noise of a given temperature; `underdamped`, the same with
+    inertia (BAOAB), and `friction` among its `options`; `mirror`, descent in a potential, whose
+    `options` are those of `Mirror`; or one that you registered
     (`capacity.optimizers.register`). In Python also a `GradientStep`, which is registered here."""
     lr: PositiveFloat = 0.1
     """Learning rate of a task: the one that schedule and warmup are relative to."""
@@ -133,12 +136,14 @@ class Training(Section):
     eps: PositiveFloat = 1e-8
     """Added to the denominator (`adam`, `adamw`, `rmsprop`)."""
     temperature: PositiveFloat | None = None
-    """Temperature of the noise, or of a belief (`sgld` and `belief` only, and needed there)."""
+    """Temperature of the noise, or of a belief (`sgld`, `underdamped` and `belief` only, and needed
+    there)."""
     belief: NamedBelief = None
     """Move a Gaussian over the parameters in place of a point: `transport` or `information`, or
     {geometry: transport, width: 0.05}; with optimizer `sgd`."""
     options: dict[str, Any] = Field(default_factory=dict)
-    """Options of `mirror` and of a registered optimiser; the others' are the fields above."""
+    """Options of `mirror`, `underdamped` and of a registered optimiser; the others' are the fields
+    above."""
     strategy: NamedStrategy = Field(default_factory=lambda: Strategy())
     """What is done against forgetting: a name, as replay, or {name: ewc, strength: 10}."""
 
@@ -147,13 +152,13 @@ class Training(Section):
 
     @model_validator(mode="after")
     def _temperature_goes_with_noise(self) -> Training:
-        taker = "belief" if self.belief is not None else "optimizer = 'sgld'"
+        taker = "belief" if self.belief is not None else f"optimizer = {self.optimizer!r}"
         if (self.temperature is not None) != (self.belief is not None or self.noisy):
             raise ValueError(
                 f"{taker} needs a temperature, as temperature = 1e-4"
                 if self.temperature is None
-                else f"temperature = {self.temperature:g} goes with optimizer = 'sgld' or a "
-                f"belief only, not {self.optimizer!r}, which has no noise"
+                else f"temperature = {self.temperature:g} goes with optimizer = 'sgld' or "
+                f"'underdamped' or a belief only, not {self.optimizer!r}, which has no noise"
             )
         return self
 
@@ -314,7 +319,7 @@ class Training(Section):
     @property
     def noisy(self) -> bool:
         """Whether its steps carry thermal noise."""
-        return self.optimizer == "sgld"
+        return self.optimizer in _NOISY
 
     @property
     def decays(self) -> bool:

@@ -9,7 +9,7 @@ import yaml
 
 from capacity.results.view import Record
 
-_BUILT_IN = {"sgd", "momentum", "adam", "adamw", "rmsprop", "sgld", "mirror"}
+_BUILT_IN = {"sgd", "momentum", "adam", "adamw", "rmsprop", "sgld", "underdamped", "mirror"}
 
 
 def _is(section: str, field: str, *values: str) -> Callable[[Record], bool]:

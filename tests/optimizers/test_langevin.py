@@ -7,7 +7,12 @@ import math
 import pytest
 import torch
 
+import capacity
+from capacity.jacobian.training_jacobian import TrainingJacobian
+from capacity.networks.flat_model import FlatModel
+from capacity.optimizers.from_recipe import from_training
 from capacity.optimizers.langevin import ExactLangevin, UnderdampedLangevin
+from dense import digits_task, network, run_map, trained
 
 
 @pytest.mark.slow
@@ -54,6 +59,67 @@ def test_a_ballistic_start_and_a_fluctuation_dissipation_end(float64):
     for count in range(1, 40):
         state = update.step(state, torch.zeros(800, 5), 0.1, count)
     assert float(state[1].var()) == pytest.approx(0.5, rel=3 * math.sqrt(2 / 4000))
+
+
+def one_mode(step, friction, curvature):
+    """The step of (theta, p) in 1/2 curvature theta^2, without its noise: a matrix."""
+    update = UnderdampedLangevin(1e-12, friction)
+
+    def add_hessian(v, into):
+        return into.add_(v, alpha=curvature)
+
+    rows = update.push(
+        (torch.tensor([[1.0], [0.0]]), torch.tensor([[0.0], [1.0]])), step, add_hessian
+    )
+    return torch.cat(rows, dim=1).T
+
+
+@pytest.mark.parametrize("step", [0.1, 0.9, 1.7])
+def test_the_stationary_variance_of_theta_is_exact_at_every_stable_step(step, float64):
+    curvature, friction, tau = 1.3, 0.8, 0.4
+    moved = one_mode(step, friction, curvature)
+    assert float(torch.linalg.det(moved)) == pytest.approx(math.exp(-friction * step), rel=1e-12)
+    # The noise enters p between the half drifts; the law solves S = M S M' + n n'.
+    size = math.sqrt(tau * (1 - math.exp(-2 * friction * step)))
+    noise = size * torch.tensor([0.5 * step, 1.0])
+    flat = torch.eye(4) - torch.kron(moved, moved)
+    law = torch.linalg.solve(flat, torch.outer(noise, noise).flatten()).view(2, 2)
+    assert float(law[0, 0]) == pytest.approx(tau / curvature, rel=1e-10)
+    # p between the half kicks; at the end of the second it has tau (1 - a h^2/4).
+    kick = torch.tensor([[1.0, 0.0], [-0.5 * step * curvature, 1.0]])
+    ended = kick @ law @ kick.T
+    assert float(ended[1, 1]) == pytest.approx(tau * (1 - curvature * step**2 / 4), rel=1e-10)
+
+
+@pytest.mark.slow
+def test_the_jacobian_on_the_extended_state_is_exact(float64):
+    plan = capacity.Training(
+        optimizer="underdamped", temperature=1e-3, options={"friction": 0.7}, weight_decay=0.1,
+        lr=0.3, epochs=2, batch_size=16,
+    )  # fmt: skip
+    path = trained(FlatModel(network(64, 2, 3)), digits_task((0, 1, 2), 32), plan)
+    v, u = torch.randn(2, path.size), torch.randn(2, path.size)
+    jacobian = TrainingJacobian([path])
+    forward = jacobian.forward(v)
+    moved = 1e-5 * v[0]
+    seen = (run_map(path, path.like + moved) - run_map(path, path.like - moved)) / 2e-5
+    assert float((forward[0] - seen).norm() / seen.norm()) < 1e-6
+    assert float((forward[0] - v[0]).norm() / v[0].norm()) > 0.02
+    torch.testing.assert_close(forward @ u.T, v @ jacobian.adjoint(u).T)
+
+
+def test_a_recipe_asks_for_it_with_a_temperature_and_friction():
+    plan = capacity.Training(optimizer="underdamped", temperature=0.01, options={"friction": 2.0})
+    made = from_training(plan, seed=3, path=("order", 1))
+    assert made == UnderdampedLangevin(0.01, 2.0, seed=3, path=("order", 1))
+    assert plan.noisy
+    for fields, said in (
+        ({}, r"optimizer = 'underdamped' needs a temperature"),
+        ({"temperature": 0.1, "options": {"friction": 0.0}}, r"options.friction = 0"),
+        ({"temperature": 0.1, "options": {"gamma": 1.0}}, r"options = 'gamma' is not known"),
+    ):
+        with pytest.raises(ValueError, match=said):
+            capacity.Training(optimizer="underdamped", **fields)
 
 
 def test_friction_must_be_there():

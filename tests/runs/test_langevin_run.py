@@ -18,13 +18,13 @@ def pair(seed):
     return x, (x[:, seed] > 0).long()
 
 
-def langevin(out, *, temperature=1e-3, **measure):
+def langevin(out, *, temperature=1e-3, optimizer="sgld", **measure):
     torch.manual_seed(3)
     return capacity.run(
         [pair(0), pair(1)],
         model=nn.Sequential(nn.Linear(6, 5), nn.Tanh(), nn.Linear(5, 2)),
         training=Training(
-            optimizer="sgld", temperature=temperature, lr=0.1, epochs=3, batch_size=8
+            optimizer=optimizer, temperature=temperature, lr=0.1, epochs=3, batch_size=8
         ),
         measure=Measure(level="full", tangents=4, top_values=2, sweeps=2, **measure),
         replicas=2,
@@ -58,3 +58,11 @@ def test_the_same_seed_gives_the_same_noise(made, tmp_path):
         assert torch.equal(first, second), "measuring, or running again, changed the noise"
     other = langevin(tmp_path / "other", temperature=1e-2, **off)
     assert other.result["loss"] != made.result["loss"]
+
+
+def test_inertia_runs_with_j_and_no_path_cost(tmp_path):
+    made = langevin(tmp_path / "inert", optimizer="underdamped")
+    for phase in made.result["phases"]:
+        assert phase["transport"]["singular_values"][0]["value"] > 0
+        assert phase["thermo"]["action"]["status"] == "not_defined"
+    assert "no cheaper forecast knows" in made.forecasts[0]["cost_ratio"]["note"]
