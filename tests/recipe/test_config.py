@@ -39,7 +39,7 @@ BAD = {
     "temperature without noise": (
         "split-digits",
         ["training.temperature=0.1"],
-        "temperature = 0.1 goes with optimizer = 'sgld' or 'underdamped' or a belief only, not 'sgd'",
+        "goes with optimizer = 'sgld' or 'underdamped' or a belief only, not 'sgd'",
     ),
     "momentum without the optimiser that takes it": (
         "split-digits",

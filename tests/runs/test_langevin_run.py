@@ -65,4 +65,4 @@ def test_inertia_runs_with_j_and_no_path_cost(tmp_path):
     for phase in made.result["phases"]:
         assert phase["transport"]["singular_values"][0]["value"] > 0
         assert phase["thermo"]["action"]["status"] == "not_defined"
-    assert "no cheaper forecast knows" in made.forecasts[0]["cost_ratio"]["note"]
+    assert made.forecasts[0]["old"][0]["accuracy_drop"]["value"] is not None
