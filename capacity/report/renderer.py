@@ -159,13 +159,13 @@ def bundle() -> str:
     if _AHEAD:
         with suppress(subprocess.TimeoutExpired):
             _AHEAD.pop().wait(_PATIENCE)
-    kept = _bundle_file()
     with suppress(OSError):
-        digest, _, content = kept.read_bytes().partition(b"\n")
+        digest, _, content = _bundle_file().read_bytes().partition(b"\n")
         if digest == _digest(content):
             return content.decode()
     made = _RENDERER.ask({"script": _GLOBALS})
     with suppress(OSError):  # without a folder to keep it in, it is made anew each time
+        kept = _bundle_file()
         kept.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(kept, _digest(made.encode()) + b"\n" + made.encode())
     return made
@@ -173,8 +173,8 @@ def bundle() -> str:
 
 def bundle_ahead() -> None:
     """Begin to bundle the libraries in a process beside, where that was never done."""
-    kept = _bundle_file()
     with suppress(OSError):  # then `bundle` makes it, and says what is wrong
+        kept = _bundle_file()
         if _AHEAD or kept.is_file():
             return
         kept.parent.mkdir(parents=True, exist_ok=True)
@@ -189,7 +189,10 @@ def bundle_ahead() -> None:
 
 def _bundle_file() -> Path:
     known = hashlib.sha256(f"{version('vl-convert-python')} {_GLOBALS}".encode()).hexdigest()[:16]
-    caches = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    try:
+        caches = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    except RuntimeError as error:
+        raise FileNotFoundError(str(error)) from None
     return Path(caches) / "capacity" / f"vega-{known}.js"
 
 

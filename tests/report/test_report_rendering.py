@@ -112,6 +112,56 @@ def test_a_renderer_that_left_when_idle_is_started_again(monkeypatch):
 
 
 @pytest.fixture
+def cache(monkeypatch, tmp_path):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setattr(renderer, "_AHEAD", [])
+    asked = []
+    monkeypatch.setattr(renderer._RENDERER, "ask", lambda line: asked.append(line) or "let a = 1;")
+    return tmp_path / "cache" / "capacity", asked
+
+
+def test_the_bundle_of_charts_is_made_once_and_a_damaged_one_anew(cache):
+    folder, asked = cache
+    assert [renderer.bundle(), renderer.bundle()] == ["let a = 1;"] * 2
+    assert len(asked) == 1
+    (kept,) = folder.iterdir()
+    kept.write_bytes(kept.read_bytes()[:-3])
+    assert renderer.bundle() == "let a = 1;"
+    assert len(asked) == 2
+
+
+def homeless():
+    raise RuntimeError("Could not determine home directory.")
+
+
+@pytest.mark.parametrize("home", [True, False])
+def test_without_a_folder_for_the_bundle_it_is_made_each_time(home, cache, monkeypatch):
+    folder, asked = cache
+    folder.parent.write_text("a file stands where the cache would be")
+    if not home:
+        monkeypatch.delenv("XDG_CACHE_HOME")
+        monkeypatch.setattr("capacity.report.renderer.Path.home", homeless)
+    renderer.bundle_ahead()
+    assert [renderer.bundle(), renderer.bundle()] == ["let a = 1;"] * 2
+    assert len(asked) == 2
+
+
+def test_a_bundle_that_was_begun_ahead_is_waited_for(cache, monkeypatch, tmp_path):
+    folder, asked = cache
+    library = (
+        "import time\ndef javascript_bundle(script):\n    time.sleep(0.3)\n    return script\n"
+    )
+    (tmp_path / "vl_convert.py").write_text(library)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    renderer.bundle_ahead()
+    assert renderer.bundle() == renderer._GLOBALS
+    assert asked == []
+    assert len(list(folder.iterdir())) == 1
+    renderer.bundle_ahead()  # it is there
+    assert renderer._AHEAD == []
+
+
+@pytest.fixture
 def dying(monkeypatch, tmp_path):
     script = tmp_path / "dying.py"
     script.write_text("import os, sys\nsys.stdin.readline()\nos.abort()\n")
