@@ -52,6 +52,7 @@ if TYPE_CHECKING:
     from capacity.tasks.task import Task as Task
     from capacity.tasks.task import TaskSequence as TaskSequence
     from capacity.tasks.tensors import hold_out as hold_out
+    from capacity.thermo import closed_forms as closed_forms
     from capacity.thermo.epistemic_speed_limit import EpistemicSpeedLimit as EpistemicSpeedLimit
     from capacity.thermo.epistemic_speed_limit import epistemic_speed_limit as epistemic_speed_limit
 
@@ -102,7 +103,7 @@ _HOME = {
     "Status": "capacity.records.estimate",
 }
 
-_MODULES = {"plots": "capacity.plots"}
+_MODULES = {"closed_forms": "capacity.thermo.closed_forms", "plots": "capacity.plots"}
 
 __all__ = [*_HOME, *_MODULES]
 __version__ = VERSION

@@ -172,7 +172,11 @@ class Ensemble:
         state = update.init(theta)
         kinetic = update.kinetic_energy(state, None, plan.rates[0])
         standing = landscape.full and not landscape.moving
-        meter = StreamMeter(plan.marks, curved=standing and update.symmetric_decay is not None)
+        meter = StreamMeter(
+            plan.marks,
+            curved=standing and update.symmetric_decay is not None,
+            noisy=update.dynamics(full=True).noisy,
+        )
         volumes = None
         if plan.log_volume:
             seeds = [stream(plan.seed, "log-volume", r) for r in replicas]

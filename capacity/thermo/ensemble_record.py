@@ -59,6 +59,7 @@ class Series:
             first order in lr.
         heat: sum of the drop of the energy within steps (M, N): E_0 - E_T + work.
         log_det: sum log|det d theta_{k+1}/d theta_k| (M, N), or None if it was not probed.
+        drive: sum dt_k |g_k|^2 (M, N), or None without thermal noise.
     """
 
     step: Tensor
@@ -70,6 +71,7 @@ class Series:
     noise_free: Tensor
     heat: Tensor | None = None
     log_det: Tensor | None = None
+    drive: Tensor | None = None
 
     @property
     def velocity(self) -> Tensor:

@@ -27,14 +27,19 @@ class StreamMeter:
         marks: Steps, ascending, at which the sums are kept; None keeps every step.
         curved: Whether the change of the gradient over a step is the Hessian's: the energy is the
             same at every step, and a step is theta - lr gradient, noise aside.
+        noisy: Whether the steps carry thermal noise, so that their drive is summed up.
     """
 
-    def __init__(self, marks: Sequence[int] | None = None, *, curved: bool = False) -> None:
+    def __init__(
+        self, marks: Sequence[int] | None = None, *, curved: bool = False, noisy: bool = False
+    ) -> None:
         self._marks = None if marks is None else frozenset(marks)
         self._curved = curved
         self._path = ActionMeter()
         self._sums: dict[str, Tensor] = {}
-        self._kept: dict[str, list[Tensor]] = {name: [] for name in _NAMES}
+        self._noisy = noisy
+        names = (*_NAMES, "drive") if noisy else _NAMES
+        self._kept: dict[str, list[Tensor]] = {name: [] for name in names}
         self._at: list[tuple[int, float]] = []
         self._last: tuple[float, Tensor, Tensor, Tensor] | None = None
         self._late = False
@@ -66,6 +71,9 @@ class StreamMeter:
             self._lost = torch.zeros_like(squared, dtype=torch.int64)
             self._folds = torch.zeros_like(self._lost)
         self._sums["before"] = self._sums["before"] - slope
+        if self._noisy:
+            pushed = lr * _dots(gradient, gradient, self._products)
+            self._sums["drive"] = self._sums.get("drive", torch.zeros_like(pushed)) + pushed
         self._count += 1
         assert self._lost is not None
         bad = ~torch.isfinite(squared + loss)
@@ -75,6 +83,8 @@ class StreamMeter:
             self._kept["loss"].append(loss.double())
             self._kept["action"].append(self._path.action)
             self._kept["length"].append(self._path.length)
+            if self._noisy:
+                self._kept["drive"].append(self._sums["drive"])
             self._late = True
 
     @property

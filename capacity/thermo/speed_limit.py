@@ -18,6 +18,7 @@ from capacity.thermo.action import STILL, at_least_one, path_ratio
 from capacity.thermo.dissipation import FOLDED, Cost, Dissipation, cost_of, heat_of
 from capacity.thermo.ensemble_record import EnsembleRecord, Start
 from capacity.thermo.free_energy import FreeEnergy, free_energy
+from capacity.thermo.noisy_limit import NoisyLimit, noisy_limit
 from capacity.thermo.signatures import Signature, signatures
 from capacity.thermo.speed_limit_verdicts import (
     VIOLATION_LEVEL,
@@ -67,6 +68,7 @@ class SpeedLimit(Plain, InNotebook):
         length_over_chord: Curve length over |theta_T - theta_0|, mean over replicas.
         headline: `per_replica` or `inefficiency`: the figure to read first.
         signatures: The four failure signatures.
+        noisy: The limit of training with thermal noise, for Langevin dynamics from one point.
         note: What else must be known; empty if nothing.
     """
 
@@ -93,6 +95,7 @@ class SpeedLimit(Plain, InNotebook):
     length_over_chord: Estimate
     headline: str
     signatures: tuple[Signature, ...]
+    noisy: NoisyLimit | None = None
     note: str = ""
 
 
@@ -192,6 +195,7 @@ def settle(
             w2=w2,
             inefficiency=ratios["inefficiency"],
         ),
+        noisy=noisy_limit(record, moved, level=level, violation_level=violation_level),
         note=_note(record),
     )
 

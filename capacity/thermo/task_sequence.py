@@ -157,6 +157,7 @@ def _whole(records: Sequence[EnsembleRecord]) -> EnsembleRecord:
         noise_free=added("noise_free"),
         heat=heat[None],
         log_det=added("log_det") if probed else None,
+        drive=added("drive") if all(r.series.drive is not None for r in records) else None,
     )
     same = len(first.replicas) == len(last.replicas)
     kinetic = [r.last_kinetic for r in records]

@@ -5,12 +5,13 @@ additive over independent modes unless its docstring says otherwise. Time is lea
 (the sum of learning rates), entropies are in nats, energies in units of the loss. An argument out
 of its range is a ValueError that names the argument, what came and what is accepted.
 
->>> from capacity.thermo.closed_forms import ornstein_uhlenbeck
->>> cooled = ornstein_uhlenbeck(
-...     rate=1.0, target=2.0, temperature=0.1, mean=0.0, variance=1.0, time=3.0
-... )
->>> print(f"inefficiency T Sigma/W2^2 = {3.0 * cooled.dissipation / cooled.w2_squared:.2f}")
-inefficiency T Sigma/W2^2 = 1.72
+Example:
+    >>> import capacity
+    >>> cooled = capacity.closed_forms.ornstein_uhlenbeck(
+    ...     rate=1.0, target=2.0, temperature=0.1, mean=0.0, variance=1.0, time=3.0
+    ... )
+    >>> print(f"inefficiency T Sigma/W2^2 = {3.0 * cooled.dissipation / cooled.w2_squared:.2f}")
+    inefficiency T Sigma/W2^2 = 1.72
 """
 
 from __future__ import annotations
@@ -55,6 +56,7 @@ from capacity.thermo.closed_forms.regression import (
     sampled_regression_cost,
     zero_temperature_speed_limit,
 )
+from capacity.thermo.closed_forms.schroedinger_bridge import Bridge, schroedinger_bridge
 from capacity.thermo.closed_forms.variational import (
     DescentAction,
     descent_action,
@@ -67,6 +69,7 @@ from capacity.thermo.closed_forms.von_mises import VonMises, von_mises, von_mise
 
 __all__ = [
     "MANY_SAMPLES_SPEED_LIMIT",
+    "Bridge",
     "DescentAction",
     "EquilibriumCost",
     "GeodesicCost",
@@ -98,6 +101,7 @@ __all__ = [
     "reachable_radius",
     "regression_cost",
     "sampled_regression_cost",
+    "schroedinger_bridge",
     "sde_stationary_variance",
     "sgd_stationary_variance",
     "von_mises",
