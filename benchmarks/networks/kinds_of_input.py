@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
-from torch.utils.data import DataLoader, Dataset, TensorDataset
+from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset
 
 import capacity
 
@@ -235,6 +235,64 @@ def dictionaries() -> Kind:
     return Kind(TwoInputs(), *(Rows(*pair) for pair in vectors()))
 
 
+def own_losses(losses: Callable[[Any, Any], Any]) -> Callable[[], Kind]:
+    def kind() -> Kind:
+        tasks = [
+            capacity.Task(name=name, train=dict(zip("xy", pair, strict=True)), losses=losses)
+            for name, pair in zip(("old", "new"), vectors(), strict=True)
+        ]
+        return Kind(mlp(), *tasks)
+
+    return kind
+
+
+def per_sample(model: Any, batch: Any) -> Tensor:
+    return functional.cross_entropy(model(batch["x"]), batch["y"], reduction="none")
+
+
+def asked_twice(model: Any, batch: Any) -> Tensor:
+    return per_sample(model, batch) + (model(batch["x"]) - model(-batch["x"])).square().mean(1)
+
+
+def per_token(model: Any, batch: Any) -> tuple[Tensor, Tensor]:
+    outputs = model(batch["x"]).movedim(-1, 1)
+    each = functional.cross_entropy(outputs, batch["y"], reduction="none")
+    return each.sum(1), (batch["y"] >= 0).sum(1)
+
+
+def own_token_losses() -> Kind:
+    x, _ = tokens()
+    short = torch.arange(LENGTH) >= 2 + torch.arange(SAMPLES)[:, None] % 4
+    tasks = [
+        capacity.Task(
+            name=f"+{turn}", losses=per_token,
+            train={"x": x, "y": ((x + turn) % WORDS).masked_fill(short, -100)},
+        )
+        for turn in (1, 3)
+    ]  # fmt: skip
+    return Kind(Tied(), *tasks)
+
+
+class Endless(IterableDataset):
+    """Draws its samples anew at each pass."""
+
+    def __init__(self, column: int) -> None:
+        self.column = column
+
+    def __iter__(self) -> Iterator[tuple[Tensor, int]]:
+        while True:
+            x = torch.randn(WIDTH)
+            yield x, int(x[self.column] > 0)
+
+
+def streamed_by_index() -> Kind:
+    return Kind(mlp(), *(capacity.Streamed(TensorDataset(*pair)) for pair in vectors()))
+
+
+def streamed_in_order() -> Kind:
+    return Kind(mlp(), *(capacity.Streamed(Endless(k), samples=SAMPLES) for k in range(2)))
+
+
 def odd_name() -> Kind:
     parts = [capacity.Split(*pair) for pair in vectors()]
     tasks = [
@@ -348,6 +406,11 @@ KINDS: dict[str, Callable[[], Kind]] = {
     "bfloat16": with_vectors(lambda: mlp().bfloat16()),
     "a head that grows": growing_head,
     "data sets of dictionaries": dictionaries,
+    "losses per sample of one's own": own_losses(per_sample),
+    "losses that call the model twice": own_losses(asked_twice),
+    "losses and counts of tokens": own_token_losses,
+    "streamed by index": streamed_by_index,
+    "streamed in order": streamed_in_order,
     "loaders": loaders,
     "control characters in a name": odd_name,
     "bytes as images": bytes_as_images,

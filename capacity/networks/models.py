@@ -11,6 +11,7 @@ from torch import nn
 
 from capacity.base.checks import fits_in_memory, one_of, positive_int
 from capacity.networks.pretrained import pretrained
+from capacity.networks.vision_transformer import VisionTransformer
 from capacity.recipe.config import Model
 
 ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
@@ -25,8 +26,9 @@ def build_model(model: Model, input_shape: Sequence[int], n_outputs: int, seed: 
 
     `mlp` flattens its inputs and has one hidden layer per entry of `hidden`. `cnn` takes inputs
     (C, H, W) of any size: one 3 x 3 convolution of stride 2 per entry of `hidden`, each halving
-    height and width (rounded up), then a linear head on what is left. Neither normalises, so a
-    training step is a function of (theta, batch) alone. `pretrained` loads a transformer, with a
+    height and width (rounded up), then a linear head on what is left. `vit` is a small vision
+    transformer with one block per entry of `hidden`, all of one width. None looks at its batch, so
+    a training step is a function of (theta, batch) alone. `pretrained` loads a transformer, with a
     new head, and adapters where the recipe says so.
 
     The parameters are torch's default initialisation, drawn on the CPU from the seed alone: they
@@ -48,9 +50,9 @@ def build_model(model: Model, input_shape: Sequence[int], n_outputs: int, seed: 
     if model.kind == "custom":
         raise ValueError(
             "model.kind = 'custom' means that the model comes through the Python API: pass a "
-            "torch.nn.Module as model=...; accepted in a recipe: mlp, cnn, pretrained"
+            "torch.nn.Module as model=...; accepted in a recipe: mlp, cnn, vit, pretrained"
         )
-    one_of("model.kind", model.kind, ("mlp", "cnn", "pretrained"))
+    one_of("model.kind", model.kind, ("mlp", "cnn", "vit", "pretrained"))
     shape = tuple(positive_int("input_shape", size) for size in input_shape)
     positive_int("n_outputs", n_outputs)
     positive_int("seed", seed, minimum=0)
@@ -59,9 +61,7 @@ def build_model(model: Model, input_shape: Sequence[int], n_outputs: int, seed: 
         torch.default_generator.manual_seed(seed)
         if model.kind == "pretrained":
             return pretrained(model, n_outputs)
-        return (
-            _mlp(model, shape, n_outputs) if model.kind == "mlp" else _cnn(model, shape, n_outputs)
-        )
+        return _BUILDERS[model.kind](model, shape, n_outputs)
 
 
 def _mlp(model: Model, shape: tuple[int, ...], n_outputs: int) -> nn.Module:
@@ -97,3 +97,17 @@ def _cnn(model: Model, shape: tuple[int, ...], n_outputs: int) -> nn.Module:
         height, width = (height + 1) // 2, (width + 1) // 2
     size = model.hidden[-1] * height * width
     return nn.Sequential(*layers, nn.Flatten(), nn.Linear(size, n_outputs))
+
+
+def _vit(model: Model, shape: tuple[int, ...], n_outputs: int) -> nn.Module:
+    if len(set(model.hidden)) != 1:
+        raise ValueError(
+            f"model.hidden = {list(model.hidden)} gives the blocks of a vit no one width; give as "
+            "many equal numbers as it shall have blocks, as model.hidden=[16, 16]"
+        )
+    width, depth = model.hidden[0], len(model.hidden)
+    fits_in_memory("model.hidden", list(model.hidden), 8 * depth * width**2)
+    return VisionTransformer(shape, width, depth, n_outputs)
+
+
+_BUILDERS = {"mlp": _mlp, "cnn": _cnn, "vit": _vit}

@@ -101,11 +101,12 @@ class Model(Section):
         'relu'
     """
 
-    kind: Literal["mlp", "cnn", "pretrained", "custom"] = "mlp"
-    """`pretrained` is a transformer with a new head (see `pretrained`); `custom` marks a model
-    handed over through the Python API."""
+    kind: Literal["mlp", "cnn", "vit", "pretrained", "custom"] = "mlp"
+    """`vit` is a small vision transformer; `pretrained` is a transformer with a new head (see
+    `pretrained`); `custom` marks a model handed over through the Python API."""
     hidden: Sizes = (64,)
-    """Widths of the hidden layers (`mlp`), or channels of the convolutions (`cnn`)."""
+    """Widths of the hidden layers (`mlp`), channels of the convolutions (`cnn`), or the width of
+    every block (`vit`, a multiple of 4)."""
     activation: Literal["relu", "tanh", "gelu"] = "relu"
     """Nonlinearity after every hidden layer."""
     pretrained: Annotated[str, Field(min_length=1, max_length=1000)] = "minilm"
@@ -120,8 +121,10 @@ class Model(Section):
     @model_validator(mode="after")
     def _options_do_something(self) -> Model:
         idle: dict[str, str] = {}
-        if self.kind in {"mlp", "cnn"}:
+        if self.kind in {"mlp", "cnn", "vit"}:
             idle = dict.fromkeys(("pretrained", "adapter", "rank"), f"kind = {self.kind!r}")
+        if self.kind == "vit":
+            idle["activation"] = "kind = 'vit'"
         if self.kind == "pretrained":
             idle = dict.fromkeys(("hidden", "activation"), f"kind = {self.kind!r}")
             if self.adapter == "none":

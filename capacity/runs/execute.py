@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -43,6 +43,14 @@ from capacity.tasks.task import TaskSequence
 from capacity.thermo.belief_cost import belief_cost
 from capacity.training.data_order import DataOrder
 from capacity.training.train import Divergence
+
+
+class _Latest(NamedTuple):
+    """What the last epoch of a training ended with: parameters, scores on training and tests."""
+
+    theta: Tensor
+    fit: Score
+    tests: list[Score]
 
 
 class Execution:
@@ -94,6 +102,7 @@ class Execution:
         check_plan(recipe.training, self._model.layout, [len(t.train) for t in self._tasks.tasks])
         self._plan = Contribution(training=recipe.training)
         self._zero: list[Score] = []
+        self._latest: _Latest | None = None
         self._found = Measurements(
             recipe, self._model, self._tasks, states=["not_started"] * len(self._tasks)
         )
@@ -382,6 +391,7 @@ class Execution:
         def on_epoch(epoch: int, steps: int, learned: float, theta: Tensor) -> None:
             fit = evaluate(self._model, theta, task, task.train)
             tests = [evaluate(self._model, theta, t, t.test) for t in self._tasks.tasks]
+            self._latest = _Latest(theta, fit, tests)
             rate, now = rates[steps - 1], time + learned
             row = epoch_row(i, epoch, first + steps, now, rate, fit, tests)
             row |= path_row(lesson.path, layout, theta, before.loss, fit.loss, **kind)
@@ -407,7 +417,8 @@ class Execution:
             record["diverged"] = {"step": lost.step, "replicas": list(lost.replicas)}
             record["along"] = []
         else:
-            after = evaluate(self._model, phase.theta, task, task.train)
+            latest = self._latest_at(phase.theta)
+            after = latest.fit if latest else evaluate(self._model, phase.theta, task, task.train)
             record["cost"] = lesson.path.cost(before.loss, after.loss, **kind).to_dict()
             if training.belief is not None:
                 record["cost"]["belief"] = belief_cost(
@@ -426,7 +437,8 @@ class Execution:
         """Measure what learning task i did."""
 
         def scored() -> tuple[Any, dict[str, Tensor]]:
-            made = self._evaluate_all()
+            latest = self._latest_at(self._theta)
+            made = latest.tests if latest else self._evaluate_all()
             return {"calibration": self._calibration(i)}, {
                 "accuracy": torch.stack([score.accuracy for score in made]),
                 "loss": torch.stack([score.loss for score in made]),
@@ -471,6 +483,11 @@ class Execution:
             if t.classifies
         )
         return [from_samples(errors.tolist()).to_dict() for errors in found]
+
+    def _latest_at(self, theta: Tensor) -> _Latest | None:
+        """Give the scores that the last epoch ended with, if it ended there."""
+        latest = self._latest
+        return latest if latest is not None and torch.equal(latest.theta, theta) else None
 
     def _evaluate_all(self) -> list[Score]:
         return [evaluate(self._model, self._theta, t, t.test) for t in self._tasks.tasks]

@@ -44,7 +44,42 @@ def test_activation_follows_every_hidden_layer(kind, activation, layer):
     assert sum(isinstance(part, layer) for part in model) == 2
 
 
-@pytest.mark.parametrize("kind", ["mlp", "cnn"])
+@pytest.mark.parametrize("shape", [(64,), (1, 8, 8), (3, 17, 30), (1, 3, 3)])
+def test_vit_takes_images_of_any_size(shape):
+    model = build_model(Model(kind="vit", hidden=(8, 8)), shape, 7, 0)
+    assert model(torch.randn(3, *shape)).shape == (3, 7)
+    assert len(model.blocks) == 2
+
+
+def test_vit_sees_patches_and_where_they_are():
+    """A token is a patch of 2 x 2: which pixels move it, and that their places tell apart."""
+    model = build_model(Model(kind="vit", hidden=(8,)), (1, 8, 8), 3, 0).double()
+    tokens = []
+    model.embed.register_forward_hook(lambda *call: tokens.append(call[-1]))
+    x = torch.randn(1, 1, 8, 8, dtype=torch.float64)
+    moved = x.clone()
+    moved[0, 0, 2:4, 6:8] += 1  # the second row of patches, the last of four
+    first, second = model(x), model(moved)
+    changed = (tokens[0] != tokens[1]).any(-1)[0].nonzero().flatten().tolist()
+    assert changed == [7]
+    assert not torch.allclose(first, second)
+    assert not torch.allclose(first, model(x.flip(3)))
+
+
+@pytest.mark.parametrize(
+    ("hidden", "shape", "said"),
+    [
+        ((8, 12), (64,), r"give as many equal numbers"),
+        ((6,), (64,), r"6 is no multiple of 4.*model\.hidden=\[8\]"),
+        ((8,), (63,), r"takes inputs \(channels, height, width\)"),
+    ],
+)
+def test_what_is_no_vit_is_refused(hidden, shape, said):
+    with pytest.raises(ValueError, match=said):
+        build_model(Model(kind="vit", hidden=hidden), shape, 2, 0)
+
+
+@pytest.mark.parametrize("kind", ["mlp", "cnn", "vit"])
 def test_parameters_depend_on_the_seed_alone(kind):
     torch.manual_seed(1)
     model = Model(kind=kind, hidden=(4,))

@@ -5,6 +5,7 @@ import torch
 from torch import nn
 
 import capacity
+from capacity.networks.evaluate import evaluate
 from capacity.runs.directory import RunDirectory
 from capacity.runs.journal import Journal
 
@@ -131,3 +132,22 @@ def test_running_statistics_are_in_the_result(tmp_path):
         for name, value in by_hand.items():
             found = said["1.running_var"][name]["value"]
             assert found == pytest.approx(float(value), rel=1e-4), name
+
+
+def test_nothing_is_scored_twice(tmp_path, monkeypatch):
+    """Per task: its training split before, and after an epoch that split and every test split."""
+    scored = []
+
+    def counted(model, theta, task, split):
+        scored.append(split is task.train)
+        return evaluate(model, theta, task, split)
+
+    monkeypatch.setattr("capacity.runs.execute.evaluate", counted)
+    plan = capacity.Training(lr=0.1, epochs=1)
+    measure = capacity.Measure(forecast=False)
+    made = capacity.run(
+        TASKS, model=network, training=plan, replicas=1, out=tmp_path, quiet=True, measure=measure
+    )
+    assert made.status == "finished"
+    assert sum(scored) == 2 * (1 + 1)
+    assert len(scored) - sum(scored) == 2 + 2 * 2, "before the first task, and after each"

@@ -22,6 +22,7 @@ NAMES = [
     "split-mnist",
     "text-topics",
     "tiny-digits",
+    "vit-digits",
 ]
 DIGITS = [name for name in NAMES if "digits" in name]
 TWOS = [(0, 1), (2, 3), (4, 5), (6, 7), (8, 9)]
@@ -33,8 +34,9 @@ CLASSES = {
     "split-digits": TWOS,
     "split-digits-til": TWOS,
     "tiny-digits": [(0, 1, 2, 3, 4), (5, 6, 7, 8, 9)],
+    "vit-digits": [tuple(range(10))] * 3 + [(5, 6, 7, 8, 9)],
 }
-LEARNED = {"mixed-digits": 0.75}  # noisy pixels, and short trainings
+LEARNED = {"mixed-digits": 0.75, "vit-digits": 0.75}  # noisy pixels, and short trainings
 
 
 def test_the_folder_holds_these_recipes():
@@ -73,7 +75,8 @@ def test_every_digits_task_is_learned(name):
     recipe = load(name)
     tasks, training = build_tasks(recipe.tasks), recipe.training
     model = build_model(recipe.model, tasks.input_shape, tasks.n_outputs, recipe.seed)
-    optimizer = torch.optim.SGD(model.parameters(), lr=training.lr)
+    kind = {"sgd": torch.optim.SGD, "adamw": torch.optim.AdamW}[training.optimizer]
+    optimizer = kind(model.parameters(), lr=training.lr)
     for task in tasks.tasks:
         for _ in range(training.epochs):
             for index in torch.randperm(len(task.train)).split(training.batch_size):
