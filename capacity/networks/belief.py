@@ -9,7 +9,7 @@ dropout's masks. In evaluation mode probabilities are averaged over draws that a
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -118,19 +118,27 @@ class Belief(nn.Module):
         means = dict(self.network.named_parameters())
         moments = [(means[n], getattr(self, f"width_{k}")) for k, n in enumerate(self._names)]
 
-        def at(noise: Sequence[Tensor], sign: float) -> Tensor:
+        def away(noise: Iterable[Tensor]) -> list[Tensor]:
+            pairs = zip(moments, noise, strict=True)
+            return [spread * some.to(spread) for (_, spread), some in pairs]
+
+        def at(shifts: Sequence[Tensor], *, mirrored: bool) -> Tensor:
+            move = torch.sub if mirrored else torch.add
             drawn = {
-                name: mean + sign * spread * some.to(mean)
-                for name, (mean, spread), some in zip(self._names, moments, noise, strict=True)
+                name: move(mean, shift)
+                for name, (mean, _), shift in zip(self._names, moments, shifts, strict=True)
             }
             made: Tensor = outputs_of(functional_call(self.network, drawn, inputs, named))
             return made
 
         if self.training:
             if self.turn % 2 == 0:
-                self._kept = [torch.randn_like(mean) for mean, _ in moments]
-            return at(self._kept, 1.0 if self.turn % 2 == 0 else -1.0)
-        made = torch.stack([at(noise, sign) for noise in self._fixed for sign in (1.0, -1.0)])
+                self._kept = away(torch.randn_like(mean) for mean, _ in moments)
+                return at(self._kept, mirrored=False)
+            kept, self._kept = self._kept, []
+            return at(kept, mirrored=True)
+        shifts = [away(noise) for noise in self._fixed]
+        made = torch.stack([at(part, mirrored=m) for part in shifts for m in (False, True)])
         if not self.probabilities or made.dim() != 3:
             return made.mean(0)
         return made.log_softmax(-1).logsumexp(0) - torch.log(torch.tensor(float(len(made))))

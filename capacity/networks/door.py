@@ -133,6 +133,11 @@ def _check_values(flat: FlatModel, theta: Tensor) -> None:
                 f"model parameter {name!r} holds NaN or infinity in {bad} of {part.numel()} "
                 "values; load a network from before its training diverged"
             )
+    if flat.belief is not None and not bool((theta.chunk(2, dim=-1)[0] > 0).all()):
+        raise ValueError(
+            "model is a capacity.Belief with a width of 0 or below, which no training opens again; "
+            "call its reset_parameters(), or load one from before"
+        )
 
 
 def _with_positions(task: Task, outputs: Tensor) -> Task:

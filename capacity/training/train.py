@@ -184,6 +184,8 @@ def train(
         for step in steps(update, state, slopes(batches), taken=count):
             # A finite theta has a finite norm in float64 only: sums of squares overflow earlier.
             finite = torch.isfinite(step.loss) & torch.isfinite(step.after[0]).all(-1)
+            if model.belief is not None:  # a width of 0 is a point, of which there is no way back
+                finite &= (step.after[0].chunk(2, dim=-1)[0] > 0).all(-1)
             if not bool(finite.all()):
                 lost = tuple(torch.nonzero(~finite).flatten().tolist())
                 return Phase(

@@ -127,6 +127,23 @@ def test_points_and_beliefs_are_not_taken_for_each_other():
         capacity.epistemic_speed_limit(network(5, 4, 2), data, training=plan, replicas=3)
 
 
+def test_a_width_that_collapses_is_a_divergence_and_none_to_begin_with():
+    flat, task = belief()
+    # log width falls by lr/2 width dL/dwidth: below what float32 holds.
+    plan = capacity.Training(
+        belief="information", temperature=1e-6, lr=1e5, epochs=20, weight_decay=1.0
+    )
+    start = flat.initial()[None]
+    phase = train(flat, start, task, plan, DataOrder.planned(plan, 30, replicas=1, seed=0))
+    assert phase.diverged is not None
+    assert bool((phase.theta.chunk(2, -1)[0] > 0).all())
+    held = capacity.Belief(network(5, 4, 2))
+    with torch.no_grad():
+        held.width_0.zero_()
+    with pytest.raises(ValueError, match=r"Belief with a width of 0 or below"):
+        fit(FlatModel(held), FlatModel(held).initial(), [TASK], two_modes=True)
+
+
 @pytest.mark.parametrize("options", [{"width": 0.0}, {"width": -1.0}, {"width": float("nan")}])
 def test_a_belief_without_a_width_is_refused(options):
     with pytest.raises(ValueError, match=r"width = "):
