@@ -62,7 +62,7 @@ COMPARISON = Comparison(
         "measure.transport=false",
         "measure.capacity=false",
     ),
-    strategies=("naive", "{name: ewc, strength: 100}", "lwf", "replay", "gpm"),
+    strategies=("naive", "ewc", "lwf", "replay", "gpm"),
     seeds=range(3),
 )
 
