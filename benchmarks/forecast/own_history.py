@@ -46,7 +46,10 @@ def record(transition: dict) -> Forecast:
     new, price = transition["new"]["forecast"], Estimate.from_dict(transition["cost_ratio"])
     nothing = Estimate(value=None, status=capacity.Status.NOT_DEFINED, note="not kept")
     return Forecast(
-        old=tuple(Forgetting.from_dict(old["forecast"]) for old in transition["old"]),
+        old=tuple(
+            Forgetting(**{key: Estimate.from_dict(old["forecast"][key]) for key in KEYS.values()})
+            for old in transition["old"]
+        ),
         new_accuracy=Estimate.from_dict(new["accuracy"]),
         new_loss=Estimate.from_dict(new["loss"]),
         cost_ratio=price,

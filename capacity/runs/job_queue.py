@@ -1,28 +1,24 @@
-"""Many runs on one machine: a process each, some at a time."""
+"""Many runs: a process or a job of a cluster each, some at a time."""
 
 from __future__ import annotations
 
-import os
 import signal
-import subprocess
 import sys
-import threading
 import time
 from collections import deque
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
-from typing import IO, Any, NamedTuple
+from dataclasses import dataclass
+from typing import Any, NamedTuple
 
-from capacity.base.interruption import ENDS_WITH_STDIN
 from capacity.recipe.config import Recipe
 from capacity.runs.directory import RunDirectory
 from capacity.runs.environment import command_line
 from capacity.runs.jobs_progress import JobsProgress
+from capacity.runs.launchers import Launched, Launcher, LocalProcesses
 
 _POLL = 0.2
 _GRACE = 60.0
-_KEPT_LINES = 20
 
 
 class Work(NamedTuple):
@@ -45,15 +41,7 @@ class _Job:
 
     work: Work
     slot: int
-    process: subprocess.Popen[str]
-    reader: threading.Thread
-    lines: deque[str] = field(default_factory=lambda: deque(maxlen=_KEPT_LINES))
-
-    def let_go(self) -> None:
-        """Close what its process, which has ended, left open."""
-        self.reader.join()
-        if self.process.stdin is not None:
-            self.process.stdin.close()
+    launched: Launched
 
 
 def check_movable(recipe: Recipe) -> None:
@@ -79,10 +67,18 @@ class JobQueue:
         slots: How many work at a time.
         options: Options of `capacity run`, for all.
         progress: Shows how far they are.
+        launcher: Starts them; None takes processes of this machine.
     """
 
-    def __init__(self, slots: int, options: list[str], progress: JobsProgress) -> None:
+    def __init__(
+        self,
+        slots: int,
+        options: list[str],
+        progress: JobsProgress,
+        launcher: Launcher | None = None,
+    ) -> None:
         self._slots, self._options, self._progress = slots, options, progress
+        self._launcher = LocalProcesses(slots) if launcher is None else launcher
         self._busy: list[_Job] = []
         self._ended = 0
         self.failed: dict[str, str] = {}
@@ -124,37 +120,23 @@ class JobQueue:
         command = [sys.executable, "-m", "capacity.cli", "run", "--resume", str(directory.path)]
         # Runs are at work beside one another; each alone measures in turn.
         command += [*self._options, "--processes", "1"]
-        threads = max((os.cpu_count() or 1) // self._slots, 1)
-        process = subprocess.Popen(
-            command,
-            env={"OMP_NUM_THREADS": str(threads), **os.environ, ENDS_WITH_STDIN: "1"},
-            # We write nothing to it: it closes when we end, however that is.
-            stdin=subprocess.PIPE,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.PIPE,
-            text=True,
-            errors="replace",
-            # Ctrl-C on a terminal goes to the whole group; we pass it on, once, in our own time.
-            start_new_session=True,
-        )
-        assert process.stderr is not None
-        lines: deque[str] = deque(maxlen=_KEPT_LINES)
-        told = self._progress.told
-        reader = threading.Thread(
-            target=_read, args=(process.stderr, lines, lambda text: told(label, slot, text))
-        )
-        reader.start()
-        self._busy.append(_Job(work, slot, process, reader, lines))
+        try:
+            launched = self._launcher.start(
+                command, lambda text: self._progress.told(label, slot, text)
+            )
+        except ValueError as error:
+            self._over(work, slot, str(error), failed=True)
+            return
+        self._busy.append(_Job(work, slot, launched))
         self._progress.started(label, slot, _steps(work.recipe))
 
     def _look(self) -> None:
         """Show how far the processes are, and let those go that ended."""
         for job in list(self._busy):
-            code = job.process.poll()
+            code = job.launched.poll()
             if code is None:
                 self._progress.reached(job.slot, _rows(job.work.directory))
                 continue
-            job.let_go()
             self._busy.remove(job)
             status = _status(job.work.directory)
             failed = not (status and job.work.directory.complete)
@@ -174,30 +156,21 @@ class JobQueue:
         """End what runs: gently first, then not."""
         self._progress.line(f"stopping {_named(self._busy)} ...")
         for job in self._busy:
-            job.process.send_signal(signal.SIGTERM)
+            job.launched.stop()
         try:
             deadline = time.monotonic() + _GRACE
-            for job in self._busy:
-                job.process.wait(max(deadline - time.monotonic(), 0.0))
-        except (subprocess.TimeoutExpired, KeyboardInterrupt):
+            while time.monotonic() < deadline:
+                if all(job.launched.poll() is not None for job in self._busy):
+                    break
+                time.sleep(_POLL)
+        except KeyboardInterrupt:
             self._progress.line("not waiting any longer")
         finally:
             for job in self._busy:
-                job.process.kill()
-                job.process.wait()
-                job.let_go()
+                job.launched.kill()
                 _mark(
                     job.work.directory, "interrupted", "Stopped by the user; what is there is kept."
                 )
-
-
-def _read(stream: IO[str], lines: deque[str], tell: object) -> None:
-    with stream:
-        for line in stream:
-            text = line.rstrip()
-            if text:
-                lines.append(text)
-                tell(text)  # type: ignore[operator]
 
 
 def _rows(directory: RunDirectory) -> int:
@@ -215,7 +188,8 @@ def _reason(job: _Job, code: int, status: dict[str, Any]) -> str:
         return f"its process was ended by {signal.Signals(-code).name}"
     if status.get("state") == "failed" and status.get("message"):
         return str(status["message"])
-    last = job.lines[-1] if job.lines else "it said nothing"
+    lines = job.launched.lines()
+    last = lines[-1] if lines else "it said nothing"
     return f"exit code {code}: {last.removeprefix('capacity: ')}"
 
 

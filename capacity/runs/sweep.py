@@ -14,6 +14,8 @@ from capacity.recipe import config
 from capacity.recipe.config import Recipe
 from capacity.records.notebook import InNotebook
 from capacity.results.recipe_of_result import changed_fields
+from capacity.runs.cluster import FOLDER as FOLDER_OF_JOBS
+from capacity.runs.cluster import ClusterJobs
 from capacity.runs.directory import RunDirectory
 from capacity.runs.job_queue import JobQueue, Work
 from capacity.runs.jobs_progress import JobsProgress
@@ -25,6 +27,8 @@ from capacity.runs.unfinished import FOLDER, safe_name, shell_call
 _FILE, _RECIPE = "sweep.json", "sweep.yaml"
 _SCHEMA = "capacity/sweep"
 _VERSION = 1
+ON = ("local", "slurm")
+"""Where runs are carried out."""
 STATES = ("finished", "diverged", "failed", "running", "interrupted", "left")
 """What a run of a sweep can be; `left` has not begun."""
 
@@ -143,6 +147,9 @@ def sweep(
     *,
     seeds: Iterable[int] = (),
     jobs: int = 1,
+    on: str = "local",
+    partition: str | None = None,
+    minutes: int | None = None,
     out: str | Path | None = None,
     device: str = "auto",
     retry: Sequence[str] = ("interrupted", "running"),
@@ -159,7 +166,11 @@ def sweep(
         recipe: A recipe's name, or the path of one.
         grid: Values by field, as `{"training.lr": ["0.01", "0.1"]}`, in the spelling of YAML.
         seeds: Seeds of every combination; none takes the recipe's own.
-        jobs: How many run at a time on this machine.
+        jobs: How many run at a time.
+        on: `local`, in processes of this machine, or `slurm`, as jobs of a cluster (by submitit,
+            extra `slurm`), which are put into the queue again where they are preempted.
+        partition: The cluster's partition; None takes its default.
+        minutes: Time limit of a job; None is an hour.
         out: The folder; None takes `runs/NAME-sweep`.
         device: auto, cpu, cuda or cuda:N, for all.
         retry: States that are taken up again, beside `left`: `interrupted`, `running` (whose
@@ -173,10 +184,18 @@ def sweep(
         run then.
 
     Raises:
+        ValueError: If what is asked for will not do.
         KeyboardInterrupt: If it was interrupted.
     """
     jobs = positive_int("jobs", jobs)
-    minutes = nonnegative_float("checkpoint_minutes", checkpoint_minutes)
+    kept = nonnegative_float("checkpoint_minutes", checkpoint_minutes)
+    one_of("on", on, ON)
+    if on == "local" and (partition is not None or minutes is not None):
+        raise ValueError(
+            "partition and minutes are those of a cluster's jobs; pass on='slurm', or leave them "
+            "out"
+        )
+    limit = positive_int("minutes", 60 if minutes is None else minutes)
     one_of("device", str(device).split(":")[0], ["auto", "cpu", "cuda"])
     for state in retry:
         one_of("retry", state, ("failed", "interrupted", "running"))
@@ -190,12 +209,16 @@ def sweep(
     works = {
         label: Work(label, each, RunDirectory(path / label)) for label, each in recipes.items()
     }
+    launcher = None
+    if on == "slurm":
+        gpus = 1 if str(device).startswith("cuda") else 0
+        launcher = ClusterJobs(path / FOLDER_OF_JOBS, partition=partition, minutes=limit, gpus=gpus)
     _begin(made, config.recipe_path(recipe), recipes)
     todo = [work for work in works.values() if _state(work.directory) in {"left", *retry}]
     progress = JobsProgress(len(works), quiet=quiet)
     progress.line(f"{path}: {len(works)} runs, {len(works) - len(todo)} not taken up again")
-    options = ["--device", str(device), "--checkpoint-minutes", str(minutes)]
-    queue = JobQueue(min(jobs, max(len(todo), 1)), options, progress)
+    options = ["--device", str(device), "--checkpoint-minutes", str(kept)]
+    queue = JobQueue(min(jobs, max(len(todo), 1)), options, progress, launcher)
     try:
         queue.carry_out(todo, finished=len(works) - len(todo))
     except KeyboardInterrupt:

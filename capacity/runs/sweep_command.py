@@ -27,7 +27,14 @@ def add_sweep(commands: Any, printing: argparse.ArgumentParser) -> None:
         "overrides", nargs="*", metavar="FIELD=VALUE,VALUE", help="as training.lr=0.01,0.1"
     )
     made.add_argument("--seeds", metavar="LIST", help="of every combination, as 0-9 or 0,2,5-7")
-    made.add_argument("--jobs", type=int, default=1, metavar="N", help="at a time (default: 1)")
+    made.add_argument(
+        "--jobs", "--at-once", type=int, default=1, metavar="N", help="at a time (default: 1)"
+    )
+    made.add_argument(
+        "--on", default="local", metavar="WHERE", help="local (default) or slurm, by submitit"
+    )
+    made.add_argument("--partition", metavar="NAME", help="of the cluster")
+    made.add_argument("--minutes", type=int, metavar="M", help="of a cluster's job (default: 60)")
     made.add_argument("--out", type=Path, metavar="DIR", help="folder (default: runs/NAME-sweep)")
     made.add_argument("--resume", type=Path, metavar="DIR", help="go on with a sweep")
     made.add_argument(
@@ -81,7 +88,8 @@ def run_sweep(parsed: argparse.Namespace) -> tuple[Sweep, int]:
         recipe, grid, out = parsed.recipe, parse_grid(parsed.overrides), parsed.out
         seeds = parse_seeds(parsed.seeds) if parsed.seeds is not None else []
     made = sweep(
-        recipe, grid, seeds=seeds, jobs=parsed.jobs, out=out, device=parsed.device, retry=retry,
+        recipe, grid, seeds=seeds, jobs=parsed.jobs, on=parsed.on, partition=parsed.partition,
+        minutes=parsed.minutes, out=out, device=parsed.device, retry=retry,
         most=most, quiet=parsed.quiet, checkpoint_minutes=parsed.checkpoint_minutes,
     )  # fmt: skip
     counts = made.counts
