@@ -8,7 +8,10 @@ sweep --resume` submits what is left.
 
 from __future__ import annotations
 
+import logging
+import signal
 import subprocess
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,6 +23,9 @@ if TYPE_CHECKING:
     from submitit import Job
 
 _KEPT_LINES, _TAIL = 20, 1 << 14
+_LOOK_EVERY = 10.0
+"""Seconds between two questions to the queue about a job."""
+_KILLED = -signal.SIGKILL
 FOLDER = "jobs"
 """Where the logs of the jobs lie, inside the sweep's folder."""
 
@@ -64,7 +70,9 @@ class ClusterJobs:
         if kind == "slurm":
             more |= {"slurm_partition": partition} if partition else {}
         executor.update_parameters(timeout_min=minutes, name="capacity", **more)
-        self._executor = executor
+        self._executor, self._slurm = executor, kind == "slurm"
+        # A cluster without accounting makes it warn at every look; `_gone` asks the queue itself.
+        logging.getLogger("submitit").setLevel(logging.ERROR)
 
     def start(self, command: Sequence[str], tell: Callable[[str], None]) -> Launched:
         """Submit a command (see `launchers.Launcher`)."""
@@ -73,7 +81,7 @@ class ClusterJobs:
         except (OSError, RuntimeError, subprocess.SubprocessError) as error:
             raise ValueError(f"the cluster took no job: {error}") from None
         tell(f"submitted as job {job.job_id}")
-        return _ClusterJob(job)
+        return _ClusterJob(job, queued=self._slurm)
 
 
 class _Command:
@@ -97,13 +105,30 @@ class _Command:
 class _ClusterJob:
     """A job of the cluster."""
 
-    def __init__(self, job: Job[None]) -> None:
-        self._job = job
+    def __init__(self, job: Job[None], *, queued: bool) -> None:
+        self._job, self._queued = job, queued
+        self._looked, self._missing = time.monotonic(), 0
 
     def poll(self) -> int | None:
         if not self._job.done():
-            return None
+            return _KILLED if self._queued and self._gone() else None
         return 0 if self._job.exception() is None else 1
+
+    def _gone(self) -> bool:
+        """Whether the job has left the queue for good, as one that was killed does, untold."""
+        if time.monotonic() - self._looked < _LOOK_EVERY:
+            return False
+        self._looked = time.monotonic()
+        asked = ["squeue", "--noheader", "--jobs", str(self._job.job_id), "--format", "%T"]
+        try:
+            seen = subprocess.run(asked, capture_output=True, text=True, check=False, timeout=60)
+        except (OSError, subprocess.TimeoutExpired):
+            return False  # a controller that does not answer says nothing of its jobs
+        there = seen.returncode == 0 and seen.stdout.strip()
+        unknown = "Invalid job id" in seen.stderr or (seen.returncode == 0 and not there)
+        # Once may be the moment between its end and its result.
+        self._missing = self._missing + 1 if unknown else 0
+        return self._missing > 1
 
     def lines(self) -> Sequence[str]:
         try:
