@@ -107,7 +107,7 @@ def plan_of(cell: Cell, steps: int) -> capacity.Training:
     """
     return capacity.Training(
         optimizer="adamw", lr=RATES[cell.adapter], weight_decay=0.01, batch_size=BATCH,
-        epochs=None, max_steps=steps, schedule="linear", warmup=steps // 10,
+        max_steps=steps, schedule="linear", warmup=steps // 10,
     )  # fmt: skip
 
 
