@@ -33,6 +33,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from scipy import stats
+from score_plain import asked
 from torch import Tensor, nn
 
 import capacity
@@ -239,7 +240,7 @@ def forecast(cell: Cell, cache: Path, budget: Any) -> dict[str, Any]:
     Args:
         cell: The cell.
         cache: Folder of the cache.
-        budget: As in `capacity.forecast`.
+        budget: As in `capacity.forecast`; the smallest that pays one, where it pays none.
 
     Returns:
         Values, intervals, status, and the processor's seconds.
@@ -247,9 +248,7 @@ def forecast(cell: Cell, cache: Path, budget: Any) -> dict[str, Any]:
     first, second = tasks_of(cell)
     model = learned(cell, cache).train()
     start = time.process_time()
-    said = capacity.forecast(
-        model, old=[first], new=second, training=plan_of(cell, cell.steps), budget=budget
-    )
+    said = asked(model, budget, old=[first], new=second, training=plan_of(cell, cell.steps))
     one = said.old[0]
     made = {"seconds": time.process_time() - start}
     for name, estimate in (("drop", one.accuracy_drop), ("rise", one.loss_increase)):
@@ -381,22 +380,22 @@ def main() -> None:
     parser.add_argument("--phase", choices=("truth", "forecast", "table"), required=True)
     parser.add_argument("--cache", type=Path, required=True, help="folder of what is known")
     parser.add_argument("--save", action="store_true", help=f"write {RESULT.name}")
-    asked = parser.parse_args()
+    options = parser.parse_args()
     warnings.simplefilter("ignore")
     os.environ["TOKENIZERS_PARALLELISM"] = "false"
     torch.set_num_threads(1)
-    asked.cache.mkdir(parents=True, exist_ok=True)
-    if asked.phase == "truth":
-        fill(asked.cache / "truth.jsonl", lambda cell: truth(cell, asked.cache))
-    elif asked.phase == "forecast":
+    options.cache.mkdir(parents=True, exist_ok=True)
+    if options.phase == "truth":
+        fill(options.cache / "truth.jsonl", lambda cell: truth(cell, options.cache))
+    elif options.phase == "forecast":
         for budget in BUDGETS:
             fill(
-                asked.cache / f"forecast-{budget}.jsonl",
-                lambda cell, budget=budget: forecast(cell, asked.cache, budget),
+                options.cache / f"forecast-{budget}.jsonl",
+                lambda cell, budget=budget: forecast(cell, options.cache, budget),
             )
-    text = table(asked.cache)
+    text = table(options.cache)
     print(text)
-    if asked.save:
+    if options.save:
         RESULT.write_text(text + "\n")
 
 
