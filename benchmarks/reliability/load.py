@@ -69,7 +69,8 @@ def main() -> None:
     text = "\n".join([head, "", *made]) + "\n"
     print(text)
     if asked.save:
-        (RESULTS / f"load-{asked.part}.txt").write_text(text, encoding="utf-8")
+        kind = f"{asked.part}-full" if asked.full else asked.part
+        (RESULTS / f"load-{kind}.txt").write_text(text, encoding="utf-8")
 
 
 def apart(work: Callable[..., Any], *given: object) -> tuple[Any, float, float]:
