@@ -27,6 +27,7 @@ import os
 import platform
 import time
 import warnings
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -272,16 +273,17 @@ def kept(file: Path) -> dict[str, Any]:
     return dict(json.loads(line) for line in file.read_text().splitlines())
 
 
-def fill(file: Path, what: Any) -> None:
+def fill(file: Path, what: Any, wanted: Iterable[str]) -> None:
     """Work out the cells that are not known.
 
     Args:
         file: Where they are kept.
         what: From a cell to its values.
+        wanted: Names of the cells.
     """
     known = kept(file)
     for cell in CELLS:
-        if cell.name in known:
+        if cell.name in known or cell.name not in wanted:
             continue
         values = what(cell)
         with file.open("a") as out:
@@ -385,13 +387,15 @@ def main() -> None:
     os.environ["TOKENIZERS_PARALLELISM"] = "false"
     torch.set_num_threads(1)
     options.cache.mkdir(parents=True, exist_ok=True)
+    names = {cell.name for cell in CELLS}
     if options.phase == "truth":
-        fill(options.cache / "truth.jsonl", lambda cell: truth(cell, options.cache))
+        fill(options.cache / "truth.jsonl", lambda cell: truth(cell, options.cache), names)
     elif options.phase == "forecast":
         for budget in BUDGETS:
             fill(
                 options.cache / f"forecast-{budget}.jsonl",
                 lambda cell, budget=budget: forecast(cell, options.cache, budget),
+                set(kept(options.cache / "truth.jsonl")),  # the rest could not be scored
             )
     text = table(options.cache)
     print(text)
