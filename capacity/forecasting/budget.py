@@ -24,16 +24,19 @@ FEWEST_TESTS = 8
 SHARE = 0.05
 """Least share of a training that `auto` spends."""
 AUTO: Final = "auto"
-_RATE = 1e10
-"""Operations per second of training on one core: 7 to 19e9 in networks of 25,000 to 700,000
-parameters (`benchmarks/forecast/rate.py`, AMD EPYC, torch 2.15). A constant, no timing, so that a
-forecast is the same on every machine."""
+_RATE, _FASTEST = 1e10, 3e10
+"""Operations per second of training on one core, in small steps and in the largest; constants, no
+timings, so that a forecast is the same on every machine (`benchmarks/forecast/rate.py`)."""
+_SMALL_STEP, _FASTER = 3e8, 0.25
+"""Operations of a step up to which the rate is the least, and the power with which it grows."""
 _STEP = 8e6
-"""Operations that take as long as what a step does beside its arithmetic: 0.8 ms, measured there on
-a network of 2,400 parameters."""
+"""Operations that take as long as what a step does beside its arithmetic: 0.8 ms of a network of
+2,400 parameters."""
 _SECONDS, _SHORT = 10.0, 60.0
 """What `auto` spends in all where that is more; and how long all the trainings forecast may take to
 be rehearsed instead."""
+_MOST = 0.5
+"""Most of a training that `auto` spends on a forecast of it."""
 _READ = 100
 """Test samples of a task that are read where they take less than half of a budget."""
 
@@ -86,10 +89,24 @@ def automatic(training: float, steps: int, *, forecasts: int = 1) -> float:
         Share of the training's operations, a sixth at most; infinite for a rehearsal of a short
         one.
     """
-    seconds = forecasts * (training + _STEP * steps) / _RATE
-    if seconds <= _SHORT:
+    time = forecasts * seconds(training, steps)
+    if time <= _SHORT:
         return math.inf
-    return max(SHARE, _SECONDS / seconds)
+    return max(SHARE, _SECONDS / time)
+
+
+def seconds(training: float, steps: int) -> float:
+    """Say how long a training takes on one core, by its operations.
+
+    Args:
+        training: The operations.
+        steps: Its steps.
+
+    Returns:
+        Seconds, of a processor like that of `benchmarks/forecast/rate.py`.
+    """
+    larger = max(1.0, training / steps / _SMALL_STEP)
+    return training / min(_FASTEST, _RATE * larger**_FASTER) + _STEP * steps / _RATE
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -239,6 +256,39 @@ def allocate(
         within=True,
         whole=steps == planned and batch == largest,
     )
+
+
+def enough(
+    prices: Prices,
+    *,
+    training: float,
+    wanted: float,
+    planned: int,
+    largest: int,
+    tests: Sequence[int],
+    passes: Sequence[float],
+) -> float:
+    """Say what share of a training pays the steps that compressing it wants, and a fair reading.
+
+    A training of few steps cannot be compressed to a twentieth: what is left of it is too short.
+
+    Args:
+        prices: What the parts cost.
+        training: The training's operations.
+        wanted: Steps that stability asks for (`compression.steps_wanted`).
+        planned: Steps of the training.
+        largest: The training's batch.
+        tests: Test samples that there are, for every task scored.
+        passes: How often each of them is read.
+
+    Returns:
+        The share, at most half.
+    """
+    steps = max(FEWEST_STEPS, math.ceil(min(wanted, planned)))
+    read = [min(have, _READ) for have in tests]
+    reading = prices.test * sum(n * k for n, k in zip(read, passes, strict=True))
+    whole = prices.spent + prices.training(steps, min(SMALLEST_BATCH, largest)) + reading
+    return min(_MOST, whole / training)
 
 
 def affordable(

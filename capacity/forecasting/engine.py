@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import islice
+from typing import TypedDict
 
 import torch
 from torch import Tensor
@@ -26,6 +27,7 @@ from capacity.forecasting.budget import (
     affordable,
     allocate,
     automatic,
+    enough,
     moving,
     operations,
 )
@@ -162,16 +164,22 @@ def forecast_cheaply(
         whole, probed = max(whole, own), probed + more
     scored = (*old, new)
     passes = [*(OLD_PASSES for _ in old), NEW_PASSES]
+    prices = _prices(lesson, theta, probed + remembered)
+    asked: _Asked = {
+        "training": whole,
+        "planned": plan.training.steps(samples),
+        "largest": min(plan.training.samples_per_step, samples),
+        "tests": [len(task.test) for task in scored],
+        "passes": passes,
+    }
+    if budget == AUTO:
+        share = max(share, enough(prices, wanted=steps_wanted(plan.training, samples), **asked))
     pays = allocate(
-        _prices(lesson, theta, probed + remembered),
+        prices,
         budget=share,
-        training=whole,
         wanted=steps_wanted(plan.training, samples, share),
-        planned=plan.training.steps(samples),
-        largest=min(plan.training.samples_per_step, samples),
-        tests=[len(task.test) for task in scored],
-        passes=passes,
         stretch=stretch or budget == AUTO,
+        **asked,
     )
     beyond = "" if pays.within else STRETCHED if pays.smallest < 1 else DEARER
     beyond = REHEARSED if pays.whole else beyond
@@ -201,6 +209,16 @@ def forecast_cheaply(
         share=share,
         rehearsed=pays.whole,
     )
+
+
+class _Asked(TypedDict):
+    """What both the least and the paid allocation are asked with."""
+
+    training: float
+    planned: int
+    largest: int
+    tests: list[int]
+    passes: list[float]
 
 
 def _share(budget: float | str, training: float, steps: int, forecasts: int) -> float:

@@ -174,8 +174,9 @@ def forecast(
         budget: Operations to spend at most, as a share of those of the planned training (0.05 is
             5 %); each of `strategies` has as much. `auto` rehearses where all that is forecast
             would take less than about a minute on one core: a copy goes through the whole training,
-            in a data order of its own; else it is 5 %, or about ten seconds in all where that is
-            more. `math.inf` always rehearses. None simulates the
+            in a data order of its own; else it is 5 %, or about ten seconds in all, or what pays the
+            steps that a plan of few steps must keep (half at most), whichever is most. `math.inf`
+            always rehearses. None simulates the
             linearised training instead, which costs about two trainings and is exact for linear
             networks. SGLD is always simulated, and the note says so.
         history: What earlier runs of this network forecast and then measured, as

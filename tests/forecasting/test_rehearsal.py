@@ -10,7 +10,9 @@ import torch
 from torch import nn
 
 import capacity
-from capacity.forecasting.budget import Prices, allocate, automatic
+from capacity.forecasting import budget
+from capacity.forecasting.budget import Prices, allocate, automatic, enough, seconds
+from capacity.forecasting.compression import steps_wanted
 from capacity.forecasting.engine import forecast_cheaply
 from capacity.forecasting.rehearsal import FLOOR, STRETCH, rehearsed
 from capacity.networks.flat_model import FlatModel
@@ -36,18 +38,40 @@ def net():
 
 
 def test_auto_rehearses_what_is_short_and_else_spends_ten_seconds_or_a_twentieth():
-    minute = 6e11
-    assert automatic(0.9 * minute, 100) == math.inf
-    assert automatic(2 * minute, 100) == pytest.approx(10 / 120, rel=0.01)
-    assert automatic(100 * minute, 100) == 0.05
+    assert automatic(5.4e11, 2000) == math.inf
+    assert automatic(1.2e12, 4000) == pytest.approx(10 / 123.2, rel=0.01)
+    assert automatic(6e13, 10**6) == 0.05
     # A step takes its time whatever it computes.
     assert automatic(1e6, 70_000) == math.inf
     assert automatic(1e6, 80_000) == pytest.approx(10 / 64, rel=0.01)
 
 
+def test_large_steps_are_taken_to_be_faster_but_no_faster_than_a_core_is():
+    assert seconds(3e10, 100) == pytest.approx(3.08)
+    assert seconds(16 * 3e10, 100) == pytest.approx(16 * 3 / 2 + 0.08)
+    assert seconds(1e4 * 3e10, 100) == pytest.approx(1e4 + 0.08)
+
+
 def test_forecasts_made_together_share_the_time():
-    assert automatic(3e11, 100) == math.inf
-    assert automatic(3e11, 100, forecasts=4) == pytest.approx(10 / 120, rel=0.01)
+    assert automatic(3e11, 1000) == math.inf
+    assert automatic(3e11, 1000, forecasts=4) == pytest.approx(10 / 123.2, rel=0.01)
+
+
+def test_a_training_of_few_steps_is_given_the_steps_that_compressing_it_wants(monkeypatch):
+    """As if it took long: a twentieth of 60 steps is 3, and no forecast."""
+    monkeypatch.setattr(budget, "_SHORT", 0.0)
+    monkeypatch.setattr(budget, "_SECONDS", 0.0)
+    old, new = task("old", 0), task("new", 1)
+    model = FlatModel(net())
+    plan = Training(optimizer="adamw", lr=0.01, batch_size=30, epochs=20)
+    said = forecast_cheaply(model, model.initial(), (old,), new, plan, budget="auto")
+    assert said.steps >= steps_wanted(plan, 90) > 30
+    assert 0.05 < said.share <= 0.5
+    assert said.cost_ratio.value <= said.share + 1e-9
+    assert not said.rehearsed
+    prices = Prices(step=0.0, sample=1.0, test=0.3, spent=0.0)
+    whole = {"training": 1e6, "wanted": 200, "planned": 10_000, "largest": 100}
+    assert enough(prices, tests=[1000], passes=[2.0], **whole) == pytest.approx(0.00166)
 
 
 @pytest.mark.parametrize("optimizer", ["momentum", "adam"])
