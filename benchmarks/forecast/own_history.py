@@ -25,9 +25,10 @@ import torch
 
 import capacity
 from capacity.forecasting.history import History
-from capacity.forecasting.record import Forecast, Forgetting, plain_strategy
+from capacity.forecasting.record import Forecast, Forgetting
 from capacity.recipe import config
 from capacity.records.estimate import Estimate
+from capacity.records.forecast_kind import plain_strategy
 
 RESULT = Path(__file__).parent / "results" / "own-history.txt"
 KEYS = {"drop": "accuracy_drop", "rise": "loss_increase"}

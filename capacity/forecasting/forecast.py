@@ -23,7 +23,6 @@ from capacity.forecasting.record import (
     NO_ACCURACY,
     Forecast,
     change,
-    plain_strategy,
     rank,
     said_of_all,
     with_scoring,
@@ -35,6 +34,7 @@ from capacity.networks.flat_model import FlatModel
 from capacity.networks.own_losses_door import check_outputs_are_known
 from capacity.recipe.config import Strategy, Training
 from capacity.records.estimate import Estimate, Status, from_samples
+from capacity.records.forecast_kind import plain_strategy
 from capacity.strategies.contribution import Contribution
 from capacity.strategies.terms import Source
 from capacity.tasks.loaders import with_loader_batches
@@ -174,11 +174,11 @@ def forecast(
         budget: Operations to spend at most, as a share of those of the planned training (0.05 is
             5 %); each of `strategies` has as much. `auto` rehearses where all that is forecast
             would take less than about a minute on one core: a copy goes through the whole training,
-            in a data order of its own; else it is 5 %, or about ten seconds in all, or what pays the
-            steps that a plan of few steps must keep (half at most), whichever is most. `math.inf`
-            always rehearses. None simulates the
-            linearised training instead, which costs about two trainings and is exact for linear
-            networks. SGLD is always simulated, and the note says so.
+            in a data order of its own; else it is 5 %, or about ten seconds in all, or what the
+            steps cost that a plan of few steps must keep (half at most), whichever is most.
+            `math.inf` always rehearses. None simulates the linearised training instead, which
+            costs about two trainings and is exact for linear networks. SGLD is always simulated,
+            and the note says so.
         history: What earlier runs of this network forecast and then measured, as
             `capacity.history("runs")` reads it: corrects the forecast, and gives it intervals from
             the errors of its own project, once there are nine transitions or more.

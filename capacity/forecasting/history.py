@@ -16,8 +16,9 @@ import numpy as np
 
 from capacity.base.randomness import kept_random_state
 from capacity.forecasting.quantities import half_width, within
-from capacity.forecasting.record import Forecast, Forgetting, physics_of
+from capacity.forecasting.record import Forecast, Forgetting
 from capacity.records.estimate import Estimate, Status
+from capacity.records.forecast_kind import physics_of
 
 NEAREST = 60
 """Transitions that speak: those whose forecasts were nearest to the new one."""
@@ -35,8 +36,8 @@ class Past:
         said: The forecast.
         half: Half the width of its interval.
         measured: What was measured.
-        physics: How it was forecast (`record.physics_of`).
-        strategy: What was done against forgetting (`record.plain_strategy`).
+        physics: How it was forecast (`forecast_kind.physics_of`).
+        strategy: What was done against forgetting (`forecast_kind.plain_strategy`).
         parameters: P of the network.
     """
 
@@ -65,7 +66,7 @@ class History:
 
         Args:
             made: The forecast.
-            strategy: What is done against forgetting (`record.plain_strategy`).
+            strategy: What is done against forgetting (`forecast_kind.plain_strategy`).
             parameters: P of its network.
 
         Returns:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -174,29 +173,3 @@ def rank(forecasts: Mapping[str, Forecast]) -> dict[str, Forecast]:
         return (-(accuracy.value or 0.0), loss.value)
 
     return {name: forecasts[name] for name in sorted(forecasts, key=worth)}
-
-
-def physics_of(note: str) -> str:
-    """Say how a forecast was made, by the note of its price.
-
-    Args:
-        note: The note of `cost_ratio`.
-
-    Returns:
-        `rehearsed`, `compressed` or `linearised`.
-    """
-    if "Rehearsed" in note:
-        return "rehearsed"
-    return "linearised" if "per network and data order" in note else "compressed"
-
-
-def plain_strategy(options: Mapping[str, object]) -> str:
-    """Write a strategy so that equal ones are equal text.
-
-    Args:
-        options: Its fields, as a resolved recipe has them.
-
-    Returns:
-        JSON.
-    """
-    return json.dumps(dict(options), sort_keys=True)

@@ -6,8 +6,8 @@ from collections.abc import Iterator
 
 from capacity.forecasting.history import History, Past
 from capacity.forecasting.quantities import half_width
-from capacity.forecasting.record import physics_of, plain_strategy
 from capacity.records.estimate import Estimate
+from capacity.records.forecast_kind import physics_of, plain_strategy
 from capacity.results.gather import paths_of, read_checked, run_directories
 from capacity.results.view import Record, RunView, pick
 

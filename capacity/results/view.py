@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 from typing import Any, cast
 
 from capacity.base.printable import visible
-from capacity.forecasting.record import physics_of
 from capacity.records.estimate import Estimate, Status, from_samples, not_defined
+from capacity.records.forecast_kind import physics_of
 from capacity.results.schema import (
     Change,
     ForecastScores,

@@ -10,9 +10,10 @@ import torch
 
 import capacity
 from capacity.forecasting.history import History, Past
-from capacity.forecasting.record import Forecast, Forgetting, plain_strategy
+from capacity.forecasting.record import Forecast, Forgetting
 from capacity.recipe import config
 from capacity.records.estimate import Estimate, Status
+from capacity.records.forecast_kind import plain_strategy
 
 PLAIN = plain_strategy({"name": "naive"})
 
