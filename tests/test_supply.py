@@ -40,7 +40,7 @@ def direct() -> dict[str, str]:
         *PROJECT["project"]["dependencies"],
         *(one for extra in EXTRAS.values() for one in extra),
     ]
-    split = [re.fullmatch(r"([\w.-]+)(?:\[\w+\])?(?:>=([\w.]+))?", one) for one in asked]
+    split = [re.fullmatch(r"([\w.-]+)(?:\[[\w,]+\])?(?:>=([\w.]+))?", one) for one in asked]
     assert all(split), asked
     bounds = {found[1]: found[2] or "" for found in split if found}
     bounds.pop(DISTRIBUTION)

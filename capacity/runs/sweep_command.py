@@ -28,7 +28,13 @@ def add_sweep(commands: Any, printing: argparse.ArgumentParser) -> None:
     )
     made.add_argument("--seeds", metavar="LIST", help="of every combination, as 0-9 or 0,2,5-7")
     made.add_argument(
-        "--jobs", "--at-once", type=int, default=1, metavar="N", help="at a time (default: 1)"
+        "--at-once",
+        "--jobs",
+        dest="jobs",
+        type=int,
+        default=1,
+        metavar="N",
+        help="at a time (default: 1)",
     )
     made.add_argument(
         "--on", default="local", metavar="WHERE", help="local (default) or slurm, by submitit"
