@@ -23,15 +23,13 @@ from capacity.base.random_streams import stream, stream_seed
 from capacity.forecasting.budget import (
     AUTO,
     Allocation,
-    Prices,
     affordable,
     allocate,
     automatic,
     enough,
-    moving,
-    operations,
 )
 from capacity.forecasting.compression import Pace, compress, steps_wanted
+from capacity.forecasting.lesson import Lesson, price_of_training, prices_of
 from capacity.forecasting.mitigated import contribution_of, foreseen
 from capacity.forecasting.task_reading import (
     NEW_PASSES,
@@ -42,23 +40,16 @@ from capacity.forecasting.task_reading import (
     read_old,
 )
 from capacity.networks.flat_model import FlatModel
-from capacity.optimizers.from_recipe import from_training
-from capacity.optimizers.update_map import UpdateMap
 from capacity.recipe.config import Strategy, Training
 from capacity.records.estimate import Estimate
 from capacity.strategies.contribution import Contribution
-from capacity.strategies.replay import Replay
 from capacity.strategies.step import StrategyStep
 from capacity.strategies.terms import Source
-from capacity.tasks.losses import additive
 from capacity.tasks.streamed import in_order
 from capacity.tasks.task import Split, Task
 from capacity.training.data_order import DataOrder
 from capacity.training.loop import Slope, steps
 
-_PROBES = (4, 16)
-_PASSES_OF_TRAINING, _PASSES_OF_FORECAST = 6.0, 20.0
-"""How often a step reads or writes every parameter beside the gradient's own work."""
 DEARER = (
     "No forecast of this training is cheaper than the training itself; this is the smallest one."
 )
@@ -164,7 +155,7 @@ def forecast_cheaply(
         whole, probed = max(whole, own), probed + more
     scored = (*old, new)
     passes = [*(OLD_PASSES for _ in old), NEW_PASSES]
-    prices = _prices(lesson, theta, probed + remembered)
+    prices = prices_of(lesson, theta, probed + remembered)
     asked: _Asked = {
         "training": whole,
         "planned": plan.training.steps(samples),
@@ -229,53 +220,6 @@ def _share(budget: float | str, training: float, steps: int, forecasts: int) -> 
     return automatic(training, steps, forecasts=forecasts)
 
 
-@dataclass(frozen=True)
-class Lesson:
-    """What is learned, and which of the plan's networks learns it.
-
-    Attributes:
-        model: The network.
-        new: The task that is learned.
-        plan: How, with what a strategy adds.
-        replica: Which of the plan's networks this is.
-        replicas: How many it has.
-    """
-
-    model: FlatModel
-    new: Task
-    plan: Contribution
-    replica: int = 0
-    replicas: int = 1
-
-    def step(self, batch: int) -> StrategyStep:
-        """Make steps of so many samples of the new task.
-
-        Args:
-            batch: The samples.
-
-        Returns:
-            The steps.
-        """
-        plan, new = _narrowed(self.plan, self.new, batch), self.new
-        if batch < min(self.plan.training.samples_per_step, len(new.train)):
-            # The weights of a few samples cancel where those of a whole batch do not.
-            new = additive(new, new.train)
-        return StrategyStep(self.model, new, plan, self.replicas)
-
-    def draw(self, step: StrategyStep, index: Tensor) -> tuple[Tensor, Tensor]:
-        """Complete a batch.
-
-        Args:
-            step: Whose.
-            index: Rows of the new task's training split (b,).
-
-        Returns:
-            Inputs and rows of this network.
-        """
-        x, _, rows = step.draw(index.expand(self.replicas, -1))
-        return x[self.replica], rows[self.replica]
-
-
 def _train(
     lesson: Lesson, theta: Tensor, pays: Allocation, seed: int
 ) -> tuple[Tensor, Tensor, tuple[float, float, float]]:
@@ -319,18 +263,6 @@ def _slope(
     return slope_of(step.loss_of(lesson.replica))
 
 
-def _narrowed(plan: Contribution, new: Task, batch: int) -> Contribution:
-    """Draw from a memory in the proportion of the batches."""
-    share = batch / min(plan.training.samples_per_step, len(new.train))
-
-    def less(memory: Replay | None) -> Replay | None:
-        if memory is None:
-            return None
-        return replace(memory, batch=min(max(1, round(memory.batch * share)), memory.size))
-
-    return replace(plan, replay=less(plan.replay), reference=less(plan.reference))
-
-
 def _batches(split: Split, size: int, seed: int) -> Iterator[Tensor]:
     """Draw batches without end: shuffled passes, every class spread evenly over each.
 
@@ -367,50 +299,3 @@ def _planned(training: Training, split: Split, seed: int) -> Iterator[Tensor]:
     for epoch in order.epoch_batches(torch.device("cpu")):
         for rows in epoch:
             yield rows[0]
-
-
-def price_of_training(lesson: Lesson, theta: Tensor) -> tuple[float, float]:
-    """Count a planned training.
-
-    Args:
-        lesson: What is learned.
-        theta: Parameters (P,).
-
-    Returns:
-        Its operations, and what counting them took.
-    """
-    training, samples = lesson.plan.training, len(lesson.new.train)
-    size = min(training.samples_per_step, samples)
-    one = _price_of_step(lesson, theta, from_training(training, layout=lesson.model.layout), size)
-    # An epoch sees every sample once: its last batch may be smaller than the one counted.
-    step = one + moving(lesson.model.size, _PASSES_OF_TRAINING)
-    return max(step * training.seen(samples) / size, 1.0), one
-
-
-def _price_of_step(lesson: Lesson, theta: Tensor, update: UpdateMap, size: int) -> float:
-    step = lesson.step(size)
-    own = step.optimiser_of(update, lesson.replica)
-    x, rows = lesson.draw(step, torch.arange(size, device=theta.device))
-
-    def take() -> None:
-        with lesson.model.training(0):
-            gradient, _ = step.gradient_of(lesson.replica, theta, x, rows)
-        own.step(own.init(theta), gradient, 0.0, 1)
-
-    return operations(take)
-
-
-def _prices(lesson: Lesson, theta: Tensor, spent: float) -> Prices:
-    """Price the parts of a compressed training by steps of two sizes."""
-    model, new = lesson.model, lesson.new
-    update = from_training(lesson.plan.training, layout=model.layout)
-    few, many = (min(size, len(new.train)) for size in _PROBES)
-    low, high = (_price_of_step(lesson, theta, update, n) for n in (few, many))
-    sample = (high - low) / (many - few) if many > few else low / few
-    forward = operations(lambda: model.outputs(theta, new.test.x[:few]))
-    return Prices(
-        step=max(low - sample * few, 0.0) + moving(model.size, _PASSES_OF_FORECAST),
-        sample=sample,
-        test=forward / min(few, len(new.test)),
-        spent=spent + low + high + forward,
-    )

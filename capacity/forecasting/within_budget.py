@@ -9,18 +9,19 @@ from torch import Tensor
 
 from capacity.base.randomness import kept_random_state
 from capacity.base.slow_paths import noting
-from capacity.forecasting.budget import automatic
-from capacity.forecasting.engine import (
-    REHEARSED,
-    CheapForecast,
-    Lesson,
-    forecast_cheaply,
-    price_of_training,
-)
+from capacity.forecasting.budget import automatic, operations
+from capacity.forecasting.engine import REHEARSED, CheapForecast, forecast_cheaply
+from capacity.forecasting.lesson import Lesson, price_of_training
 from capacity.forecasting.mitigated import foreseen
 from capacity.forecasting.record import NO_ACCURACY, Forecast, Forgetting, said_of_all
 from capacity.forecasting.rehearsal import rehearsed
-from capacity.forecasting.task_reading import Reading, read_new, read_old
+from capacity.forecasting.task_reading import (
+    NEW_PASSES,
+    OLD_PASSES,
+    Reading,
+    read_new,
+    read_old,
+)
 from capacity.networks.flat_model import FlatModel
 from capacity.recipe.config import Strategy, Training
 from capacity.records.estimate import Estimate, Status
@@ -29,6 +30,9 @@ from capacity.strategies.step import StrategyStep
 from capacity.tasks.task import Task
 from capacity.training.data_order import DataOrder
 from capacity.training.train import train
+
+_FORWARD = 16
+"""Samples whose forward pass is counted, to price the reading of all."""
 
 
 @noting(said_of_all)
@@ -123,8 +127,17 @@ def rehearse_together(
     plan = foreseen(contribution)
     step = None if plan.plain else StrategyStep(model, new, plan, len(theta))
     phase = train(model, theta, new, plan.training, order.under(plan.training), strategy=step)
-    steps = plan.training.steps(len(new.train))
-    cost = Estimate(value=1.0, cost=float(steps), note=f"The training itself. {REHEARSED}")
+    lesson = Lesson(model, new, plan, replicas=len(theta))
+    whole, _ = price_of_training(lesson, theta[0])
+    few = new.test.x[:_FORWARD]
+    forward = operations(lambda: model.outputs(theta[0], few)) / len(few)
+    read = OLD_PASSES * sum(len(task.test) for task in old) + NEW_PASSES * len(new.test)
+    ratio = 1 + forward * read / whole
+    cost = Estimate(
+        value=ratio,
+        cost=ratio * plan.training.steps(len(new.train)),
+        note=f"Counted floating-point operations. {REHEARSED}",
+    )
     made = []
     for replica, (before, end) in enumerate(zip(theta, phase.theta, strict=True)):
         one = model.of_replica(replica)

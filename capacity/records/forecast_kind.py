@@ -13,11 +13,14 @@ def physics_of(note: str) -> str:
         note: The note of `cost_ratio`.
 
     Returns:
-        `rehearsed`, `compressed` or `linearised`.
+        `rehearsed`, `linearised` or `compressed`; `unknown` where the note says none of these.
     """
-    if "Rehearsed" in note:
-        return "rehearsed"
-    return "linearised" if "per network and data order" in note else "compressed"
+    said = {
+        "Rehearsed": "rehearsed",
+        "per network and data order": "linearised",
+        "Counted floating-point operations": "compressed",
+    }
+    return next((kind for words, kind in said.items() if words in note), "unknown")
 
 
 def plain_strategy(options: Mapping[str, object]) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -127,7 +127,8 @@ def forecast_transition(
         `new`, `old`, `cost_ratio`, `controls`, `old_controls` and `by_strategy` in plain JSON
         types.
     """
-    made = _forecast(model, theta, old, new, recipe.training, order, recipe, plan)
+    rehearses = _rehearses(model, theta, new, recipe)
+    made = _forecast(model, theta, old, new, recipe.training, order, recipe, rehearses, plan)
     setting = Setting(model=model, theta=theta, old=old, new=new, training=plan.training)
     ranked = {}
     for options in recipe.measure.strategies:
@@ -135,7 +136,9 @@ def forecast_transition(
         if training == recipe.training and plan.plain:  # the run's own forecast, to the bit
             ranked[options.label] = made
             continue
-        ranked[options.label] = _forecast(model, theta, old, new, training, order, recipe)
+        ranked[options.label] = _forecast(
+            model, theta, old, new, training, order, recipe, rehearses
+        )
     controls = predict(setting, run_controls())
     return {
         **_said(made),
@@ -178,6 +181,26 @@ def own_controls(controls: Mapping[str, Sequence[Prediction]]) -> list[dict[str,
     ]
 
 
+def _budget(model: FlatModel, recipe: Recipe) -> float | Literal["auto"] | None:
+    # There is no linearisation where steps draw, or by plain autograd.
+    budget = recipe.measure.forecast_budget
+    return AUTO if budget is None and model.one_by_one else budget
+
+
+def _forecasts(recipe: Recipe) -> int:
+    return 1 + len(recipe.measure.strategies)
+
+
+def _rehearses(model: FlatModel, theta: Tensor, new: Task, recipe: Recipe) -> bool:
+    """Whether copies go through the whole training, whatever the strategy."""
+    return (
+        _budget(model, recipe) == AUTO
+        and unknown_to_compression(recipe.training) is None
+        and not model.two_modes
+        and is_short(model, theta, new, recipe.training, forecasts=_forecasts(recipe))
+    )
+
+
 def _forecast(
     model: FlatModel,
     theta: Tensor,
@@ -186,25 +209,17 @@ def _forecast(
     training: Training,
     order: DataOrder,
     recipe: Recipe,
+    rehearses: bool,
     plan: Contribution | None = None,
 ) -> Forecast:
     # Under one strategy. Without a plan it remembers the old tasks from the networks as they are,
     # as if it were taken up now; all of them see the same samples in the same order.
-    budget, unknown = recipe.measure.forecast_budget, unknown_to_compression(training)
-    if budget is None and model.one_by_one:
-        budget = AUTO  # there is no linearisation where steps draw, or by plain autograd
-    forecasts = 1 + len(recipe.measure.strategies)
-    rehearses = (
-        budget == AUTO
-        and unknown is None
-        and not model.two_modes
-        and is_short(model, theta, new, training, forecasts=forecasts)
-    )
+    budget, unknown = _budget(model, recipe), unknown_to_compression(training)
     if budget is not None and unknown is None and not rehearses:
         seeds = [stream_seed(order.seed, *order.path, r) for r in range(len(theta))]
         return forecast_within(
             model, theta, old, new, training,
-            budget=budget, stretch=budget == AUTO, forecasts=forecasts, seeds=seeds,
+            budget=budget, stretch=budget == AUTO, forecasts=_forecasts(recipe), seeds=seeds,
             contribution=plan,
         )  # fmt: skip
     if plan is None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import shutil
+import sys
+import time
 
 import pytest
 
@@ -51,10 +53,10 @@ def test_a_job_whose_run_fails_says_why(tmp_path, quick_runs):
     jobs = ClusterJobs(tmp_path / "jobs", kind="local", minutes=5)
     told: list[str] = []
     launched = jobs.start(
-        ["python", "-m", "capacity.cli", "run", "--resume", str(directory.path)], told.append
+        [sys.executable, "-m", "capacity.cli", "run", "--resume", str(directory.path)], told.append
     )
     while launched.poll() is None:
-        pass
+        time.sleep(0.1)
     assert launched.poll() == 1
     assert "recipe.yaml" in launched.lines()[-1]
     assert told[0].startswith("submitted as job ")

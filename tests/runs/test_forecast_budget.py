@@ -94,7 +94,8 @@ def test_copies_of_all_networks_rehearse_as_each_would_alone():
     losses = [float(evaluate(model, points, old, old.test).loss.mean()) for points in (theta, ends)]
     assert both.loss_increase.value == pytest.approx(losses[1] - losses[0], rel=1e-5)
     assert both.loss_increase.status is Status.OK
-    assert both.cost_ratio.value == 1
+    # The training, and 40 samples of two tasks read: 3 passes are a sample of a training step.
+    assert 1 < both.cost_ratio.value < 1.5
     assert both.accuracy_drop.n == 2
 
 
