@@ -190,7 +190,10 @@ def foresight_sentence(view: RunView) -> str:
         opening, end = "Not better than by guessing", f"{end}"
     if view.classifies and least <= _FINE and error <= _FINE:
         opening = "Yes, but anybody could have guessed it"
-    return f"{opening}: the forecasts were off by {amount(error)}{unit} on average{hits}; {end}."
+    # A rehearsal costs a training: whoever reads how good it was should know.
+    how = " (rehearsals: copies trained in full)" if view.physics == ("rehearsed",) else ""
+    off = f"{amount(error)}{unit} on average{hits}"
+    return f"{opening}: the forecasts{how} were off by {off}; {end}."
 
 
 def amount(value: float) -> str:

@@ -75,6 +75,12 @@ def test_the_page_says_how_it_was_forecast(pair, tmp_path):
         assert [way in _lead(text) for text in said] == [place == k for k in range(3)]
 
 
+def test_the_first_screen_says_that_forecasts_were_rehearsals(pair):
+    rehearsed, simulated = (made.report().read_text() for made in pair)
+    assert "the forecasts (rehearsals: copies trained in full) were off by" in rehearsed
+    assert "the forecasts were off by" in simulated
+
+
 def _lead(page):
     """The sentence that says how forecasts were made."""
     begin = page.index("Each forecast is made before its task is trained")
