@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from capacity.base.distribution import VERSION
 
 if TYPE_CHECKING:
+    from capacity import closed_forms as closed_forms
     from capacity import plots as plots
     from capacity.comparison.compare import Comparison as Comparison
     from capacity.comparison.compare import compare as compare
@@ -52,7 +53,6 @@ if TYPE_CHECKING:
     from capacity.tasks.task import Task as Task
     from capacity.tasks.task import TaskSequence as TaskSequence
     from capacity.tasks.tensors import hold_out as hold_out
-    from capacity.thermo import closed_forms as closed_forms
     from capacity.thermo.epistemic_speed_limit import EpistemicSpeedLimit as EpistemicSpeedLimit
     from capacity.thermo.epistemic_speed_limit import epistemic_speed_limit as epistemic_speed_limit
 
@@ -103,7 +103,7 @@ _HOME = {
     "Status": "capacity.records.estimate",
 }
 
-_MODULES = {"closed_forms": "capacity.thermo.closed_forms", "plots": "capacity.plots"}
+_MODULES = {"closed_forms": "capacity.closed_forms", "plots": "capacity.plots"}
 
 __all__ = [*_HOME, *_MODULES]
 __version__ = VERSION

@@ -1,4 +1,4 @@
-"""Build the API reference from the docstrings: one page of the public names, one of the figures.
+"""Build the API reference from the docstrings: public names, figures, closed forms.
 
     pip install -e '.[docs]' && python reports/api.py     # reports/api/capacity.html
     python reports/api.py --out elsewhere
@@ -20,11 +20,11 @@ from pathlib import Path
 import pdoc
 
 import capacity
-from capacity import plots
+from capacity import closed_forms, plots
 
 ROOT = Path(__file__).parents[1]
-MODULES = ("capacity", r"!capacity\.(?!plots$)")
-"""What pdoc walks over: the public interface, and of its submodules `plots` alone."""
+MODULES = ("capacity", r"!capacity\.(?!plots$|closed_forms$)")
+"""What pdoc walks over: the public interface, and of its submodules two."""
 
 
 def build(out: Path) -> list[Path]:
@@ -48,14 +48,18 @@ def build(out: Path) -> list[Path]:
     with warnings.catch_warnings():
         warnings.filterwarnings("error", module=r"pdoc\b")
         pdoc.pdoc(*MODULES, output_directory=out)
-    pages = [out / "capacity.html", out / "capacity" / "plots.html"]
-    for page, names in zip(pages, (capacity.__all__, plots.__all__), strict=True):
+    documented = {
+        out / "capacity.html": capacity.__all__,
+        out / "capacity" / "plots.html": plots.__all__,
+        out / "capacity" / "closed_forms.html": closed_forms.__all__,
+    }
+    for page, names in documented.items():
         text = linked(page.read_text(encoding="utf-8"), page.parent)
         missing = [name for name in names if not shown(name, text)]
         if missing:
             raise SystemExit(f"{page} does not show {', '.join(missing)}")
         page.write_text(text, encoding="utf-8")
-    return pages
+    return list(documented)
 
 
 def shown(name: str, page: str) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from capacity.thermo.closed_forms import geodesic, ornstein_uhlenbeck
+from capacity.closed_forms import geodesic, ornstein_uhlenbeck
 from capacity.thermo.ensemble import Ensemble
 from capacity.thermo.ensemble_record import Start
 from capacity.thermo.landscape import Potential

@@ -33,6 +33,11 @@ def test_public_names_are_these():
         assert name in dir(capacity)
 
 
+@pytest.mark.parametrize("name", capacity._MODULES)
+def test_a_public_module_is_imported_by_its_public_name(name):
+    assert import_module(f"capacity.{name}") is getattr(capacity, name)
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_every_public_name_says_how_it_is_used(name):
     # A dataclass without a docstring is given its signature: that has no such part.

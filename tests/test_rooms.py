@@ -11,8 +11,8 @@ import pytest
 
 ROOT = Path(__file__).parents[1] / "capacity"
 ROOMS = (
-    "base", "records", "recipe", "krylov", "tasks", "networks", "optimizers", "products",
-    "training", "strategies", "jacobian", "forecasting", "criterion", "thermo", "predictors",
+    "base", "closed_forms", "records", "recipe", "krylov", "tasks", "networks", "optimizers",
+    "products", "training", "strategies", "jacobian", "forecasting", "criterion", "thermo", "predictors",
     "results", "report", "comparison", "plots", "runs", "exporters", "integrations",
     "arguments", "cli",
 )  # fmt: skip

@@ -18,9 +18,9 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from capacity.closed_forms import ornstein_uhlenbeck
 from capacity.optimizers.langevin import ExactLangevin
 from capacity.records.estimate import Estimate
-from capacity.thermo.closed_forms import ornstein_uhlenbeck
 from capacity.thermo.ensemble import Ensemble
 from capacity.thermo.landscape import Potential
 from capacity.thermo.speed_limit import judge

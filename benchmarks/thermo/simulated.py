@@ -10,13 +10,13 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from capacity.closed_forms import gaussian_w2_squared, geodesic
 from capacity.networks.flat_model import FlatModel
 from capacity.optimizers.momentum import Momentum
 from capacity.optimizers.sgd import SGD
 from capacity.optimizers.sgld import Langevin
 from capacity.optimizers.update_map import UpdateMap
 from capacity.tasks.task import Split, Task
-from capacity.thermo.closed_forms import gaussian_w2_squared, geodesic
 from capacity.thermo.ensemble import Ensemble
 from capacity.thermo.ensemble_record import EnsembleRecord
 from capacity.thermo.landscape import Energies, Potential, TaskLandscape

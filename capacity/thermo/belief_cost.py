@@ -14,13 +14,13 @@ import torch
 from torch import Tensor
 
 from capacity.base.random_streams import stream_seed
+from capacity.closed_forms.fisher_rao import gaussian_distance
 from capacity.networks.flat_model import FlatModel
 from capacity.recipe.config import Training
 from capacity.records.estimate import Estimate, from_error, not_defined
 from capacity.records.notebook import InNotebook
 from capacity.records.plain import Plain
 from capacity.tasks.task import Split, Task
-from capacity.thermo.closed_forms.fisher_rao import gaussian_distance
 
 PAIRS = 16
 """Antithetic pairs behind E_q[L]."""

@@ -22,6 +22,7 @@ from scipy.optimize import brentq
 from torch import Tensor
 
 from capacity.base.checks import finite_tensor, positive_float, positive_int
+from capacity.closed_forms.geodesic import reachable_radius
 from capacity.criterion.preserving import Preserving
 from capacity.networks.flat_model import FlatModel
 from capacity.products.feature_rows import features
@@ -29,7 +30,6 @@ from capacity.products.output_sketches import every_output
 from capacity.products.output_space import loss_on_outputs, residual, task_outputs
 from capacity.records.estimate import Estimate, from_samples, not_defined
 from capacity.tasks.task import Task
-from capacity.thermo.closed_forms.geodesic import reachable_radius
 
 RANK_TOLERANCE = 1e-6
 """Eigenvalues of a kernel below this share of K_B's largest count as 0: float32 rounding."""

@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import nn
 
+from capacity.closed_forms import kernel_flow
 from capacity.networks.flat_model import FlatModel
 from capacity.optimizers.adam import Adam
 from capacity.optimizers.langevin import ExactLangevin, UnderdampedLangevin
@@ -17,7 +18,6 @@ from capacity.optimizers.sgld import Langevin
 from capacity.recipe.config import Training
 from capacity.tasks.task import Split, Task
 from capacity.thermo.chunk_memory import chunk_size
-from capacity.thermo.closed_forms import kernel_flow
 from capacity.thermo.ensemble import Ensemble
 from capacity.thermo.ensemble_record import Dynamics, Start
 from capacity.thermo.landscape import Potential, TaskLandscape

@@ -10,6 +10,7 @@ import pytest
 import torch
 from torch import nn
 
+from capacity.closed_forms import gaussian_entropy, gaussian_w2_squared
 from capacity.optimizers.adam import Adam
 from capacity.optimizers.langevin import ExactLangevin, UnderdampedLangevin
 from capacity.optimizers.momentum import Momentum
@@ -17,7 +18,6 @@ from capacity.optimizers.sgd import SGD
 from capacity.optimizers.sgld import Langevin
 from capacity.records.estimate import Status
 from capacity.records.jackknife import Statistic
-from capacity.thermo.closed_forms import gaussian_entropy, gaussian_w2_squared
 from capacity.thermo.ensemble import Ensemble
 from capacity.thermo.ensemble_record import Start
 from capacity.thermo.entropy import gaussian_bound, initial_entropy

@@ -9,10 +9,10 @@ import torch
 from torch import nn
 
 import capacity
+from capacity.closed_forms import gaussian_entropy
 from capacity.optimizers.sgd import SGD
 from capacity.optimizers.sgld import Langevin
 from capacity.records.estimate import Status
-from capacity.thermo.closed_forms import gaussian_entropy
 from capacity.thermo.ensemble import Ensemble
 from capacity.thermo.speed_limit_verdicts import Verdict
 from capacity.thermo.task_sequence import judge_sequence

@@ -16,11 +16,11 @@ from scipy.special import digamma
 from thermo_claims import ERRORS, Claim, Section, held, visible
 from thermo_drawing import COLORS, Series, deviation, plotted, signed, value_of
 
+from capacity.closed_forms import ornstein_uhlenbeck
 from capacity.records.estimate import Estimate, from_samples
 from capacity.records.number_format import Cell, cell, header_cell, say
 from capacity.records.numbers import number
 from capacity.report.tables import Table
-from capacity.thermo.closed_forms import ornstein_uhlenbeck
 
 START_MEAN, START_VARIANCE = np.zeros(2), np.array([1.0, 0.3])
 RATE, TARGET, TAU = np.array([1.5, 0.6]), np.array([2.0, -1.0]), 0.15

@@ -19,13 +19,13 @@ import torch
 from torch import Tensor
 
 from capacity.base.checks import one_of, positive_float, positive_int
+from capacity.closed_forms.gradient_flow import kernel_flow
 from capacity.networks.flat_model import FlatModel
 from capacity.products.feature_rows import features
 from capacity.products.output_sketches import every_output, summed_outputs
 from capacity.products.output_space import residual, task_outputs
 from capacity.records.estimate import Estimate, from_samples, not_defined
 from capacity.tasks.task import Task
-from capacity.thermo.closed_forms.gradient_flow import kernel_flow
 from capacity.thermo.path import PathCost
 
 

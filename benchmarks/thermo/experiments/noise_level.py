@@ -23,17 +23,17 @@ from scipy.special import digamma, gammaln
 from thermo_claims import ERRORS, Claim, Section, held, visible
 from thermo_drawing import COLORS, Series, deviation, plotted, signed, value_of
 
-from capacity.records.estimate import Estimate, from_samples
-from capacity.records.number_format import Cell, cell, header_cell, say
-from capacity.records.numbers import number
-from capacity.report.charts import Figure
-from capacity.report.tables import Table
-from capacity.thermo.closed_forms import (
+from capacity.closed_forms import (
     marchenko_pastur_mean,
     regression_cost,
     sampled_regression_cost,
     zero_temperature_speed_limit,
 )
+from capacity.records.estimate import Estimate, from_samples
+from capacity.records.number_format import Cell, cell, header_cell, say
+from capacity.records.numbers import number
+from capacity.report.charts import Figure
+from capacity.report.tables import Table
 
 ALPHA, LAMBDA = 1.0, 1.0
 GAMMAS = (0.5, 2.0)

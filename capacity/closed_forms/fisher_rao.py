@@ -10,7 +10,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import ArrayLike
 
-from capacity.thermo.closed_forms._inputs import Array, finite, positive, together
+from capacity.closed_forms._inputs import Array, finite, positive, together
 
 
 def gaussian_line_element(

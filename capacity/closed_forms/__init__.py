@@ -16,14 +16,14 @@ Example:
 
 from __future__ import annotations
 
-from capacity.thermo.closed_forms.fisher_rao import (
+from capacity.closed_forms.fisher_rao import (
     gaussian_distance,
     gaussian_line_element,
     isotropic_curvature,
     isotropic_distance,
     isotropic_entropy,
 )
-from capacity.thermo.closed_forms.geodesic import (
+from capacity.closed_forms.geodesic import (
     GeodesicCost,
     GeodesicPoint,
     gaussian_w2_squared,
@@ -31,24 +31,24 @@ from capacity.thermo.closed_forms.geodesic import (
     geodesic_cost,
     reachable_radius,
 )
-from capacity.thermo.closed_forms.gradient_flow import (
+from capacity.closed_forms.gradient_flow import (
     KernelFlow,
     converged_speed_limit,
     kernel_flow,
     one_mode_efficiency,
     power_law_flow_loss,
 )
-from capacity.thermo.closed_forms.langevin_equilibrium import (
+from capacity.closed_forms.langevin_equilibrium import (
     EquilibriumCost,
     equilibrium_cost,
     quadratic_equilibrium_cost,
 )
-from capacity.thermo.closed_forms.ornstein_uhlenbeck import (
+from capacity.closed_forms.ornstein_uhlenbeck import (
     Relaxation,
     gaussian_entropy,
     ornstein_uhlenbeck,
 )
-from capacity.thermo.closed_forms.regression import (
+from capacity.closed_forms.regression import (
     MANY_SAMPLES_SPEED_LIMIT,
     RegressionCost,
     marchenko_pastur_mean,
@@ -56,8 +56,8 @@ from capacity.thermo.closed_forms.regression import (
     sampled_regression_cost,
     zero_temperature_speed_limit,
 )
-from capacity.thermo.closed_forms.schroedinger_bridge import Bridge, schroedinger_bridge
-from capacity.thermo.closed_forms.variational import (
+from capacity.closed_forms.schroedinger_bridge import Bridge, schroedinger_bridge
+from capacity.closed_forms.variational import (
     DescentAction,
     descent_action,
     explicit_step_ratio,
@@ -65,7 +65,7 @@ from capacity.thermo.closed_forms.variational import (
     sde_stationary_variance,
     sgd_stationary_variance,
 )
-from capacity.thermo.closed_forms.von_mises import VonMises, von_mises, von_mises_distance
+from capacity.closed_forms.von_mises import VonMises, von_mises, von_mises_distance
 
 __all__ = [
     "MANY_SAMPLES_SPEED_LIMIT",

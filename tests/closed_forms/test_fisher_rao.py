@@ -7,7 +7,7 @@ import pytest
 from scipy.integrate import quad, solve_ivp
 from scipy.stats import norm, vonmises
 
-from capacity.thermo.closed_forms import (
+from capacity.closed_forms import (
     gaussian_distance,
     gaussian_line_element,
     isotropic_curvature,

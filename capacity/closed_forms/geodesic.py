@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike
 
-from capacity.thermo.closed_forms._inputs import Array, finite, non_negative, positive, together
+from capacity.closed_forms._inputs import Array, finite, non_negative, positive, together
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

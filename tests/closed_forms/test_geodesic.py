@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy.integrate import quad, solve_ivp
 
-from capacity.thermo.closed_forms import (
+from capacity.closed_forms import (
     gaussian_entropy,
     gaussian_w2_squared,
     geodesic,

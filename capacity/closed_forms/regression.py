@@ -20,8 +20,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike
 
-from capacity.thermo.closed_forms._inputs import Array, non_negative, number, positive, together
-from capacity.thermo.closed_forms._numerics import x_minus_log1p
+from capacity.closed_forms._inputs import Array, non_negative, number, positive, together
+from capacity.closed_forms._numerics import x_minus_log1p
 
 MANY_SAMPLES_SPEED_LIMIT = 2.0
 """T_SL for gamma -> 0, whatever alpha, beta and lambda. [S] (10)/(83) prints 2 lambda alpha."""

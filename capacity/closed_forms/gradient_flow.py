@@ -17,8 +17,8 @@ from numpy.typing import ArrayLike
 from scipy.special import gamma as gamma_function
 from scipy.special import gammainc
 
-from capacity.thermo.closed_forms._inputs import Array, finite, non_negative, positive, together
-from capacity.thermo.closed_forms._numerics import grown
+from capacity.closed_forms._inputs import Array, finite, non_negative, positive, together
+from capacity.closed_forms._numerics import grown
 
 _NODES, _WEIGHTS = np.polynomial.legendre.leggauss(24)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from scipy.special import exprel
 
-from capacity.thermo.closed_forms._inputs import Array
+from capacity.closed_forms._inputs import Array
 
 _SMALL = 0.5
 _TERMS = 20

@@ -16,7 +16,7 @@ from numpy.typing import ArrayLike
 from scipy.optimize import brentq
 from scipy.special import i0e, i1e
 
-from capacity.thermo.closed_forms._inputs import Array, finite, non_negative, together
+from capacity.closed_forms._inputs import Array, finite, non_negative, together
 
 _NODES, _WEIGHTS = np.polynomial.legendre.leggauss(24)
 _NEAR_TIP = 0.5

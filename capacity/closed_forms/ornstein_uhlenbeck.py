@@ -13,8 +13,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike
 
-from capacity.thermo.closed_forms._inputs import Array, finite, non_negative, positive, together
-from capacity.thermo.closed_forms._numerics import grown, x_minus_log1p
+from capacity.closed_forms._inputs import Array, finite, non_negative, positive, together
+from capacity.closed_forms._numerics import grown, x_minus_log1p
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

@@ -7,7 +7,7 @@ import pytest
 from scipy.integrate import solve_ivp
 from scipy.special import zeta
 
-from capacity.thermo.closed_forms import (
+from capacity.closed_forms import (
     converged_speed_limit,
     kernel_flow,
     one_mode_efficiency,

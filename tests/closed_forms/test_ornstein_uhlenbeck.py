@@ -7,7 +7,7 @@ import pytest
 from scipy.integrate import quad, solve_ivp
 from scipy.stats import norm
 
-from capacity.thermo.closed_forms import (
+from capacity.closed_forms import (
     gaussian_entropy,
     gaussian_w2_squared,
     one_mode_efficiency,

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike
 
-from capacity.thermo.closed_forms._inputs import (
+from capacity.closed_forms._inputs import (
     Array,
     below,
     finite,

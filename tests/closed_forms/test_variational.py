@@ -7,7 +7,7 @@ import pytest
 from scipy.integrate import solve_ivp
 from scipy.optimize import minimize_scalar
 
-from capacity.thermo.closed_forms import (
+from capacity.closed_forms import (
     descent_action,
     explicit_step_ratio,
     implicit_step_ratio,

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from scipy.integrate import quad, solve_ivp
 
-from capacity.thermo.closed_forms import (
+from capacity.closed_forms import (
     MANY_SAMPLES_SPEED_LIMIT,
     equilibrium_cost,
     explicit_step_ratio,

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike
 
-from capacity.thermo.closed_forms._inputs import (
+from capacity.closed_forms._inputs import (
     Array,
     finite,
     non_negative,
@@ -26,7 +26,7 @@ from capacity.thermo.closed_forms._inputs import (
     positive,
     together,
 )
-from capacity.thermo.closed_forms._numerics import x_minus_log1p
+from capacity.closed_forms._numerics import x_minus_log1p
 
 _REFINED = 40_001
 

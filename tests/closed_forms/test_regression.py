@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy.integrate import solve_ivp
 
-from capacity.thermo.closed_forms import (
+from capacity.closed_forms import (
     MANY_SAMPLES_SPEED_LIMIT,
     marchenko_pastur_mean,
     regression_cost,

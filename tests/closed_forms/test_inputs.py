@@ -9,7 +9,7 @@ import sys
 import numpy as np
 import pytest
 
-from capacity.thermo import closed_forms as forms
+from capacity import closed_forms as forms
 
 RELAX = {"rate": 1.0, "target": 0.0, "temperature": 1.0, "mean": 0.0, "variance": 1.0, "time": 1.0}
 ENDS = {"mean_start": 0.0, "variance_start": 1.0, "mean_end": 1.0, "variance_end": 2.0}
@@ -129,5 +129,5 @@ def test_the_example_runs():
 def test_every_name_is_documented_and_importing_needs_no_torch():
     for name in forms.__all__:
         assert name == "MANY_SAMPLES_SPEED_LIMIT" or getattr(forms, name).__doc__
-    code = "import sys, capacity.thermo.closed_forms; assert 'torch' not in sys.modules"
+    code = "import sys, capacity.closed_forms; assert 'torch' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True)

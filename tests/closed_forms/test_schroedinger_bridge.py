@@ -7,7 +7,7 @@ import pytest
 from scipy.integrate import quad
 from scipy.optimize import minimize_scalar
 
-from capacity.thermo.closed_forms import ornstein_uhlenbeck, schroedinger_bridge
+from capacity.closed_forms import ornstein_uhlenbeck, schroedinger_bridge
 
 
 def plan_divergence(rho, m0, s0, m1, s1, tau, time):
