@@ -12,8 +12,8 @@ import pytest
 ROOT = Path(__file__).parents[1] / "capacity"
 ROOMS = (
     "base", "closed_forms", "records", "recipe", "krylov", "tasks", "networks", "optimizers",
-    "products", "training", "strategies", "jacobian", "forecasting", "criterion", "thermo", "predictors",
-    "results", "report", "comparison", "plots", "runs", "exporters", "integrations",
+    "products", "training", "strategies", "jacobian", "forecasting", "criterion", "thermo",
+    "predictors", "results", "report", "comparison", "plots", "runs", "exporters", "integrations",
     "arguments", "cli",
 )  # fmt: skip
 """From the ground up."""
