@@ -40,6 +40,8 @@ from capacity.forecasting.task_reading import (
     read_old,
 )
 from capacity.networks.flat_model import FlatModel
+from capacity.optimizers.conditioner import conditioned
+from capacity.optimizers.optimizer import stated
 from capacity.recipe.config import Strategy, Training
 from capacity.records.estimate import Estimate
 from capacity.strategies.contribution import Contribution
@@ -230,9 +232,9 @@ def _train(
         lesson.plan.training, len(split), steps=pays.steps, batch=pays.batch, layout=layout
     )
     step = lesson.step(pays.batch)
-    update = step.optimiser_of(short.update, lesson.replica)
+    update = step.optimiser_of(lesson.bound(short.update), lesson.replica)
     state = update.init(theta)
-    slope = _slope(step, lesson)
+    slope, conditioner = _slope(step, lesson), stated(update).conditioner
     spread = islice(_batches(split, pays.batch, seed), pays.steps)
     batches = _planned(lesson.plan.training, split, seed) if pays.whole else spread
     mean, pace, norms = torch.zeros_like(theta), Pace(short), list[float]()
@@ -241,6 +243,7 @@ def _train(
         x, rows = lesson.draw(step, index.to(theta.device))
         with lesson.model.training(stream_seed(seed, "engine", "mask", len(norms))):
             gradient, loss = slope(point, x, rows)
+        gradient = conditioned(conditioner, point, x, gradient)
         norms.append(float(gradient.norm()))
         factor, rate = pace.of(len(norms) - 1, norms[-1])
         return Slope(gradient if factor == 1 else gradient * factor, loss, rate)

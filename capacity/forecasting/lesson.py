@@ -9,7 +9,9 @@ from torch import Tensor
 
 from capacity.forecasting.budget import Prices, moving, operations
 from capacity.networks.flat_model import FlatModel
+from capacity.optimizers.conditioner import conditioned
 from capacity.optimizers.from_recipe import from_training
+from capacity.optimizers.optimizer import Optimizer, stated
 from capacity.optimizers.update_map import UpdateMap
 from capacity.strategies.contribution import Contribution
 from capacity.strategies.replay import Replay
@@ -54,6 +56,18 @@ class Lesson:
             # The weights of a few samples cancel where those of a whole batch do not.
             new = additive(new, new.train)
         return StrategyStep(self.model, new, plan, self.replicas)
+
+    def bound(self, update: UpdateMap) -> Optimizer:
+        """Let an update map read what its conditioner needs.
+
+        Args:
+            update: The update map.
+
+        Returns:
+            It, on this network and task.
+        """
+        model = self.model
+        return stated(update).bound(model.outputs, self.new, modes=model.two_modes)
 
     def draw(self, step: StrategyStep, index: Tensor) -> tuple[Tensor, Tensor]:
         """Complete a batch.
@@ -101,13 +115,14 @@ def price_of_training(lesson: Lesson, theta: Tensor) -> tuple[float, float]:
 
 def _price_of_step(lesson: Lesson, theta: Tensor, update: UpdateMap, size: int) -> float:
     step = lesson.step(size)
-    own = step.optimiser_of(update, lesson.replica)
+    own = step.optimiser_of(lesson.bound(update), lesson.replica)
+    conditioner = stated(own).conditioner
     x, rows = lesson.draw(step, torch.arange(size, device=theta.device))
 
     def take() -> None:
         with lesson.model.training(0):
             gradient, _ = step.gradient_of(lesson.replica, theta, x, rows)
-        own.step(own.init(theta), gradient, 0.0, 1)
+        own.step(own.init(theta), conditioned(conditioner, theta, x, gradient), 0.0, 1)
 
     return operations(take)
 

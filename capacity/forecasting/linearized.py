@@ -20,6 +20,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from capacity.base.differential import pushforward, vmap
 from capacity.networks.evaluate import Score, score_outputs
 from capacity.networks.flat_model import FlatModel
+from capacity.optimizers.conditioner import Outputs, conditioned
 from capacity.optimizers.from_recipe import from_training
 from capacity.optimizers.optimizer import stated
 from capacity.optimizers.update_map import UpdateMap
@@ -125,11 +126,15 @@ def simulate(
         update = from_training(plan.training, seed=order.seed, path=order.path, layout=model.layout)
     step = LinearizedStep(model, task, plan, theta)
     anchored = plan.training.decays or stated(stated(update).unclipped).anchored
-    update = step.update(update)
-    rates = iter(plan.training.learning_rates(len(task.train)))
     # The algebra of most update maps acts on the moving point only through differences, so it can
     # run on delta, whose small size keeps float32 sharp; weight decay and mirrors know where 0 is.
     origin = theta if anchored else torch.zeros_like(theta)
+    conditioners = [
+        stated(update).bound(_linear(model, theta[r], origin[r]), task).conditioner
+        for r in range(len(theta))
+    ]
+    update = step.update(update)
+    rates = iter(plan.training.learning_rates(len(task.train)))
     state = update.init(origin)
     count = 0
     first: Tensor | None = None
@@ -143,7 +148,10 @@ def simulate(
                 yield partial(slope_at, x, rows, lr)
 
     def slope_at(x: Tensor, rows: Tensor, lr: float, point: Tensor) -> Slope:
-        return Slope(*step.gradients(point - origin, x, rows), lr)
+        gradient, loss = step.gradients(point - origin, x, rows)
+        inputs = zip(conditioners, point, x, gradient, strict=True)
+        fed = torch.stack([conditioned(*row) for row in inputs])
+        return Slope(gradient, loss, lr, fed=fed)
 
     for batches in order.epoch_batches(theta.device):
         losses = []
@@ -199,6 +207,17 @@ def simulate_stably(
         model, theta, task, training, order, contribution=contribution, substeps=_CATAPULT
     )
     return again._replace(spent=1 + _CATAPULT) if again.stable else made
+
+
+def _linear(model: FlatModel, at: Tensor, origin: Tensor) -> Outputs:
+    """Linearise a network at a point, as a function of the origin and a displacement, added."""
+
+    def outputs(point: Tensor, x: Tensor) -> Tensor:
+        f, df = pushforward(lambda t: model.outputs(t, x), (at,), (point - origin,))
+        made: Tensor = f + df
+        return made
+
+    return outputs
 
 
 def _largest_curvature(penalty: Penalty, theta: Tensor) -> float:

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from capacity.jacobian.trajectory import TrainingStep
 from capacity.jacobian.unexplained_share import Evidence, Unexplained
+from capacity.optimizers.conditioner import conditioned
 from capacity.optimizers.optimizer import stated
 from capacity.optimizers.update_map import State
 from capacity.products.hessian_products import Loss
@@ -86,6 +87,7 @@ class PathCheck:
             gradient = torch.func.grad(self._loss)(theta, step.x, step.y)
         if step.count & (step.count - 1) == 0 or self._suspicious:
             self._noise = max(self._noise, self._rounding(step, gradient))
+        gradient = conditioned(update.conditioner, theta, step.x, gradient)
         ahead = update.step(step.state, gradient, step.lr, step.count)
         still = update.step(step.state, torch.zeros_like(theta), step.lr, step.count)
         self._expected = _Expected(step, ahead, still, update.fed(gradient), self._noise)

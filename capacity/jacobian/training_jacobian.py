@@ -27,6 +27,7 @@ from capacity.jacobian.precision import CastProducts, Path, Products, in_precisi
 from capacity.jacobian.trajectory import Layout, TrainingStep, Trajectory
 from capacity.jacobian.unexplained_share import Unexplained
 from capacity.krylov.lanczos import random_signs
+from capacity.optimizers.conditioner import conditioned
 from capacity.optimizers.optimizer import AddHessian, stated
 from capacity.optimizers.update_map import State, UpdateMap
 from capacity.records.estimate import Estimate, from_samples, not_defined
@@ -238,6 +239,9 @@ def push(trajectory: Path, step: TrainingStep, tangents: State, *, in_place: boo
     if update.linear:
         return update.push(_owned(tangents, in_place), step.lr, _adding(products, step))
     gradient, moved = products.with_gradient(theta, step.x, step.y, v)
+    conditioner = update.conditioner
+    if conditioner is not None:
+        gradient, moved = conditioner.push(theta, step.x, gradient, v, moved)
     if update.elementwise:
         images = tangents if in_place else tuple(map(torch.empty_like, tangents))
         carry(update, step, gradient, (*tangents, moved), images)
@@ -291,6 +295,8 @@ def pull(
     if update.linear:
         return update.pull(_owned(cotangents, in_place), step.lr, _adding(products, step))
     gradient = torch.func.grad(trajectory.loss)(theta, step.x, step.y)
+    conditioner = update.conditioner
+    gradient = conditioned(conditioner, theta, step.x, gradient)
     if update.elementwise:
         state = list(cotangents) if in_place else list(map(torch.empty_like, cotangents))
         through = torch.empty_like(cotangents[0])
@@ -299,6 +305,9 @@ def pull(
         _, transpose = pullback(_algebra(step), *step.state, gradient)
         *state, through = vmap(transpose)(cotangents)
         state[0] = state[0].clone()  # it may be the cotangent itself, handed through
+    if conditioner is not None:
+        through, beside = conditioner.pull(theta, step.x, gradient, through)
+        state[0].add_(beside)
     state[0].add_(products(theta, step.x, step.y, through))
     return tuple(state)
 

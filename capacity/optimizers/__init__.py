@@ -21,6 +21,7 @@ REGISTRY = Registry(
         "sgld": "capacity.optimizers.sgld:Langevin",
         "underdamped": "capacity.optimizers.langevin:UnderdampedLangevin",
         "mirror": "capacity.optimizers.mirror:Mirror",
+        "natural": "capacity.optimizers.natural:Natural",
     },
 )
 

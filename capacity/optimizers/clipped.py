@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 from torch import Tensor
 
+from capacity.optimizers.conditioner import Conditioner, Outputs
 from capacity.optimizers.dynamics import Dynamics
 from capacity.optimizers.optimizer import (
     FollowsGradient,
@@ -14,6 +16,9 @@ from capacity.optimizers.optimizer import (
     stated,
 )
 from capacity.optimizers.update_map import State, UpdateMap
+
+if TYPE_CHECKING:
+    from capacity.tasks.task import Task
 
 
 @dataclass(frozen=True)
@@ -42,6 +47,15 @@ class Clipped(Optimizer):
     def step(self, state: State, gradient: Tensor, lr: float, count: int) -> State:
         """Take one step."""
         return self.inner.step(state, self.fed(gradient), lr, count)
+
+    def bound(self, outputs: Outputs, task: Task, *, modes: bool = False) -> Clipped:
+        """Bind the inner map."""
+        return replace(self, inner=self.unclipped.bound(outputs, task, modes=modes))
+
+    @property
+    def conditioner(self) -> Conditioner | None:
+        """The inner map's."""
+        return stated(self.inner).conditioner
 
     @property
     def unclipped(self) -> Optimizer:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Never, get_type_hints
+from typing import TYPE_CHECKING, Any, ClassVar, Never, get_type_hints
 
 import torch
 from pydantic import ConfigDict, TypeAdapter, ValidationError
@@ -16,9 +16,13 @@ from torch import Tensor
 from torch.func import grad
 
 from capacity.base.checks import one_of
+from capacity.optimizers.conditioner import Conditioner, Outputs, conditioned
 from capacity.optimizers.dynamics import Dynamics
 from capacity.optimizers.update_map import Loss, Reading, State, UpdateMap
 from capacity.recipe.config import Training
+
+if TYPE_CHECKING:
+    from capacity.tasks.task import Task
 
 AddHessian = Callable[[Tensor, Tensor], object]
 """(v, into): adds H v (K, P) to `into`."""
@@ -76,6 +80,7 @@ class Optimizer:
             few diagonals, several times cheaper than a vmapped JVP.
         linear: Whether `push` and `pull` carry tangents without a derivative.
         from_gradient: Whether the step needs nothing of the batch but its gradient.
+        conditions: Whether it is fed with a gradient that its `conditioner` was applied to.
         anchored: Whether the step is another one elsewhere for the same gradient, weight decay
             aside, so that it cannot be taken on a displacement.
         torch_twins: Optimisers of `torch.optim` that it can be read from, with the options that are
@@ -87,6 +92,7 @@ class Optimizer:
     elementwise: ClassVar[bool] = False
     linear: ClassVar[bool] = False
     from_gradient: ClassVar[bool] = True
+    conditions: ClassVar[bool] = False
     anchored: ClassVar[bool] = False
     torch_twins: ClassVar[dict[type[torch.optim.Optimizer], tuple[str, ...]]] = {}
     torch_moments: ClassVar[tuple[str, ...]] = ()
@@ -210,7 +216,27 @@ class Optimizer:
         Returns:
             The next state.
         """
-        return self.step(state, grad(loss)(state[0], x, y), lr, count)
+        gradient = conditioned(self.conditioner, state[0], x, grad(loss)(state[0], x, y))
+        return self.step(state, gradient, lr, count)
+
+    def bound(self, outputs: Outputs, task: Task, *, modes: bool = False) -> Optimizer:
+        """Take what the conditioner reads of a network and a task, where there is one.
+
+        Args:
+            outputs: The network.
+            task: The task that is learned.
+            modes: Whether the network trains otherwise than it is evaluated.
+
+        Returns:
+            The update map on this task.
+        """
+        del outputs, task, modes
+        return self
+
+    @property
+    def conditioner(self) -> Conditioner | None:
+        """What gradients go through before the map is fed with them; None where nothing."""
+        return None
 
     @property
     def plain(self) -> bool:

@@ -87,8 +87,10 @@ class Training(Section):
     """`sgd`, `momentum` (heavy ball), `adam`, `adamw`, `rmsprop`, as `torch.optim` has them;
     `sgld`, Langevin dynamics: SGD with noise of a given temperature; `underdamped`, the same with
     inertia (BAOAB), and `friction` among its `options`; `mirror`, descent in a potential, whose
-    `options` are those of `Mirror`; or one that you registered
-    (`capacity.optimizers.register`). In Python also a `GradientStep`, which is registered here."""
+    `options` are those of `Mirror`; `natural`, descent in the metric of the network's outputs, with
+    `damping` and `curvature` (`exact`, `diagonal` or `auto` by size) among its `options`; or one
+    that you registered (`capacity.optimizers.register`). In Python also a `GradientStep`, which is
+    registered here."""
     lr: PositiveFloat = 0.1
     """Learning rate of a task: the one that schedule and warmup are relative to."""
     schedule: Schedule = "constant"
@@ -142,8 +144,8 @@ class Training(Section):
     """Move a Gaussian over the parameters in place of a point: `transport` or `information`, or
     {geometry: transport, width: 0.05}; with optimizer `sgd`."""
     options: dict[str, Any] = Field(default_factory=dict)
-    """Options of `mirror`, `underdamped` and of a registered optimiser; the others' are the fields
-    above."""
+    """Options of `mirror`, `natural`, `underdamped` and of a registered optimiser; the others' are
+    the fields above."""
     strategy: NamedStrategy = Field(default_factory=lambda: Strategy())
     """What is done against forgetting: a name, as replay, or {name: ewc, strength: 10}."""
 

@@ -9,7 +9,17 @@ import yaml
 
 from capacity.results.view import Record
 
-_BUILT_IN = {"sgd", "momentum", "adam", "adamw", "rmsprop", "sgld", "underdamped", "mirror"}
+_BUILT_IN = {
+    "sgd",
+    "momentum",
+    "adam",
+    "adamw",
+    "rmsprop",
+    "sgld",
+    "underdamped",
+    "mirror",
+    "natural",
+}
 
 
 def _is(section: str, field: str, *values: str) -> Callable[[Record], bool]:

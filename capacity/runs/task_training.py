@@ -73,7 +73,7 @@ class Lesson:
         self._every = 60 * checkpoint_minutes
         self.update = from_training(
             plan.training, seed=order.seed, path=order.path, layout=model.layout
-        )
+        ).bound(model.outputs, task, modes=model.two_modes)
         self.strategy = None if plan.plain else StrategyStep(model, task, plan, recipe.replicas)
         self.path = PathObserver(stated(self.update).unclipped)
         self.transport: PhaseTransport | None = None

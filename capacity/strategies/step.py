@@ -12,7 +12,8 @@ from torch.func import grad_and_value
 
 from capacity.base.differential import slope_of, vmap
 from capacity.networks.flat_model import FlatModel
-from capacity.optimizers.optimizer import Optimizer
+from capacity.optimizers.conditioner import Conditioner
+from capacity.optimizers.optimizer import Optimizer, stated
 from capacity.optimizers.own_steps import BatchStep
 from capacity.optimizers.update_map import Loss, State, UpdateMap
 from capacity.strategies.contribution import Contribution, Projector
@@ -50,6 +51,11 @@ class Projected(Optimizer):
         apply = self.projector.apply if gradient.dim() == 1 else vmap(self.projector.apply)
         return self.inner.step(state, apply(gradient, self.private), lr, count)
 
+    @property
+    def conditioner(self) -> Conditioner | None:
+        """The inner map's."""
+        return stated(self.inner).conditioner
+
 
 @dataclass(frozen=True)
 class Masked(Optimizer):
@@ -78,6 +84,11 @@ class Masked(Optimizer):
         kept = torch.where(self.trainable, gradient, torch.zeros_like(gradient))
         theta, *moments = self.inner.step(state, kept, lr, count)
         return (torch.where(self.trainable, theta, state[0]), *moments)
+
+    @property
+    def conditioner(self) -> Conditioner | None:
+        """The inner map's."""
+        return stated(self.inner).conditioner
 
 
 class StrategyStep:
@@ -215,10 +226,18 @@ class StrategyStep:
 
         Returns:
             An update map; for A-GEM, whose step takes two gradients, a `BatchStep`.
+
+        Raises:
+            ValueError: If one gradient of A-GEM's two would have to be conditioned.
         """
         update = self.optimiser_of(inner, replica)
         if self.contribution.reference is None:
             return update
+        if stated(update).conditioner is not None:
+            raise ValueError(
+                f"optimizer {inner.name!r} conditions one gradient, and this strategy makes a step "
+                'of two, whose J_t is not known; take another, or Measure(level="forecast")'
+            )
         private = self._of(replica)
 
         def whole(

@@ -18,9 +18,14 @@ def check_update(update: Optimizer, kind: Dynamics, log_volume: int) -> None:
         log_volume: Hessian products per step.
 
     Raises:
-        ValueError: If Langevin dynamics has no noise, the energy's decay is in the update, or the
-            log-volume of its steps is not known.
+        ValueError: If Langevin dynamics has no noise, the energy's decay is in the update, it
+            conditions gradients, or the log-volume of its steps is not known.
     """
+    if update.unclipped.conditions:
+        raise ValueError(
+            f"update {update.name!r} steps in a metric that it reads off every batch, in which an "
+            "ensemble has no cost that is known; take sgd, momentum, adam, or mirror"
+        )
     if kind.noisy and not getattr(update, "temperature", 0.0) > 0:
         raise ValueError(
             "temperature = 0 leaves Langevin dynamics without noise and the free energy without "

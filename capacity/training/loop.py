@@ -25,12 +25,14 @@ class Slope:
         loss: Batch loss (...).
         lr: Learning rate of the step.
         batch: What it was computed on, where somebody looks at that.
+        fed: The gradient conditioned (..., P), where the update map is fed with that.
     """
 
     gradient: Tensor
     loss: Tensor
     lr: float
     batch: Batch | None = None
+    fed: Tensor | None = None
 
 
 def steps(
@@ -57,9 +59,10 @@ def steps(
     for count, slope_at in enumerate(slopes, start=taken + 1):
         check()
         slope = slope_at(state[0])
-        after = update.step(state, slope.gradient, slope.lr, count)
+        fed = slope.gradient if slope.fed is None else slope.fed
+        after = update.step(state, fed, slope.lr, count)
         step = Step(count, slope.lr, state, after, slope.gradient, slope.loss, slope.batch)
-        del slope
+        del slope, fed
         state = after
         yield step
         del step, after

@@ -12,7 +12,9 @@ from torch import Tensor
 
 from capacity.base.interruption import check
 from capacity.networks.flat_model import FlatModel
+from capacity.optimizers.conditioner import conditioned
 from capacity.optimizers.from_recipe import from_training
+from capacity.optimizers.optimizer import stated
 from capacity.optimizers.update_map import State, UpdateMap
 from capacity.recipe.config import Training
 from capacity.tasks.task import Task
@@ -151,11 +153,14 @@ def train(
             "capacity.Belief(network) with a belief, and the network itself without"
         )
     if update is None:
-        update = from_training(training, seed=order.seed, path=order.path, layout=model.layout)
+        update = from_training(
+            training, seed=order.seed, path=order.path, layout=model.layout
+        ).bound(model.outputs, task, modes=model.two_modes)
     if strategy is None:
         gradients, draw = gradients_of(model, task, training.batch_size), _drawing(task)
     else:
         gradients, draw, update = strategy.gradients, strategy.draw, strategy.update(update)
+    conditioner = stated(update).conditioner
     rates = training.learning_rates(len(task.train))
     if begin is None:
         begin = Midway(state=update.init(theta), steps=0, learning_time=0.0)
@@ -166,7 +171,8 @@ def train(
         x, y, rows = draw(index)
         masks = partial(mask_seed, order, step)
         gradient, loss = gradients(theta, x, y, masks)
-        return Slope(gradient, loss, next(ahead), Batch(x, y, rows))
+        fed = conditioned(conditioner, theta, x, gradient)
+        return Slope(gradient, loss, next(ahead), Batch(x, y, rows), fed)
 
     def slopes(batches: Iterable[Tensor]) -> Iterator[Callable[[Tensor], Slope]]:
         nonlocal passed, taken

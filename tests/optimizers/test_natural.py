@@ -1,0 +1,214 @@
+"""Natural gradient: its step against a dense matrix, its exact Jacobian, and what it refuses."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import torch
+from torch.func import grad, hessian, jacrev
+
+import capacity
+from capacity.forecasting.linearized import simulate
+from capacity.forecasting.plan_time import flow_plan
+from capacity.jacobian.training_jacobian import TrainingJacobian
+from capacity.jacobian.trajectory import Trajectory
+from capacity.networks.flat_model import FlatModel
+from capacity.optimizers import natural
+from capacity.optimizers.conditioner import conditioned
+from capacity.optimizers.from_recipe import from_training
+from capacity.optimizers.natural import Natural
+from capacity.optimizers.optimizer import stated
+from capacity.training.data_order import DataOrder
+from capacity.training.train import train
+from dense import Record, digits_task, network
+
+CURVATURES = {
+    "exact": {"damping": 0.05},
+    "exact, momentum": {"damping": 0.05, "momentum": 0.5, "nesterov": True},
+    "diagonal": {"damping": 0.05, "curvature": "diagonal"},
+}
+
+
+def plan(**options):
+    return capacity.Training(
+        optimizer="natural", options=options, lr=0.02, max_steps=3, batch_size=17
+    )
+
+
+def regression(count=40):
+    x = torch.randn(count, 6)
+    y = x @ torch.randn(6, 2) + 0.1 * torch.randn(count, 2)
+    return capacity.Task(name="lines", train=(x, y), test=(x, y), loss="mse")
+
+
+def bound(update, flat, task):
+    return update.bound(flat.outputs, task)
+
+
+def trained(flat, task, training):
+    update = bound(from_training(training), flat, task)
+    path = Trajectory(flat.loss(task), update, data=(task.train.x, task.train.y))
+    order = DataOrder.planned(training, len(task.train), replicas=1, seed=0)
+    start = flat.initial()[None]
+    train(flat, start, task, training, order, observers=[Record(path)], update=update)
+    return path
+
+
+def run_map(path, theta):
+    state = path.update.init(theta)
+    for step in path.forwards():
+        state = stated(path.update).advance(path.loss, state, step.x, step.y, step.lr, step.count)
+    return state[0]
+
+
+@pytest.mark.slow  # two networks are trained again from points beside
+@pytest.mark.parametrize("case", CURVATURES)
+@pytest.mark.parametrize("loss", ["cross_entropy", "mse"])
+def test_products_with_its_jacobian_are_those_of_finite_differences(case, loss, float64):
+    flat = FlatModel(network(64, 2, 3) if loss == "cross_entropy" else network(6, 3, 2))
+    task = digits_task((0, 1, 2), 34) if loss == "cross_entropy" else regression()
+    path = trained(flat, task, plan(**CURVATURES[case]))
+    jacobian, v, u = TrainingJacobian([path]), torch.randn(2, path.size), torch.randn(2, path.size)
+    away = 1e-5 * v[0]
+    seen = (run_map(path, path.like + away) - run_map(path, path.like - away)) / 2e-5
+    forward = jacobian.forward(v)
+    assert float((forward[0] - seen).norm() / seen.norm()) < 1e-6
+    assert float((forward[0] - v[0]).norm() / seen.norm()) > 1e-3
+    torch.testing.assert_close(forward @ u.T, v @ jacobian.adjoint(u).T)
+
+
+@pytest.mark.parametrize("loss", ["cross_entropy", "mse"])
+def test_the_exact_step_solves_with_the_dense_gauss_newton_matrix(loss, float64):
+    flat = FlatModel(network(64, 2, 3) if loss == "cross_entropy" else network(6, 3, 2))
+    task = digits_task((0, 1, 2), 20) if loss == "cross_entropy" else regression(20)
+    theta, x, y = flat.initial(), task.train.x, task.train.y
+    metric = bound(Natural(damping=0.01), flat, task).conditioner
+    features = jacrev(lambda t: flat.outputs(t, x))(theta).flatten(0, 1)
+    outputs = flat.outputs(theta, x)
+    curve = hessian(lambda f: task.loss_of(f.reshape(outputs.shape), y))(outputs.flatten())
+    matrix = features.T @ curve @ features + 0.01 * torch.eye(len(theta))
+    gradient = grad(flat.loss(task))(theta, x, y)
+    solved = torch.linalg.solve(matrix, gradient)
+    torch.testing.assert_close(metric.apply(theta, x, gradient), solved)
+
+
+@pytest.mark.slow  # three hundred draws
+@pytest.mark.parametrize("loss", ["cross_entropy", "mse"])
+def test_the_diagonal_is_unbiased_over_the_signs(loss, float64, monkeypatch):
+    flat = FlatModel(network(64, 3) if loss == "cross_entropy" else network(6, 2))
+    task = digits_task((0, 1, 2), 24) if loss == "cross_entropy" else regression(24)
+    theta, x, y = flat.initial(), task.train.x, task.train.y
+    metric = bound(Natural(curvature="diagonal"), flat, task).conditioner
+    features = jacrev(lambda t: flat.outputs(t, x))(theta).flatten(0, 1)
+    outputs = flat.outputs(theta, x)
+    curve = hessian(lambda f: task.loss_of(f.reshape(outputs.shape), y))(outputs.flatten())
+    truth = torch.diag(features.T @ curve @ features)
+    draws = []
+    for seed in range(300):
+        monkeypatch.setattr(natural, "_SIGNS", seed)
+        draws.append(metric._diagonal(theta, x))
+    drawn = torch.stack(draws)
+    error = drawn.std(0) / len(drawn) ** 0.5
+    off = (drawn.mean(0) - truth)[error > 0] / error[error > 0]
+    assert float(off.abs().max()) < 4.5
+    assert float(drawn.std(0).sum() / truth.sum()) < 0.8  # eight degrees of freedom: about a half
+
+
+def test_least_squares_arrive_in_one_step(float64):
+    flat, task = FlatModel(network(6, 2)), regression()
+    theta, x, y = flat.initial(), task.train.x, task.train.y
+    update = bound(Natural(damping=1e-12), flat, task)
+    (after,) = update.advance(flat.loss(task), (theta,), x, y, 1.0, 1)
+    assert float(grad(flat.loss(task))(after, x, y).norm()) < 1e-9
+    path = Trajectory(flat.loss(task), update)
+    path.record((theta,), x, y, 0.3)
+    v = torch.randn(1, path.size)
+    torch.testing.assert_close(TrainingJacobian([path]).forward(v), 0.7 * v)
+
+
+@pytest.mark.slow  # a training, and its simulation
+def test_a_simulation_of_a_linear_network_is_its_training(float64):
+    flat, task, training = FlatModel(network(64, 3)), digits_task((0, 1, 2), 34), plan()
+    order = DataOrder.planned(training, len(task.train), replicas=1, seed=0)
+    made = simulate(flat, flat.initial()[None], task, training, order)
+    path = trained(flat, task, training)
+    torch.testing.assert_close(made.delta[0], run_map(path, path.like) - path.like)
+    with pytest.raises(ValueError, match=r"optimizer = 'natural' states no flow"):
+        flow_plan(training, 30, flat.layout)
+
+
+def test_replicas_are_conditioned_each_by_its_own_batch(float64):
+    flat, task = FlatModel(network(64, 2, 3)), digits_task((0, 1, 2), 20)
+    metric = bound(Natural(), flat, task).conditioner
+    theta = flat.initial() + 0.1 * torch.randn(2, len(flat.initial()))
+    x, g = task.train.x.reshape(2, 10, -1), torch.randn_like(theta)
+    both = conditioned(metric, theta, x, g)
+    torch.testing.assert_close(both[1], metric.apply(theta[1], x[1], g[1]))
+    assert conditioned(None, theta, x, g) is g
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"damping": 0.0}, r"options.damping = 0.0"),
+        ({"damping": -1.0}, r"options.damping = -1.0"),
+        ({"curvature": "kfac"}, r"options.curvature = 'kfac' is not known; accepted: auto, exact"),
+        ({"momentum": 1.0}, r"options.momentum = 1; give a number from 0 to below 1"),
+        ({"metric": 1}, r"options = 'metric' is not known; accepted: damping, curvature"),
+    ],
+)
+def test_options_out_of_range_are_refused(options, said):
+    with pytest.raises(ValueError, match=said):
+        plan(**options)
+
+
+def test_what_it_cannot_read_a_metric_off_is_refused_by_name():
+    flat, task = FlatModel(network(64, 3)), digits_task((0, 1, 2), 20)
+    own = capacity.Task(
+        name="own", train=task.train, test=task.test, loss=lambda f, y: f.square().mean()
+    )
+    with pytest.raises(ValueError, match=r"reads its metric off a loss by name"):
+        Natural().bound(flat.outputs, own)
+    with pytest.raises(ValueError, match=r"layers that train otherwise"):
+        Natural().bound(flat.outputs, task, modes=True)
+    with pytest.raises(ValueError, match=r"needs the network and the task"):
+        Natural().advance(flat.loss(task), (flat.initial(),), task.train.x, task.train.y, 0.1, 1)
+    with pytest.raises(ValueError, match=r"weight_decay = 0.1 goes with optimisers that have one"):
+        capacity.Training(optimizer="natural", weight_decay=0.1)
+    with pytest.raises(ValueError, match=r"training.groups do not go with"):
+        from_training(
+            capacity.Training(optimizer="natural", groups=[{"parameters": ["*"]}]),
+            layout=flat.layout,
+        )
+
+
+@pytest.mark.slow  # conjugate gradients go on to their limit
+def test_a_matrix_that_is_singular_to_rounding_is_refused_by_name():
+    flat, task = FlatModel(network(64, 2, 3)), digits_task((0, 1, 2), 20)
+    metric = bound(Natural(damping=1e-30), flat, task).conditioner
+    theta = flat.initial()
+    with pytest.raises(ValueError, match=r"options.damping = 1e-30 leaves the natural gradient"):
+        metric.apply(theta, task.train.x, torch.randn(len(theta)))
+
+
+@pytest.mark.slow  # a whole run with its report
+def test_a_recipe_runs_with_it_under_a_strategy_and_forecasts(quick_run, tmp_path):
+    made = capacity.run(
+        [digits_task((0, 1), 24), digits_task((2, 3), 24)],
+        model=network(64, 2, 4),
+        training=plan(damping=0.1).model_copy(update={"clip_norm": 1.0, "strategy": _ewc()}),
+        measure=capacity.Measure(
+            level="forecast", transport=True, tangents=2, top_values=2, sweeps=1
+        ),
+        out=tmp_path / "run",
+        quiet=True,
+    )
+    result = json.loads((tmp_path / "run" / "result.json").read_text())
+    assert result["phases"][1]["transport"]["singular_values"][0]["value"] > 0
+    assert "natural" in made.report().read_text()
+    assert made.forecasts[0]["cost_ratio"]["value"] > 0
+
+
+def _ewc():
+    return capacity.Training(strategy="ewc").strategy
