@@ -13,7 +13,8 @@ steps   S steps of SGD, without the tracker, with one that keeps no states, and 
         1 MiB of them: resident memory after each tenth of the steps, and its growth over the
         second half.
 
-    python benchmarks/reliability/load.py tasks [--count 40] [--full] [--work DIR] [--save]
+    python benchmarks/reliability/load.py tasks [--count 40] [--full] [--old "last 5"] [--work DIR]
+        [--save]
     python benchmarks/reliability/load.py runs [--count 1000]  [--work DIR] [--save]
     python benchmarks/reliability/load.py steps [--count 5000] [--work DIR] [--save]
 
@@ -44,6 +45,7 @@ from capacity.base.files import to_lines
 from capacity.recipe import config
 from capacity.results.manifest import Manifest
 from capacity.runs import execute, run
+from capacity.runs.before_task import BeforeTask
 from capacity.runs.environment import describe
 
 RESULTS = Path(__file__).parent / "results"
@@ -55,6 +57,7 @@ def main() -> None:
     parser.add_argument("part", choices=PARTS)
     parser.add_argument("--count", type=int, help="tasks, runs or steps")
     parser.add_argument("--full", action="store_true", help="tasks: with every measure of a run")
+    parser.add_argument("--old", default="all", help="tasks: measure.old, as 'last 5'")
     parser.add_argument("--work", type=Path, help="where files are kept; a temporary folder")
     parser.add_argument("--save", action="store_true", help="write the table into results")
     asked = parser.parse_args()
@@ -63,13 +66,15 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         work = asked.work or Path(folder)
         work.mkdir(parents=True, exist_ok=True)
-        made = part(asked.count or count, work, asked.full)
+        of_tasks = {"full": asked.full, "old": asked.old} if asked.part == "tasks" else {}
+        made = part(asked.count or count, work, **of_tasks)
     machine = describe(torch.device("cpu"))["device_name"]
     head = f"{machine}, Python {platform.python_version()}, torch {torch.__version__}, one thread"
     text = "\n".join([head, "", *made]) + "\n"
     print(text)
     if asked.save:
         kind = f"{asked.part}-full" if asked.full else asked.part
+        kind += "" if asked.old == "all" else f"-{asked.old.replace(' ', '-')}"
         (RESULTS / f"load-{kind}.txt").write_text(text, encoding="utf-8")
 
 
@@ -99,13 +104,15 @@ def _answer(pipe: Any, work: Callable[..., Any], given: tuple[object, ...]) -> N
 # Many tasks
 
 
-def many_tasks(count: int, work: Path, full: bool) -> list[str]:
+def many_tasks(count: int, work: Path, *, full: bool, old: str) -> list[str]:
     """Run many tasks, and follow what each of them cost."""
-    name = f"tasks-{count}-{'full' if full else 'lean'}"
-    apart(run_tasks, count, work / name, full)
+    name = f"tasks-{count}-{'full' if full else 'lean'}-{old.replace(' ', '-')}"
+    apart(run_tasks, count, work / name, full, old)
     seconds, peak = apart(draw, work / name)[1:]
     spent = [json.loads(line) for line in kept_seconds(work / name).read_text().splitlines()]
     size = (work / name / "result.json").stat().st_size
+    # After the last task all are scored, whatever was chosen before.
+    spent = spent if old == "all" else spent[:-1]
     last = spent[len(spent) // 4 :]
     rows = [
         ("evaluating and forecasting other tasks", [old for _, old in last]),
@@ -114,7 +121,8 @@ def many_tasks(count: int, work: Path, full: bool) -> list[str]:
     ]
     numbers = [math.log(len(spent) - len(last) + k + 1) for k in range(len(last))]
     lines = [
-        f"One run of {count} tasks of 20 samples ({'every measure' if full else 'accuracies'}): "
+        f"One run of {count} tasks of 20 samples ({'every measure' if full else 'accuracies'}, old "
+        f"tasks: {old}): "
         f"{sum(s for s, _ in spent):.0f} s of processor time, and {seconds:.0f} s for the report "
         f"with its imports, peak {peak:.0f} MiB; result.json {size / MIB:.1f} MiB",
         "",
@@ -135,7 +143,7 @@ def draw(out: Path) -> None:
     capacity.open_run(out).report()
 
 
-def run_tasks(count: int, out: Path, full: bool) -> None:
+def run_tasks(count: int, out: Path, full: bool, chosen: str) -> None:
     """Carry out one run, and keep per task seconds in all and seconds spent on other tasks."""
     draw = torch.Generator().manual_seed(0)
     tasks = []
@@ -143,9 +151,9 @@ def run_tasks(count: int, out: Path, full: bool) -> None:
         x, direction = torch.randn(40, 8, generator=draw), torch.randn(8, generator=draw)
         y = (x @ direction > 0).long()
         tasks.append(((x[:20], y[:20]), (x[20:], y[20:])))
-    measure = capacity.Measure(level="full")
+    measure = capacity.Measure(level="full", old=chosen)
     if not full:
-        measure = capacity.Measure(forecast=False)
+        measure = capacity.Measure(forecast=False, old=chosen)
     kept, old = kept_seconds(out), [0.0]
     known = len(kept.read_text().splitlines()) if kept.exists() else 0
 
@@ -169,11 +177,12 @@ def run_tasks(count: int, out: Path, full: bool) -> None:
         at = (now, old[0])
 
     after, at = execute.Execution._after, (time.process_time(), 0.0)
-    execute.evaluate = timed(execute.evaluate)
-    execute.forecast_transition = timed(execute.forecast_transition)
-    execute.capacity_of_transition = timed(execute.capacity_of_transition)
+    execute.scores_of = timed(execute.scores_of)
+    BeforeTask.forecast = timed(BeforeTask.forecast)  # type: ignore[method-assign]
+    BeforeTask.room = timed(BeforeTask.room)  # type: ignore[method-assign]
     execute.Execution._after = ended  # type: ignore[method-assign]
     run.Run.report = lambda self, _=None: self.path  # type: ignore[method-assign]
+    torch.manual_seed(0)  # a run that goes on begins with the same network
     capacity.run(
         tasks,
         model=torch.nn.Sequential(torch.nn.Linear(8, 16), torch.nn.Tanh(), torch.nn.Linear(16, 2)),
@@ -196,7 +205,7 @@ def slope(x: list[float], costs: list[float]) -> float:
 # Many runs
 
 
-def many_runs(count: int, work: Path, _full: bool) -> list[str]:
+def many_runs(count: int, work: Path) -> list[str]:
     """Read many runs."""
     one, folder = work / "one", work / "many"
     if not (one / "report.html").is_file():
@@ -275,7 +284,7 @@ def compared(folder: Path, count: int) -> str:
 # Many steps
 
 
-def many_steps(count: int, work: Path, _full: bool) -> list[str]:
+def many_steps(count: int, work: Path) -> list[str]:
     """Train with and without the tracker."""
     lines = [
         f"{count} steps of SGD on 8 samples, 18 parameters",

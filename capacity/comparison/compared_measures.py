@@ -218,10 +218,14 @@ def course(variant: Variant, kind: str) -> Sequence[Estimate]:
         kind: `accuracy` or `loss`.
 
     Returns:
-        One estimate per learned task: over seeds, or over replicas where there is one run.
+        One estimate per learned task, over the tasks that were scored then: over seeds, or over
+        replicas where there is one run.
     """
     runs = [
-        [_courses(matrix) for matrix in entry.view.scores(kind).get("replicas") or []]
+        [
+            _courses(matrix, chosen=bool(entry.view.old_said))
+            for matrix in entry.view.scores(kind).get("replicas") or []
+        ]
         for entry in variant.counted
     ]
     runs = [replicas for replicas in runs if replicas]
@@ -238,11 +242,12 @@ def course(variant: Variant, kind: str) -> Sequence[Estimate]:
     return [from_samples([sample[i] for sample in samples]) for i in range(length)]
 
 
-def _courses(matrix: Sequence[Sequence[float | None]]) -> list[float]:
+def _courses(matrix: Sequence[Sequence[float | None]], *, chosen: bool) -> list[float]:
+    # Where only some old tasks were chosen to be scored, the mean is over those.
     out = []
     for i, row in enumerate(matrix):
         seen = [value for value in row[: i + 1] if value is not None]
-        if len(seen) <= i:
+        if row[i] is None or (len(seen) <= i and not chosen):
             break
         out.append(math.fsum(seen) / len(seen))
     return out

@@ -130,6 +130,7 @@ def warnings(gathered: Gathered) -> list[str]:
             "Some runs classify and some do regression: only losses are compared, and losses of "
             "different kinds are no common scale."
         )
+    made += dict.fromkeys(e.view.old_said for e in gathered.counted if e.view.old_said)
     unsure = [entry for entry in gathered.entries if not entry.view.verified]
     if unsure:
         made.append(

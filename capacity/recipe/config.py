@@ -24,6 +24,7 @@ from pydantic import (
 
 from capacity.base.checks import budget_given, nearest, path_text
 from capacity.base.registry import registry_of
+from capacity.recipe.old_choice import checked_choice
 from capacity.recipe.refusals import refusal, registered
 from capacity.recipe.strategy import NamedStrategy, PositiveFloat, PositiveInt, Section
 from capacity.recipe.strategy import Strategy as Strategy
@@ -165,6 +166,10 @@ class Measure(Section):
     """Share of the training's operations; `auto` rehearses short ones; null linearises."""
     strategies: Annotated[tuple[NamedStrategy, ...], Strict(False), Field(max_length=100)] = ()
     """Strategies to forecast and rank before each task, as [ewc, {name: replay, memory: 20}]."""
+    old: Annotated[str, AfterValidator(checked_choice)] = "all"
+    """Which old tasks every forecast, score and R_A looks at: `all`, `last 5` or `sample 5` (drawn
+    anew before each task); the cost of a further task then stays flat. At the end all are scored.
+    """
     transport: bool = False
     """Track J_t of replica 0; off, R_A takes J_t = 1. On at level `full`."""
     tangents: PositiveInt = 16

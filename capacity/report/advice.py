@@ -67,9 +67,9 @@ def _step(view: RunView) -> str:
     """Name the pair of a new and an old task that cost most."""
     target, scale, _ = drop_target(view)
     steps = [
-        (int(t["task"]), j, scale * value)
+        (int(t["task"]), t["old"][k]["task"], scale * value)
         for t in view.transitions
-        for j, value in _known([dict(old["measured"] or {}).get(target) for old in t["old"]])
+        for k, value in _known([dict(old["measured"] or {}).get(target) for old in t["old"]])
     ]
     if len(steps) < 2:
         return ""

@@ -64,6 +64,8 @@ def doubts(view: RunView) -> list[Line]:
             Line("Spread", "one replica, so no measured value carries a standard error.", "")
         )
     scored = scoring_words(view.tasks)
+    if view.old_said:
+        made.append(Line("Old tasks", view.old_said, ""))
     if scored:
         made.append(Line("Scores", scored, ""))
     return made

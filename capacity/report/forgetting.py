@@ -73,7 +73,7 @@ def forgetting_figure(view: RunView) -> Figure | None:
         caption=f"The solid line is the mean {view.scored_on} {kind} over the tasks met so far; "
         f"where it {worse} while a task is learned, more is forgotten than learned. The dashed "
         "line is the mean over the earlier tasks of what each has lost since it was learned; below "
-        "0, learning a task has helped the earlier ones.",
+        "0, learning a task has helped the earlier ones." + (view.old_said and f" {view.old_said}"),
         alt=f"Line chart against training step; at the end {kept} is {last[kept]}, {lost} "
         f"{last[lost]}.",
         spec=spec(chart, height=220),
@@ -135,15 +135,17 @@ def _of(view: RunView, row: Record, kind: str) -> tuple[float | None, float | No
     """Average a row over the tasks up to its own: the score, and how far it is from its first."""
     i = int(row["task"])
     tested = (row.get(f"test_{kind}") or [])[: i + 1]
-    if len(tested) <= i or None in tested:
+    known = {j: value for j, value in enumerate(tested) if value is not None}
+    if i not in known or (len(known) <= i and not view.old_said):
         return None, None
     scores = view.scores(kind)["mean"] or []
-    first = [scores[j][j] if j < len(scores) else None for j in range(i)]
-    mean = sum(tested) / len(tested)
-    if not i or None in first:
+    first = {j: scores[j][j] if j < len(scores) else None for j in known if j < i}
+    mean = sum(known.values()) / len(known)
+    if not first or None in first.values():
         return mean, None
     sign = 1.0 if kind == "accuracy" else -1.0
-    return mean, sum(sign * (a - b) for a, b in zip(first, tested, strict=False)) / i
+    moved = [sign * (value - known[j]) for j, value in first.items() if value is not None]
+    return mean, sum(moved) / len(moved)
 
 
 def _table(view: RunView, kind: str, scale: float, kept: str, lost: str) -> Table:

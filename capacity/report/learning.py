@@ -54,7 +54,8 @@ def matrix_figure(view: RunView) -> Figure | None:
         for j in range(n):
             value = mean[i][j]
             error = stderr[i][j] if stderr and stderr[i] else None
-            said = "not reached" if value is None else _said(value, error, scale)
+            missing = "not scored" if any(v is not None for v in mean[i]) else "not reached"
+            said = missing if value is None else _said(value, error, scale)
             rows.append({
                 "after": view.label(i),
                 "on": short[j],
@@ -119,7 +120,8 @@ def matrix_figure(view: RunView) -> Figure | None:
         + (", %" if view.classifies else ""),
         caption=f"Read down a column: a task is learned on the outlined diagonal, and what is "
         f"forgotten later {held} below it; to the right stand tasks not seen yet."
-        + (" Dashed cells were not reached." if None in [r["shade"] for r in rows] else ""),
+        + (" Dashed cells were not reached." if None in [r["shade"] for r in rows] else "")
+        + (view.old_said and f" {view.old_said}"),
         alt=f"Matrix of {view.scored_on} {kind}, one row per learned task, one column per tested "
         f"task: {_mean_of(rows, own=True)}{unit} on average on a task just learned, "
         f"{_mean_of(rows, own=False)}{unit} on all tasks at the end.",

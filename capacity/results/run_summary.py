@@ -7,7 +7,8 @@ from dataclasses import replace
 from typing import Any, cast
 
 from capacity.results.schema import Change, Phase, Result, Transition
-from capacity.results.view import Record, RunView, cells_mean
+from capacity.results.shape import chosen_old
+from capacity.results.view import Record, RunView, cells_mean, old_numbers
 
 _TARGETS = ("accuracy_drop", "loss_increase")
 _WHOLE = ("name", "status", "replicas", "final", "scores")
@@ -30,6 +31,7 @@ def summarised(view: RunView) -> RunView:
         if kind in result:
             scores = view.scores(kind)
             kept[kind] = {"mean": scores["mean"], "replicas": scores.get("replicas")}
+    kept["recipe"] = {"measure": {"old": chosen_old(result)}}
     kept["tasks"] = [{"name": task["name"], "status": task["status"]} for task in view.tasks]
     kept["phases"] = [phase and _cost(phase) for phase in view.phases]
     kept["transitions"] = [_transition(transition) for transition in view.transitions]
@@ -51,7 +53,7 @@ def _transition(transition: Transition) -> Record:
         "forecast": _means([old["forecast"] for old in transition["old"]]),
         "measured": _means([old["measured"] for old in transition["old"]]),
     }
-    return {"task": transition["task"], "old": [cell]}
+    return {"task": transition["task"], "old": [cell], "old_numbers": old_numbers(transition)}
 
 
 def _means(cells: Sequence[Change | None]) -> Record | None:

@@ -74,16 +74,33 @@ def check_shape(result: Mapping[str, Any]) -> Result:
         place, task = f"transitions[{k}]", transition["task"]
         if not 0 < task < count:
             raise ValueError(f"{place}.task is not one of the {count} tasks after the first")
-        if len(transition["old"]) != task:
+        numbers = [old["task"] for old in transition["old"]]
+        every = chosen_old(checked) == "all"
+        if every and len(numbers) != task:
             raise ValueError(f"{place}.old is not a list of {task}, one for every earlier task")
         closures = transition.get("closures") or {}  # earlier versions: no form, or all of them
         for form in get_args(FormName) if closures else ():
             if form not in closures:
                 raise ValueError(f"{place}.closures.{form} is missing")
-        for j, old in enumerate(transition["old"]):
-            if old["task"] != j:
-                raise ValueError(f"{place}.old[{j}].task is not {j}")
+        for k, j in enumerate(numbers):
+            if every and j != k:
+                raise ValueError(f"{place}.old[{k}].task is not {k}")
+            if not (numbers[k - 1] if k else -1) < j < task:
+                raise ValueError(f"{place}.old[{k}].task is no further one of the {task} earlier")
     return checked
+
+
+def chosen_old(result: Mapping[str, Any]) -> str:
+    """Read which old tasks a run looked at.
+
+    Args:
+        result: The content of result.json.
+
+    Returns:
+        As the recipe has it; `all` where it says nothing, as earlier versions.
+    """
+    measure = (result.get("recipe") or {}).get("measure")
+    return str(measure.get("old", "all")) if isinstance(measure, Mapping) else "all"
 
 
 @cache

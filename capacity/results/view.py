@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any, cast
 
 from capacity.base.printable import visible
+from capacity.recipe.old_choice import read_choice
 from capacity.records.estimate import Estimate, Status, from_samples, not_defined
 from capacity.records.forecast_kind import physics_of
 from capacity.results.schema import (
@@ -23,6 +24,7 @@ from capacity.results.schema import (
     Transition,
     Transport,
 )
+from capacity.results.shape import chosen_old
 
 Record = Mapping[str, Any]
 _PREFIX = re.compile(r"^task (\d+)\s*[:\u00b7-]\s*", re.IGNORECASE)
@@ -93,6 +95,11 @@ class RunView:
         """Which samples the scores are scores on: `test`, `training`, or both."""
         kinds = {str(task.get("scored_on") or "test") for task in self.tasks}
         return " or ".join(sorted(kinds)) or "test"
+
+    @property
+    def old_said(self) -> str:
+        """Which old tasks were looked at, in words; empty where it was all of them."""
+        return read_choice(chosen_old(self.result)).said
 
     @property
     def learned(self) -> int:
@@ -233,6 +240,19 @@ def forecast_mean(transition: Transition | StrategyForecast, target: str) -> Est
     return cells_mean([cell["forecast"] for cell in transition["old"]], target)
 
 
+def old_numbers(transition: Transition) -> Sequence[int]:
+    """List the old tasks that a transition is about.
+
+    Args:
+        transition: One transition of the result, or of a summary, which keeps one mean of them.
+
+    Returns:
+        Their numbers, rising.
+    """
+    kept = cast(Record, transition).get("old_numbers")
+    return [cell["task"] for cell in transition["old"]] if kept is None else kept
+
+
 def measured_mean(view: RunView, transition: Transition, target: str) -> Estimate | None:
     """Average what was measured over the old tasks, replica by replica.
 
@@ -247,16 +267,16 @@ def measured_mean(view: RunView, transition: Transition, target: str) -> Estimat
     cells = [cell["measured"] for cell in transition["old"]]
     if not any(cells):
         return None
-    i = int(transition["task"])
+    i, old = int(transition["task"]), old_numbers(transition)
     kind, sign = ("accuracy", 1.0) if target == "accuracy_drop" else ("loss", -1.0)
     samples = []
     for scores in view.scores(kind).get("replicas") or []:
-        pairs = [(scores[i - 1][j], scores[i][j]) for j in range(i)]
+        pairs = [(scores[i - 1][j], scores[i][j]) for j in old]
         moved = [
             before - after for before, after in pairs if before is not None and after is not None
         ]
-        if len(moved) == i:
-            samples.append(sign * sum(moved) / i)
+        if len(moved) == len(old):
+            samples.append(sign * sum(moved) / len(old))
     return from_samples(samples) if samples else cells_mean(cells, target)
 
 

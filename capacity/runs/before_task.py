@@ -38,7 +38,8 @@ class BeforeTask:
     Attributes:
         model: The network.
         theta: Parameters of the replicas (R, P).
-        old: The tasks learned so far.
+        old: The tasks learned so far that are looked at.
+        numbers: Their numbers in the run.
         new: The task to come.
         plan: Its training, with what a strategy adds.
         recipe: What to measure, at which effort.
@@ -53,6 +54,7 @@ class BeforeTask:
     model: FlatModel
     theta: Tensor
     old: tuple[Task, ...]
+    numbers: tuple[int, ...]
     new: Task
     plan: Contribution
     recipe: Recipe
@@ -79,7 +81,11 @@ class BeforeTask:
             The record, and no tensors.
         """
         given = self.model, self.theta, self.old, self.new, self.plan, self.order, self.recipe
-        return forecast_transition(*given), {}
+        made = forecast_transition(*given)
+        for entry in made["by_strategy"]:
+            pairs = zip(self.numbers, entry["old"], strict=True)
+            entry["old"] = [{"task": j, "forecast": cell} for j, cell in pairs]
+        return made, {}
 
     def room(self) -> Made:
         """Measure the room that is left for the task.
@@ -125,7 +131,7 @@ def forecast_transition(
 
     Returns:
         `new`, `old`, `cost_ratio`, `controls`, `old_controls` and `by_strategy` in plain JSON
-        types.
+        types, an entry per old task in the order in which they came.
     """
     rehearses = _rehearses(model, theta, new, recipe)
     made = _forecast(model, theta, old, new, recipe.training, order, recipe, rehearses, plan)
@@ -149,7 +155,7 @@ def forecast_transition(
             {
                 "name": name,
                 **_said(said),
-                "old": [{"task": j, "forecast": cell.to_dict()} for j, cell in enumerate(said.old)],
+                "old": [cell.to_dict() for cell in said.old],
                 "average_accuracy": said.average_accuracy.to_dict(),
                 "average_loss": said.average_loss.to_dict(),
             }

@@ -28,6 +28,7 @@ from capacity.runs.epochs import epoch_row, networks, path_row
 from capacity.runs.journal import Entry
 from capacity.runs.journal_replay import path_needed, rows_so_far
 from capacity.runs.observe import PhaseTransport, composed_spectrum
+from capacity.runs.old_tasks import scores_of
 from capacity.runs.progress import Progress
 from capacity.runs.repeatable import check_same, threads_for, threads_of
 from capacity.runs.result import Measurements
@@ -106,6 +107,7 @@ class Execution:
         self._found = Measurements(
             recipe, self._model, self._tasks, states=["not_started"] * len(self._tasks)
         )
+        self._old = self._found.old
         self._steps, self._time = 0, 0.0
         self._displacement = 0.0
         self._along = Along(self._theta, 0, 0)
@@ -182,7 +184,7 @@ class Execution:
         self._directory.write_metrics(rows_so_far(self._journal, count))
         self._save()
         self._directory.write({"checkpoints/initial.safetensors": {"theta": self._theta}})
-        self._zero = self._evaluate_all()
+        self._zero = self._evaluate(self._old.tested(0))
         self._progress.plan(self._kinds(count))
         for i in range(count):
             before = self._before(i) if i else None
@@ -257,7 +259,8 @@ class Execution:
         before = BeforeTask(
             model=self._model,
             theta=self._theta,
-            old=self._tasks.tasks[:i],
+            old=tuple(self._tasks[j] for j in self._old.before(i)),
+            numbers=self._old.before(i),
             new=self._tasks[i],
             plan=self._plan,
             recipe=self._recipe,
@@ -390,7 +393,7 @@ class Execution:
 
         def on_epoch(epoch: int, steps: int, learned: float, theta: Tensor) -> None:
             fit = evaluate(self._model, theta, task, task.train)
-            tests = [evaluate(self._model, theta, t, t.test) for t in self._tasks.tasks]
+            tests = scores_of(self._model, theta, self._tasks.tasks, self._old.tested(i))
             self._latest = _Latest(theta, fit, tests)
             rate, now = rates[steps - 1], time + learned
             row = epoch_row(i, epoch, first + steps, now, rate, fit, tests)
@@ -437,8 +440,9 @@ class Execution:
         """Measure what learning task i did."""
 
         def scored() -> tuple[Any, dict[str, Tensor]]:
-            latest = self._latest_at(self._theta)
-            made = latest.tests if latest else self._evaluate_all()
+            latest, wanted = self._latest_at(self._theta), self._old.scored(i)
+            known = latest is not None and wanted == self._old.tested(i)
+            made = latest.tests if latest and known else self._evaluate(wanted)
             return {"calibration": self._calibration(i)}, {
                 "accuracy": torch.stack([score.accuracy for score in made]),
                 "loss": torch.stack([score.loss for score in made]),
@@ -474,12 +478,12 @@ class Execution:
                 self._progress.line(f"report so far: {self._directory.path / 'report.html'}")
 
     def _calibration(self, i: int) -> list[dict[str, Any]] | None:
-        """Score a belief's confidence on the tasks up to the i-th; None for a point."""
+        """Score a belief's confidence on the i-th task and old ones; None for a point."""
         if self._model.belief is None:
             return None
         found = (
             calibration_error(self._model, self._theta, t, t.test)
-            for t in self._tasks.tasks[: i + 1]
+            for t in (self._tasks[j] for j in self._old.tested(i) if j <= i)
             if t.classifies
         )
         return [from_samples(errors.tolist()).to_dict() for errors in found]
@@ -489,8 +493,8 @@ class Execution:
         latest = self._latest
         return latest if latest is not None and torch.equal(latest.theta, theta) else None
 
-    def _evaluate_all(self) -> list[Score]:
-        return [evaluate(self._model, self._theta, t, t.test) for t in self._tasks.tasks]
+    def _evaluate(self, chosen: tuple[int, ...]) -> list[Score]:
+        return scores_of(self._model, self._theta, self._tasks.tasks, chosen)
 
     def _order(self, i: int, purpose: str) -> DataOrder:
         return DataOrder.planned(

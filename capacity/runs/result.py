@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from functools import partial
+from functools import cached_property, partial
 from typing import Any
 
 import numpy as np
@@ -17,6 +17,7 @@ from capacity.records.estimate import Status, from_samples
 from capacity.results.recipe_of_result import SCHEMA, SCHEMA_VERSION
 from capacity.runs import summary
 from capacity.runs.observe import transport_entry
+from capacity.runs.old_tasks import OldTasks
 from capacity.runs.summary import Matrix
 from capacity.tasks.scoring import task_record
 from capacity.tasks.task import TaskSequence
@@ -50,7 +51,7 @@ class Measurements:
         statistics: Running statistics after a task, as `statistics_record` gives them.
         transports: J_t of a task, as `PhaseTransport.finish` gives it.
         composed: The spectrum of J_t over all learned tasks, if it was asked for.
-        calibrations: Calibration error of a belief on every classification learned so far.
+        calibrations: Calibration error of a belief on a task and the old ones looked at with it.
         diverged: Where a task stopped being finite.
     """
 
@@ -70,6 +71,11 @@ class Measurements:
     calibrations: dict[int, list[dict[str, Any]] | None] = field(default_factory=dict)
     diverged: dict[int, Divergence] = field(default_factory=dict)
     _entries: dict[tuple[Any, ...], Any] = field(default_factory=dict)
+
+    @cached_property
+    def old(self) -> OldTasks:
+        """Which old tasks are looked at."""
+        return OldTasks(self.recipe.measure.old, len(self.tasks), self.recipe.seed)
 
     def _once(self, name: str, *key: int | str, make: Callable[[], Any]) -> Any:
         """Make an entry that never changes again; the result is written many times in a run."""
@@ -105,8 +111,9 @@ class Measurements:
         text = f"learned: {task.scored_on} {kind} {float(getattr(latest[i], kind).mean()):.3f}"
         if i:
             change_of = "accuracy_drop" if task.scored else "loss_increase"
-            mean = _mean([self.forgotten(i, j)[change_of] for j in range(i)])
-            text += f"; forgot {mean:.3f} of {kind} on {i} earlier"
+            old = self.old.before(i)
+            mean = _mean([self.forgotten(i, j)[change_of] for j in old])
+            text += f"; forgot {mean:.3f} of {kind} on {len(old)} earlier"
             if i in self.forecasts:
                 mean = _mean([cell[change_of] for cell in self.forecasts[i]["old"]])
                 text += f" (forecast {mean:.3f})"
@@ -156,7 +163,7 @@ class Measurements:
                 "accuracy": self._forgetting("accuracy", summary.forgetting(accuracy, sign=1)),
                 "loss": self._forgetting("loss", summary.forgetting(loss, sign=-1)),
             },
-            "final": summary.final(accuracy, loss),
+            "final": summary.final(accuracy, loss, self.old.scored(len(self.scores) - 1)),
             "transitions": transitions,
             "phases": [self._phase(i) for i in range(n)],
             "composed": None
@@ -171,9 +178,12 @@ class Measurements:
         made: dict[str, Any] = {}
         for name, array in values.items():
             rows = [
-                self._once(kind, name, i, make=partial(summary.forgetting_row, array, i))
+                self._once(
+                    kind, name, i,
+                    make=partial(summary.forgetting_row, array, i, self.old.scored(i)),
+                )
                 for i in range(len(array))
-            ]
+            ]  # fmt: skip
             made[name] = rows + [[None] * n for _ in range(n - len(rows))]
         return made
 
@@ -208,11 +218,11 @@ class Measurements:
             "old": [
                 {
                     "task": j,
-                    "forecast": None if made is None else made["old"][j],
+                    "forecast": None if made is None else made["old"][k],
                     "measured": self.forgotten(i, j) if learned else None,
-                    **_own_controls(made, j),
+                    **_own_controls(made, k),
                 }
-                for j in range(i)
+                for k, j in enumerate(self.old.before(i))
             ],
             "new": new,
             "cost_ratio": None if made is None else made["cost_ratio"],
@@ -236,10 +246,10 @@ class Measurements:
         return {"transport": made, **entry}
 
 
-def _own_controls(made: dict[str, Any] | None, j: int) -> dict[str, Any]:
-    """Say what simpler predictors say of one old task, where that is not what they say of all."""
+def _own_controls(made: dict[str, Any] | None, k: int) -> dict[str, Any]:
+    """Say what simpler predictors say of the k-th old task, where that is not said of all."""
     each = [] if made is None else made.get("old_controls", [])
-    return {"controls": each[j]} if j < len(each) and each[j] else {}
+    return {"controls": each[k]} if k < len(each) and each[k] else {}
 
 
 def _mean(cells: list[dict[str, Any]]) -> float:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -63,7 +63,8 @@ def forgetting(scores: Matrix, *, sign: int) -> dict[str, NDArray[np.float64]]:
     earlier = column < row
     good = sign * scores
     # A task counts from when it was learned: nothing before that is its best.
-    since = np.maximum.accumulate(np.where(column <= row, good, -np.inf), axis=0)
+    # A score that was not taken, NaN, is no best either.
+    since = np.fmax.accumulate(np.where(column <= row, good, -np.inf), axis=0)
     own, k = np.zeros(scores.shape[1:]), np.arange(min(learned, n_tasks))
     own[k] = good[k, k]
     last, best = np.full_like(scores, np.nan), np.full_like(scores, np.nan)
@@ -72,46 +73,57 @@ def forgetting(scores: Matrix, *, sign: int) -> dict[str, NDArray[np.float64]]:
     return {"last": last, "max": best}
 
 
-def forgetting_row(values: NDArray[np.float64], i: int) -> list[dict[str, Any] | None]:
+def forgetting_row(
+    values: NDArray[np.float64], i: int, scored: Collection[int]
+) -> list[dict[str, Any] | None]:
     """Write what was forgotten when a task was learned as estimates.
 
     Args:
         values: `last` or `max`, as `forgetting` gives them.
         i: The learned task.
+        scored: The tasks that were scored after it.
 
     Returns:
-        [j] an estimate, or null where task j is not an earlier one.
+        [j] an estimate, or null where task j is not an earlier one, or was not scored.
     """
-    cells = values[i].tolist()
-    return [from_samples(cells[j]).to_dict() if j < i else None for j in range(len(cells))]
+    return [
+        from_samples(cell).to_dict() if j < i and j in scored else None
+        for j, cell in enumerate(values[i].tolist())
+    ]
 
 
-def final(accuracy: Matrix, loss: Matrix) -> dict[str, Any] | None:
+def final(
+    accuracy: Matrix, loss: Matrix, scored: Collection[int] | None = None
+) -> dict[str, Any] | None:
     """Average over tasks after the last learned one.
 
     Args:
         accuracy: Accuracy matrix; NaN for regression.
         loss: Loss matrix.
+        scored: The tasks that were scored then; None for all.
 
     Returns:
         Mean accuracy and loss over the tasks learned so far, and the mean forgettings over the
-        earlier ones; null before the first task is learned.
+        earlier ones, of those that were scored; null before the first task is learned.
     """
     learned = len(loss)
     if learned == 0:
         return None
-    classifies = not np.isnan(accuracy).any()
+    known = range(accuracy.shape[1]) if scored is None else sorted(scored)
+    classifies = not np.isnan(accuracy[-1, known]).any()
+    now = [j for j in known if j < learned]
+    earlier = [j for j in now if j < learned - 1]
     source, sign = (accuracy, 1) if classifies else (loss, -1)
     record = {
-        "accuracy": _mean(accuracy[-1, :learned])
+        "accuracy": _mean(accuracy[-1, now])
         if classifies
         else not_defined("Accuracy is not defined for regression."),
-        "loss": _mean(loss[-1, :learned]),
+        "loss": _mean(loss[-1, now]),
     }
     for kind, values in forgetting(source, sign=sign).items():
         record[f"forgetting_{kind}"] = (
-            _mean(values[-1, : learned - 1])
-            if learned > 1
+            _mean(values[-1, earlier])
+            if earlier
             else not_defined("There is no earlier task to forget.")
         )
     return {name: plain(estimate) for name, estimate in record.items()}

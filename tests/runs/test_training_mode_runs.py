@@ -142,7 +142,8 @@ def test_nothing_is_scored_twice(tmp_path, monkeypatch):
         scored.append(split is task.train)
         return evaluate(model, theta, task, split)
 
-    monkeypatch.setattr("capacity.runs.execute.evaluate", counted)
+    for room in ("execute", "old_tasks"):
+        monkeypatch.setattr(f"capacity.runs.{room}.evaluate", counted)
     plan = capacity.Training(lr=0.1, epochs=1)
     measure = capacity.Measure(forecast=False)
     made = capacity.run(
