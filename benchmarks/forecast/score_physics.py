@@ -1,6 +1,6 @@
 """Which of the two physics is right where, on the development half, short plans included?
 
-The compressed training, the flow, and what each says of itself.
+The compressed training, the flow, and what each says of itself; and how the first betrays itself.
 
     python benchmarks/forecast/score_physics.py [--units 70] [--cache DIR] [--save]
 
@@ -25,6 +25,7 @@ from score_plain import explained
 from score_truth import default_cache, known
 from torch import nn
 
+from capacity.forecasting.calibration import UNLEARNED
 from capacity.forecasting.engine import forecast_cheaply
 from capacity.forecasting.pseudo_kernel import forecast_by_flow
 from capacity.networks.flat_model import FlatModel
@@ -169,6 +170,36 @@ def table(found: Sequence[dict]) -> str:
     return "\n".join(lines)
 
 
+def betrayed(found: Sequence[dict]) -> str:
+    """Write the engine's errors by how much of the new task's loss its copy left.
+
+    Args:
+        found: The rows.
+
+    Returns:
+        The text.
+    """
+    lines = [
+        f"{'Left of the new loss':<22}{'n':>4}{'rms error of the drop':>24}{'B learned less':>18}"
+    ]
+    made = [r for r in found if r["engine"]["drop"] is not None]
+    for length, few in (("short", True), ("long", False)):
+        for name, high in ((f"at most {UNLEARNED:g}", False), ("more", True)):
+            some = [
+                r
+                for r in made
+                if (r["epochs"] <= SHORT) == few
+                and (r["engine"]["b"] > UNLEARNED * r["engine"]["before"]) == high
+            ]
+            off = np.array([r["engine"]["drop"] - r["true"]["drop"] for r in some])
+            less = [r["true"]["new_accuracy"] - r["engine"]["b accuracy"] for r in some]
+            error, lost = float(np.sqrt(np.square(off).mean())), float(np.mean(less))
+            lines.append(
+                f"{f'{length} plans, {name}':<22}{len(some):>4}{error:>24.3f}{lost:>18.3f}"
+            )
+    return "\n".join(lines)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--units", type=int, default=10**6, help="networks to ask")
@@ -176,7 +207,8 @@ def main() -> None:
     parser.add_argument("--save", action="store_true", help=f"write results/{RESULT.name}")
     asked = parser.parse_args()
     torch.set_num_threads(1)
-    text = table(rows(asked.cache, asked.units))
+    found = rows(asked.cache, asked.units)
+    text = f"{table(found)}\n\n{betrayed(found)}"
     print(text)
     if asked.save:
         RESULT.write_text(text + "\n")

@@ -35,6 +35,8 @@ _STEP = 8e6
 _SECONDS, _SHORT = 10.0, 60.0
 """What `auto` spends in all where that is more; and how long all the trainings forecast may take to
 be rehearsed instead."""
+_COPIES = 4
+"""Most copies that rehearse a training, each in a data order of its own."""
 _MOST = 0.5
 """Most of a training that `auto` spends on a forecast of it."""
 _READ = 100
@@ -93,6 +95,20 @@ def automatic(training: float, steps: int, *, forecasts: int = 1) -> float:
     if time <= _SHORT:
         return math.inf
     return max(SHARE, _SECONDS / time)
+
+
+def copies(training: float, steps: int, *, forecasts: int = 1) -> int:
+    """Say how many copies rehearse a training: as many as take about ten seconds.
+
+    Args:
+        training: The training's operations.
+        steps: Its steps.
+        forecasts: How many forecasts like it are made together.
+
+    Returns:
+        The copies, at least one and at most four.
+    """
+    return max(1, min(_COPIES, int(_SECONDS / (forecasts * seconds(training, steps)))))
 
 
 def seconds(training: float, steps: int) -> float:

@@ -13,12 +13,15 @@ from torch import Tensor, nn
 
 from capacity.base.ambient import in_own_precision
 from capacity.base.checks import positive_float, positive_int, resolve_device
+from capacity.base.random_streams import stream_seed
 from capacity.base.slow_paths import noting
+from capacity.forecasting.budget import AUTO
 from capacity.forecasting.compression import unknown_to_compression
 from capacity.forecasting.history import History
 from capacity.forecasting.inputs import check_network
 from capacity.forecasting.linearized import cost_ratio, linearized_scores, simulate_stably
 from capacity.forecasting.mitigated import contribution_of, foreseen, named_strategies
+from capacity.forecasting.race import raced
 from capacity.forecasting.record import (
     NO_ACCURACY,
     Forecast,
@@ -28,7 +31,12 @@ from capacity.forecasting.record import (
     with_scoring,
 )
 from capacity.forecasting.trainer_door import planned
-from capacity.forecasting.within_budget import forecast_within
+from capacity.forecasting.within_budget import (
+    forecast_within,
+    rehearsals,
+    rehearse_in_turn,
+    rehearse_together,
+)
 from capacity.networks.belief import believed
 from capacity.networks.flat_model import FlatModel
 from capacity.networks.own_losses_door import check_outputs_are_known
@@ -48,6 +56,9 @@ INTERVAL_NOTE = (
     "The interval covers data order and, over replicas, initialisation; the error of the "
     "linearisation is not in it."
 )
+
+_SIMULATED = 8
+"""Data orders that are simulated where nobody says how many."""
 
 _AS_FLOW = (
     "The linearised training is unstable at this learning rate; it was followed in smaller steps, "
@@ -137,7 +148,7 @@ def forecast(
     training: Training | None = None,
     strategies: str | Sequence[str | Mapping[str, Any] | Strategy] = (),
     loss: str | LossFunction | None = None,
-    orders: int = 8,
+    orders: int | None = None,
     budget: float | Literal["auto"] | None = "auto",
     history: History | None = None,
     seed: int = 0,
@@ -170,12 +181,15 @@ def forecast(
             and the network as it is.
         loss: Loss of the tasks that do not bring one: `cross_entropy` (None is that, too), `mse`,
             or a function of (outputs, targets) that returns the mean.
-        orders: Data orders to simulate, without a budget; their spread gives the interval.
+        orders: Data orders to rehearse or simulate, whose spread gives the interval; None
+            rehearses as many as take about ten seconds in all, at most four, and simulates eight. A
+            compressed training has one.
         budget: Operations to spend at most, as a share of those of the planned training (0.05 is
-            5 %); each of `strategies` has as much. `auto` rehearses where all that is forecast
-            would take less than about a minute on one core: a copy goes through the whole training,
-            in a data order of its own; else it is 5 %, or about ten seconds in all, or what the
-            steps cost that a plan of few steps must keep (half at most), whichever is most.
+            5 %); each of `strategies` has as much, but of three or more `auto` gives the worse half
+            no more than 5 %. `auto` rehearses where all that is forecast would take less than about
+            a minute on one core: copies go through the whole training, each in a data order of its
+            own; else it is 5 %, or about ten seconds in all, or what the steps cost that a plan of
+            few steps must keep (half at most), whichever is most.
             `math.inf` always rehearses. None simulates the linearised training instead, which
             costs about two trainings and is exact for linear networks. SGLD is always simulated,
             and the note says so.
@@ -209,7 +223,8 @@ def forecast(
         raise ValueError(
             f"training is a {type(training).__name__}; pass capacity.Training(lr=..., epochs=...)"
         )
-    positive_int("orders", orders)
+    if orders is not None:
+        positive_int("orders", orders)
     positive_int("seed", seed, minimum=0)
     if history is not None and not isinstance(history, History):
         raise ValueError(
@@ -241,41 +256,58 @@ def forecast(
     old_tasks = tuple(older)
     if budget is None or unknown is not None:
         check_outputs_are_known((*old_tasks, new_task), "the linearised training and its scores")
-    start = theta.expand(orders, -1).contiguous()
+    copies = 0
+    if budget is not None and unknown is None:
+        copies = rehearsals(
+            flat, theta[None], new_task, training, budget=budget, forecasts=1 + len(wanted)
+        )
+    always = in_order(new_task.train.x)  # one order, then
+    count = 1 if copies and always else orders or copies or _SIMULATED
+    start = theta.expand(count, -1).contiguous()
     order = DataOrder.planned(
-        training,
-        len(new_task.train),
-        replicas=orders,
-        seed=seed,
-        path=("forecast",),
-        in_order=in_order(new_task.train.x),
-    )
+        training, len(new_task.train),
+        replicas=count, seed=seed, path=("forecast",), in_order=always,
+    )  # fmt: skip
 
-    def under(options: Strategy) -> Forecast:
-        made = alone(options)
+    def under(options: Strategy, share: float | str | None = budget) -> Forecast:
+        made = alone(options, share)
         if history is None:
             return made
         strategy = plain_strategy(options.model_dump(mode="json"))
         return history.calibrated(made, strategy=strategy, parameters=flat.size)
 
-    def alone(options: Strategy) -> Forecast:
-        if budget is not None and unknown is None:
+    def alone(options: Strategy, share: float | str | None) -> Forecast:
+        paid = None if unknown else share
+        if paid is not None and (count == 1 or not copies):
             return forecast_within(
-                flat, start[:1], old_tasks, new_task, training,
-                budget=budget, seeds=[seed], forecasts=1 + len(wanted), strategy=options,
+                flat, theta[None], old_tasks, new_task, training,
+                budget=paid, seeds=[seed], forecasts=1 + len(wanted), strategy=options,
+                stretch=budget == AUTO,
+            )  # fmt: skip
+        if paid is not None and flat.two_modes:
+            return rehearse_in_turn(
+                flat, theta, old_tasks, new_task, training,
+                seeds=[stream_seed(seed, "forecast", k) for k in range(count)], strategy=options,
             )  # fmt: skip
         source = Source(seed, ("forecast", "strategy"))
         plan = contribution_of(options, flat, start, old_tasks, new_task, training, source)
+        if paid is not None:
+            return rehearse_together(flat, start, old_tasks, new_task, plan, order, alike=True)
         made = forecast_replicas(flat, start, old_tasks, new_task, training, order, plan)
-        return made if budget is None or unknown is None else simulated(made, unknown)
+        return made if unknown is None else simulated(made, unknown)
 
-    compared = {}
-    for name, options in wanted.items():
+    def tried(name: str, share: float | str | None = budget) -> Forecast | None:
         try:
-            compared[name] = under(options)
+            return under(wanted[name], share)
         except ValueError as error:
             if strategies != "all":
                 raise
-            warnings.warn(f"strategies = 'all' leaves {name} out: {error}", stacklevel=3)
-    made = replace(under(training.strategy), by_strategy=rank(compared))
+            warnings.warn(f"strategies = 'all' leaves {name} out: {error}", stacklevel=4)
+            return None
+
+    if budget == AUTO and unknown is None and not copies:
+        compared = raced(list(wanted), tried)
+    else:
+        compared = rank({name: one for name in wanted if (one := tried(name)) is not None})
+    made = replace(under(training.strategy), by_strategy=compared)
     return with_scoring(made, old_tasks, new_task)

@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
+from capacity.base.checks import nonnegative_float
 from capacity.networks.evaluate import Score
 from capacity.records.estimate import Estimate, Status, from_samples, not_defined, with_note
 from capacity.records.notebook import InNotebook
@@ -59,6 +60,34 @@ class Forecast(Plain, InNotebook):
     def loss_increase(self) -> Estimate:
         """Forecast rise of the first (or only) old task's loss."""
         return self.old[0].loss_increase
+
+    def leaders(self, within: float = 0.01) -> tuple[str, ...]:
+        """Name the strategies between which the forecast does not decide.
+
+        Args:
+            within: Mean accuracy over all tasks (of tasks without accuracy, mean loss) that counts
+                as no difference.
+
+        Returns:
+            The best of `by_strategy` and those no further from it, the best first; strategies that
+            were forecast for less than it, in a race, are no leaders.
+        """
+        nonnegative_float("within", within)
+        made = list(self.by_strategy.items())
+        if not made:
+            return ()
+        classify = made[0][1].average_accuracy.value is not None
+
+        def worth(one: Forecast) -> float:
+            value = one.average_accuracy.value if classify else one.average_loss.value
+            return math.inf if value is None else -value if classify else value
+
+        best, paid = worth(made[0][1]), made[0][1].cost_ratio.value or 0.0
+        return tuple(
+            name
+            for name, one in made
+            if worth(one) - best <= within and (one.cost_ratio.value or 0.0) >= paid / 2
+        )
 
 
 def change(

@@ -9,12 +9,12 @@ from torch import Tensor
 
 from capacity.base.randomness import kept_random_state
 from capacity.base.slow_paths import noting
-from capacity.forecasting.budget import automatic, operations
+from capacity.forecasting.budget import AUTO, automatic, copies, operations
 from capacity.forecasting.engine import REHEARSED, CheapForecast, forecast_cheaply
 from capacity.forecasting.lesson import Lesson, price_of_training
 from capacity.forecasting.mitigated import foreseen
 from capacity.forecasting.record import NO_ACCURACY, Forecast, Forgetting, said_of_all
-from capacity.forecasting.rehearsal import rehearsed
+from capacity.forecasting.rehearsal import over_orders, rehearsed
 from capacity.forecasting.task_reading import (
     NEW_PASSES,
     OLD_PASSES,
@@ -96,9 +96,76 @@ def is_short(
     Returns:
         Whether all of them together take less than about a minute.
     """
-    whole, _ = price_of_training(Lesson(model, new, Contribution(training=training)), theta[0])
-    steps = training.steps(len(new.train))
+    whole, steps = _size(model, theta, new, training)
     return math.isinf(automatic(whole, steps, forecasts=forecasts * len(theta)))
+
+
+def rehearsals(
+    model: FlatModel,
+    theta: Tensor,
+    new: Task,
+    training: Training,
+    *,
+    budget: float | str,
+    forecasts: int,
+) -> int:
+    """Say how many copies of a network rehearse a training.
+
+    Args:
+        model: The network.
+        theta: Its parameters (1, P).
+        new: The new task.
+        training: Its planned training.
+        budget: Share of the training's operations, or `auto`.
+        forecasts: How many forecasts share what `auto` spends.
+
+    Returns:
+        The copies; 0 where the budget pays no rehearsal.
+    """
+    short = budget == AUTO and is_short(model, theta, new, training, forecasts=forecasts)
+    if not short and budget != math.inf:
+        return 0
+    return copies(*_size(model, theta, new, training), forecasts=forecasts)
+
+
+def _size(model: FlatModel, theta: Tensor, new: Task, training: Training) -> tuple[float, int]:
+    """Operations and steps of a training."""
+    lesson = Lesson(model.apart(), new, Contribution(training=training))
+    return price_of_training(lesson, theta[0])[0], training.steps(len(new.train))
+
+
+@noting(said_of_all)
+def rehearse_in_turn(
+    model: FlatModel,
+    theta: Tensor,
+    old: tuple[Task, ...],
+    new: Task,
+    training: Training,
+    *,
+    seeds: Sequence[int],
+    strategy: Strategy,
+) -> Forecast:
+    """Rehearse with one copy of a network after the other, each in a data order of its own.
+
+    Args:
+        model: The network, of any kind.
+        theta: Its parameters at the end of the old tasks (P,).
+        old: The old tasks.
+        new: The new task.
+        training: Its planned training.
+        seeds: Seed of each copy's data order.
+        strategy: What is done against forgetting.
+
+    Returns:
+        The forecast.
+    """
+    each = [
+        forecast_one(
+            model, theta, old, new, training, budget=math.inf, seed=seed, strategy=strategy
+        )[0]
+        for seed in seeds
+    ]
+    return over_orders(each)
 
 
 @noting(said_of_all)
@@ -109,6 +176,8 @@ def rehearse_together(
     new: Task,
     contribution: Contribution,
     order: DataOrder,
+    *,
+    alike: bool = False,
 ) -> Forecast:
     """Rehearse with copies of all networks at once, as ensembles are trained.
 
@@ -119,6 +188,7 @@ def rehearse_together(
         new: The new task.
         contribution: Its planned training, with what a strategy adds.
         order: Data order of the copies, no network's own.
+        alike: Whether the networks are one, several times: its copies differ in data order alone.
 
     Returns:
         The forecast. With several networks the value is their mean, and the interval on average
@@ -146,7 +216,7 @@ def rehearse_together(
         ]
         fresh, _ = read_new((one, one), (before, end), new, new.test, REHEARSED)
         made.append(rehearsed(from_readings(reads, fresh, cost)))
-    return _mean(made)
+    return over_orders(made) if alike else _mean(made)
 
 
 def forecast_one(

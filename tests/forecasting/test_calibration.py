@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+from capacity.forecasting import calibration
 from capacity.forecasting.calibration import calibrated
 from capacity.forecasting.corpus import Conditions, Corpus, numbers, shipped
 from capacity.forecasting.corrector import FEATURES
@@ -108,6 +109,19 @@ def test_a_known_forecast_gets_intervals_that_cover_its_bias(strategy):
         assert "30 pairs" in each.accuracy_drop.note
     assert made.new_accuracy.interval[1] == 1.0
     assert made.average_accuracy.value == pytest.approx(FORECAST.average_accuracy.value)
+
+
+@pytest.mark.slow
+def test_a_copy_that_did_not_learn_the_new_task_betrays_itself(monkeypatch):
+    left = SAID.new.loss.value / SAID.new_loss_before
+    said = f"did not learn the new task: {100 * left:.0f} % of its loss are left"
+    outcomes = []
+    for few, unlearned in ((SAID.steps, 0.9), (SAID.steps, 1.1), (SAID.steps - 1, 0.9)):
+        monkeypatch.setattr(calibration, "FEW_STEPS", few)
+        monkeypatch.setattr(calibration, "UNLEARNED", unlearned * left)
+        drop = calibrated(FORECAST, SAID, CONDITIONS, corpus()).accuracy_drop
+        outcomes.append((drop.status, said in drop.note))
+    assert outcomes == [(Status.UNCALIBRATED, True), (Status.OK, False), (Status.OK, False)]
 
 
 @pytest.mark.slow

@@ -5,8 +5,10 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
+from scipy import stats
 from torch import nn
 
 import capacity
@@ -14,7 +16,7 @@ from capacity.forecasting import budget
 from capacity.forecasting.budget import Prices, allocate, automatic, enough, seconds
 from capacity.forecasting.compression import steps_wanted
 from capacity.forecasting.engine import forecast_cheaply
-from capacity.forecasting.rehearsal import FLOOR, STRETCH, rehearsed
+from capacity.forecasting.rehearsal import EXPECTED, FLOOR, STRETCH, combined, rehearsed
 from capacity.networks.flat_model import FlatModel
 from capacity.recipe.config import Training
 from capacity.records.estimate import Estimate, Status
@@ -91,14 +93,69 @@ def test_a_rehearsal_draws_its_batches_as_the_training_does(optimizer):
 
 
 def test_a_short_training_is_rehearsed_and_the_forecast_says_so():
-    made = capacity.forecast(net(), old=task("old", 0), new=task("new", 1), training=PLAN)
+    made = capacity.forecast(net(), old=task("old", 0), new=task("new", 1), training=PLAN, orders=1)
     drop = made.accuracy_drop
     assert (drop.status, drop.n) == (Status.OK, 150)
-    assert drop.note.startswith("Rehearsed")
+    assert drop.note.startswith("Rehearsed: a copy")
     assert made.cost_ratio.note.endswith("in a data order of its own.")
     assert 1 <= made.cost_ratio.value < 2
     low, high = made.loss_increase.interval
     assert low < made.loss_increase.value < high
+
+
+def test_several_copies_rehearse_in_orders_of_their_own_and_their_mean_is_the_forecast():
+    pair = {"old": task("old", 0), "new": task("new", 1), "training": PLAN}
+    made = capacity.forecast(net(), **pair, seed=3)
+    drop, rise = made.accuracy_drop, made.loss_increase
+    assert (drop.n, drop.status) == (4, Status.OK)
+    assert drop.note.startswith("Rehearsed: 4 copies")
+    assert 1 <= made.cost_ratio.value < 2  # of one copy
+    order = DataOrder.planned(PLAN, 90, replicas=4, seed=3, path=("forecast",))
+    model, old = FlatModel(net()), task("old", 0)
+    theta = model.initial()
+    ends = train(model, theta.expand(4, -1).contiguous(), task("new", 1), PLAN, order).theta
+    losses = [float(old.loss_of(model.outputs(t, old.test.x), old.test.y)) for t in (theta, *ends)]
+    assert rise.value == pytest.approx(sum(losses[1:]) / 4 - losses[0], abs=1e-5)
+    assert rise.interval[0] < rise.value < rise.interval[1]
+
+
+def test_copies_with_dropout_rehearse_in_turn():
+    torch.manual_seed(0)
+    module = nn.Sequential(nn.Linear(6, 16), nn.Dropout(0.2), nn.ReLU(), nn.Linear(16, 4))
+    made = capacity.forecast(
+        module, old=task("old", 0), new=task("new", 1), training=PLAN, orders=2
+    )
+    assert made.accuracy_drop.n == 2
+    assert made.accuracy_drop.note.startswith("Rehearsed: 2 copies")
+
+
+def spread_of(values, half=0.1, status=Status.OK):
+    each = [
+        Estimate(value=v, status=status, interval=(v - half, v + half) if v is not None else None)
+        for v in values
+    ]
+    return combined("rise", each)
+
+
+def test_what_copies_differ_by_widens_or_narrows_what_was_expected():
+    alike, apart = spread_of([1.0] * 4), spread_of([0.8, 0.9, 1.1, 1.2])
+    assert alike.value == apart.value == pytest.approx(1.0)
+    low, high = alike.interval
+    assert 0.5 * 0.2 < high - low < 0.2
+    assert np.ptp(apart.interval) > 2 * (high - low)
+    # Student's t with the copies' three degrees of freedom and the four of what was expected.
+    expected = 0.1 / (stats.t.ppf(0.95, EXPECTED) * math.sqrt(2))
+    sigma = math.sqrt((EXPECTED * expected**2 + 0.1) / (EXPECTED + 3))
+    half = stats.t.ppf(0.95, EXPECTED + 3) * sigma * math.sqrt(1.25)
+    assert np.ptp(apart.interval) == pytest.approx(2 * half)
+
+
+def test_copies_that_diverged_are_counted_and_leave_the_status():
+    made = spread_of([1.0, None, 1.2])
+    assert made.value == pytest.approx(1.1)
+    assert made.status is Status.UNCALIBRATED
+    assert "1 of 3 copies diverged" in made.note
+    assert spread_of([None, None]).value is None
 
 
 def test_a_share_of_the_training_is_no_rehearsal():
