@@ -33,7 +33,9 @@ def _leave_no_trace():
 def _no_page_so_far(request, monkeypatch):
     """Leave out the page of a run that goes on, which takes longer than a small run does."""
     if "page_so_far" not in request.keywords:
-        monkeypatch.setattr("capacity.runs.report_door.ReportSoFar.__call__", lambda self: False)
+        monkeypatch.setattr(
+            "capacity.runs.report_door.ReportSoFar.__call__", lambda self, **_: False
+        )
 
 
 @pytest.fixture

@@ -22,7 +22,7 @@ from capacity.optimizers.momentum import Momentum
 from capacity.optimizers.optimizer import stated
 from capacity.recipe.config import Model, Strategy, Training
 from capacity.strategies.mitigation import from_options
-from capacity.tasks.task import LOSSES, Split, Task
+from capacity.tasks.task import LOSSES, SAMPLE_LOSSES, Split, Task
 from capacity.thermo.update_kinds import time_scale_of
 from dense import digits_task, network
 
@@ -130,7 +130,8 @@ def test_an_unknown_schedule_strategy_or_network_is_refused_by_name():
 @pytest.mark.slow
 def test_a_loss_that_is_registered_later_has_its_curvature_measured(monkeypatch, float64):
     """Ten times the squared error: a flow that took another's bound would be unstable."""
-    monkeypatch.setitem(LOSSES, "steep", lambda f, y: 5 * (f - y).square().sum(1).mean())
+    monkeypatch.setitem(SAMPLE_LOSSES, "steep", lambda f, y: 5 * (f - y).square().sum(1))
+    monkeypatch.setitem(LOSSES, "steep", lambda f, y: SAMPLE_LOSSES["steep"](f, y).mean())
     split = Split(torch.eye(3), torch.ones(3, 1))
     task = Task(name="A", train=split, test=split, loss="steep")
     flow = integrate(torch.eye(3), task, torch.zeros(3, 1), split.y, [3 * 10 * 0.1])[0]

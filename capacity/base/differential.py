@@ -74,6 +74,39 @@ def slope_of(function: Callable[..., Any]) -> Callable[..., tuple[torch.Tensor, 
     return of
 
 
+def slopes_of(
+    function: Callable[..., Any], *, known: bool
+) -> Callable[..., tuple[torch.Tensor, torch.Tensor]]:
+    """Give gradients and values of rows, each of which depends on its own arguments alone.
+
+    The gradient of the values' sum in all rows has those of the rows in it. It is taken outside of
+    `vmap`, whose rules for every operation would cost more than a small network's operations.
+
+    Args:
+        function: A pure function of tensors, or trees of tensors, to a scalar.
+        known: Whether every operation in it is known to have a batching rule of its own. Some have
+            none, and only the gradient within `vmap` takes them apart into others that have.
+
+    Returns:
+        A function of arguments with a leading dimension that gives the gradients in the first one,
+        and the values.
+    """
+    if not known:
+        return vmap(torch.func.grad_and_value(function))
+    each = vmap(function)
+
+    def of(points: torch.Tensor, *arguments: Any) -> tuple[torch.Tensor, torch.Tensor]:
+        with torch.enable_grad():
+            leaf = points.detach().requires_grad_()
+            values = each(leaf, *arguments)
+            if not values.requires_grad:  # of functions that do not look at the point
+                return torch.zeros_like(points), values
+            (made,) = torch.autograd.grad(values.sum(), leaf, materialize_grads=True)
+            return made, values.detach()
+
+    return of
+
+
 def hessian(function: Callable[..., Any]) -> Callable[..., Any]:
     """Give the Hessian of a function in its first argument.
 

@@ -21,7 +21,6 @@ import math
 from dataclasses import dataclass, replace
 
 import torch
-from scipy.sparse.linalg import eigsh
 from torch import Tensor
 
 from capacity.base.checks import positive_float
@@ -233,6 +232,8 @@ def stable_rank(kernel: Tensor) -> float:
     if len(kernel) <= _SMALL:
         top = float(torch.linalg.eigvalsh(kernel).abs().max())
     else:
+        from scipy.sparse.linalg import eigsh  # half a second to load
+
         # A fixed start, so that the same kernel gives the same digits.
         matrix = kernel.cpu().numpy()
         start = matrix.sum(1) + matrix.diagonal()

@@ -91,9 +91,8 @@ class Quadrature:
         """Add the next basis vector."""
         image, known = self._image, self._basis
         for _ in range(2):
-            image = image - torch.einsum(
-                "kj,kjp->kp", torch.einsum("kjp,kp->kj", known, image), known
-            )
+            parts = known @ image[:, :, None]  # (K, j, 1); einsum would plan each anew
+            image = image - (parts.mT @ known)[:, 0]
         norm = image.double().norm(dim=-1)
         # Where the Krylov space is exhausted the next vector is zero: its node has weight 0.
         alive = norm > 1e2 * torch.finfo(image.dtype).eps * self._scale

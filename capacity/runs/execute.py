@@ -31,6 +31,7 @@ from capacity.runs.observe import PhaseTransport, composed_spectrum
 from capacity.runs.old_tasks import scores_of
 from capacity.runs.progress import Progress
 from capacity.runs.repeatable import check_same, threads_for, threads_of
+from capacity.runs.report_door import ReportSoFar
 from capacity.runs.result import Measurements
 from capacity.runs.saving import Summary
 from capacity.runs.task_training import Lesson, NotRepeatedError
@@ -41,7 +42,6 @@ from capacity.strategies.mitigation import Mitigation
 from capacity.strategies.terms import Source
 from capacity.tasks.streamed import in_order
 from capacity.tasks.task import TaskSequence
-from capacity.thermo.belief_cost import belief_cost
 from capacity.training.data_order import DataOrder
 from capacity.training.train import Divergence
 
@@ -74,7 +74,7 @@ class Execution:
         checkpoint_minutes: float = 5.0,
         threads: int | None = None,
         processes: int = 1,
-        report: Callable[[], bool] = bool,
+        report: ReportSoFar,
     ) -> None:
         self._recipe, self._directory, self._progress = recipe, directory, progress
         self._report = report
@@ -160,6 +160,7 @@ class Execution:
             raise
         finally:
             self._aside.stop()
+            self._report.stop()
             self._progress.close()
             self._end(state)
         return state
@@ -281,6 +282,8 @@ class Execution:
             self._found.forecasts[i] = kept.record
         if room not in self._aside:
             self._room(i, before)
+        if self._report.arrived():  # a page reads what is written next
+            self._say_report()
         self._save()
         return before
 
@@ -424,6 +427,8 @@ class Execution:
             after = latest.fit if latest else evaluate(self._model, phase.theta, task, task.train)
             record["cost"] = lesson.path.cost(before.loss, after.loss, **kind).to_dict()
             if training.belief is not None:
+                from capacity.thermo.belief_cost import belief_cost  # scipy takes a second to load
+
                 record["cost"]["belief"] = belief_cost(
                     self._model, start, phase.theta, task, training,
                     time=phase.learning_time, seed=stream_seed(recipe.seed, "belief", i),
@@ -474,8 +479,11 @@ class Execution:
         if self._new:
             label = f"task {i + 1}/{len(self._tasks)} ({self._tasks[i].name})"
             self._progress.line(f"{label} {self._found.spoken(i)}")
-            if i + 1 < len(self._tasks) and self._report():
-                self._progress.line(f"report so far: {self._directory.path / 'report.html'}")
+            if i + 1 < len(self._tasks) and self._report(beside=self._aside.wanted):
+                self._say_report()
+
+    def _say_report(self) -> None:
+        self._progress.line(f"report so far: {self._directory.path / 'report.html'}")
 
     def _calibration(self, i: int) -> list[dict[str, Any]] | None:
         """Score a belief's confidence on the i-th task and old ones; None for a point."""

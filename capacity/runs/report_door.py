@@ -6,6 +6,7 @@ import time
 from contextlib import suppress
 from pathlib import Path
 
+from capacity.base.beside import Beside, seconds_of
 from capacity.report.renderer import RenderingError
 from capacity.runs.directory import RunDirectory
 
@@ -51,19 +52,52 @@ class ReportSoFar:
     def __init__(self, directory: RunDirectory) -> None:
         self._directory = directory
         self._took, self._ended = 0.0, -float("inf")
+        self._going: Beside[tuple[None, float]] | None = None
 
-    def __call__(self) -> bool:
-        """Write it, if that is due.
+    def __call__(self, *, beside: bool = False) -> bool:
+        """Write it, or begin to, if that is due.
+
+        Args:
+            beside: Whether a process beside writes it; `arrived` waits for it, and comes before the
+                run writes anything that a page shows.
 
         Returns:
             Whether there is a first report now.
         """
         first, now = self._ended < 0, time.monotonic()
-        if now - self._ended < _SELDOM * self._took:
+        if self._going is not None or now - self._ended < _SELDOM * self._took:
             return False
+        if beside:
+            self._going = Beside(lambda: seconds_of(self._write))
+            return False
+        with self._directory.timed("report"):
+            self._write()
+        return self._noted(first, time.monotonic() - now)
+
+    def arrived(self) -> bool:
+        """Wait for a page that is written beside.
+
+        Returns:
+            Whether it is the first.
+        """
+        if self._going is None:
+            return False
+        _, seconds = self._going.result()
+        self._going = None
+        self._directory.spent("report beside", seconds)
+        return self._noted(self._ended < 0, seconds)
+
+    def stop(self) -> None:
+        """End what goes on beside."""
+        if self._going is not None:
+            self._going.stop()
+            self._going = None
+
+    def _write(self) -> None:
         # A page that cannot be made now does not end the run; the one at its end says why.
-        with suppress(ValueError, RenderingError), self._directory.timed("report"):
+        with suppress(ValueError, RenderingError):
             write_report(self._directory.path)
-        self._ended = time.monotonic()
-        self._took = self._ended - now
+
+    def _noted(self, first: bool, took: float) -> bool:
+        self._took, self._ended = took, time.monotonic()
         return first and (self._directory.path / "report.html").is_file()

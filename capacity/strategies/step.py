@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.func import grad_and_value
 
-from capacity.base.differential import slope_of, vmap
+from capacity.base.differential import slope_of, slopes_of, vmap
 from capacity.networks.flat_model import FlatModel
 from capacity.optimizers.conditioner import Conditioner
 from capacity.optimizers.optimizer import Optimizer, stated
@@ -119,7 +120,6 @@ class StrategyStep:
         self._private: dict[str, Private] = {
             name: part.private for name, part in parts.items() if part is not None
         }
-        self._each = vmap(self._direction)
         self._slope = slope_of if model.one_by_one else grad_and_value
 
     def draw(self, index: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -156,7 +156,9 @@ class StrategyStep:
         """
         if self._model.one_by_one:
             return in_training_mode(self._model, self.gradient_of, theta, x, rows, masks)
-        return self._each(theta, x, rows, self._private)
+        known = isinstance(self._task.loss, str)
+        each = partial(slopes_of, known=known)
+        return self._direction(each, theta, x, rows, self._private)
 
     def gradient_of(
         self, replica: int, theta: Tensor, x: Tensor, rows: Tensor
@@ -172,7 +174,7 @@ class StrategyStep:
         Returns:
             The gradient (P,), before any projector, and the loss.
         """
-        return self._direction(theta, x, rows, self._of(replica))
+        return self._direction(self._slope, theta, x, rows, self._of(replica))
 
     def update(self, inner: UpdateMap) -> UpdateMap:
         """Put projector and mask in front of the optimiser, for all replicas together.
@@ -245,10 +247,10 @@ class StrategyStep:
         ) -> State:
             del loss  # the direction has it, beside the memory's
             if masks is None:
-                direction, _ = self._direction(state[0], x, rows, private)
+                direction, _ = self._direction(self._slope, state[0], x, rows, private)
                 return update.step(state, direction, lr, count)
             with self._model.training(masks(count), moving=False):
-                direction, _ = self._direction(state[0], x, rows[:-1], private, grad_and_value)
+                direction, _ = self._direction(grad_and_value, state[0], x, rows[:-1], private)
             return update.step(state, direction, lr, count)
 
         moments = len(update.init(torch.zeros(1))) - 1
@@ -291,29 +293,32 @@ class StrategyStep:
 
     def _direction(
         self,
+        slope: Callable[..., Any],
         point: Tensor,
         x: Tensor,
         rows: Tensor,
         private: dict[str, Private],
-        slope: Callable[..., Any] | None = None,
     ) -> tuple[Tensor, Tensor]:
-        slope = slope or self._slope
+        """Differentiate at a point (P,), or at rows of points with `slopes_of`."""
         gradient, value = slope(self._loss)(point, x, rows, private)
-        reference = self.contribution.reference
-        if reference is None:
+        if self.contribution.reference is None:
             return gradient, value
+        apart = without_conflict if point.dim() == 1 else vmap(without_conflict)
+        return apart(gradient, slope(self._remembered)(point, x, rows, private)[0]), value
+
+    def _remembered(
+        self, point: Tensor, x: Tensor, rows: Tensor, private: dict[str, Private]
+    ) -> Tensor:
+        reference = self.contribution.reference
+        assert reference is not None
         new = x.shape[0] - reference.batch
+        slots = rows[new:] - len(self._task.train)
 
-        def remembered(moved: Tensor) -> Tensor:
-            slots = rows[new:] - len(self._task.train)
+        def labels() -> Tensor:
+            outputs = self._outputs(point, x[new:], private)
+            return reference.labels(outputs, slots, private["memory"])
 
-            def labels() -> Tensor:
-                outputs = self._outputs(moved, x[new:], private)
-                return reference.labels(outputs, slots, private["memory"])
-
-            return self._model.over_draws(labels)
-
-        return without_conflict(gradient, slope(remembered)(point)[0]), value
+        return self._model.over_draws(labels)
 
     def _loss(self, point: Tensor, x: Tensor, rows: Tensor, private: dict[str, Private]) -> Tensor:
         added, task = self.contribution, self._task

@@ -6,11 +6,14 @@ class, so an image held out of one task is held out of all.
 
 from __future__ import annotations
 
+import importlib.util
 import warnings
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from capacity.base.checks import one_of
@@ -60,12 +63,22 @@ def digits_benchmark(stream: TaskStream) -> Any:
     return benchmark
 
 
-def _pieces(stream: TaskStream) -> list[Piece]:
-    from sklearn.datasets import load_digits
+def _rows() -> NDArray[np.float64]:
+    """Read pixels and label of every digit (1797, 65); scikit-learn takes a second to import."""
+    package = importlib.util.find_spec("sklearn")
+    where = "" if package is None else package.origin or ""
+    table = Path(where).with_name("datasets") / "data" / "digits.csv.gz"
+    if not table.is_file():  # a later version may keep it elsewhere
+        from sklearn.datasets import load_digits
 
-    data = load_digits()
-    x = torch.from_numpy(data.data).float() / 16.0
-    y = torch.from_numpy(data.target).long()
+        data = load_digits()
+        return np.column_stack([data.data, data.target])
+    return np.loadtxt(table, delimiter=",")
+
+
+def _pieces(stream: TaskStream) -> list[Piece]:
+    rows = torch.from_numpy(_rows())
+    x, y = rows[:, :-1].float() / 16.0, rows[:, -1].long()
     train, test = holdout(y, stream.test_fraction, seed=stream.seed)
     pieces = []
     for number, variant in enumerate(_variants(stream, x, y)):

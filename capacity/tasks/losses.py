@@ -23,7 +23,7 @@ from torch.nn import functional
 
 from capacity.base.differential import vmap
 from capacity.base.in_place import Guarded
-from capacity.tasks.task import LOSSES, LossFunction, Split, Task, is_label_table
+from capacity.tasks.task import SAMPLE_LOSSES, LossFunction, Split, Task, is_label_table
 
 
 @dataclass(frozen=True)
@@ -301,7 +301,9 @@ def sample_losses(task: Task, outputs: Tensor, targets: Tensor) -> Tensor:
         Losses (n,); for a weighted mean L those of its linearisation in the samples,
         L + w_i (l_i - L) / mean(w), as a jackknife takes them.
     """
-    loss = LOSSES[task.loss] if isinstance(task.loss, str) else task.loss
+    if isinstance(task.loss, str):
+        return SAMPLE_LOSSES[task.loss](outputs, targets)
+    loss = task.loss
     if isinstance(loss, FittedLoss) and loss.weighted and loss.mean_weight is None:
         return linearised_ratio(*loss.parts(outputs, targets))
     return vmap(lambda f, y: loss(f[None], y[None]))(outputs, targets)

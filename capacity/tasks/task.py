@@ -40,12 +40,27 @@ class ScoreParts(Protocol):
         """Count what a split's score is a mean over; None where only the network tells."""
 
 
-def _half_mse(outputs: Tensor, targets: Tensor) -> Tensor:
-    return 0.5 * (outputs - targets.reshape(outputs.shape)).square().sum(-1).mean()
+def _cross_entropies(outputs: Tensor, targets: Tensor) -> Tensor:
+    # functional.cross_entropy has no batching rule: vmap takes it apart in Python.
+    if targets.dim() != 1 or outputs.dim() != 2 or targets.is_floating_point():
+        return functional.cross_entropy(outputs, targets, reduction="none")
+    return -outputs.log_softmax(1).gather(1, targets[:, None].long())[:, 0]
 
 
-LOSSES: dict[str, LossFunction] = {"cross_entropy": functional.cross_entropy, "mse": _half_mse}
-"""Losses by name; `mse` is 1/2 the squared distance of the output vector, averaged over samples."""
+def _half_squares(outputs: Tensor, targets: Tensor) -> Tensor:
+    return 0.5 * (outputs - targets.reshape(outputs.shape)).square().sum(-1)
+
+
+SAMPLE_LOSSES: dict[str, LossFunction] = {"cross_entropy": _cross_entropies, "mse": _half_squares}
+"""Losses of samples (n,) by name; `mse` is 1/2 the squared distance of the output vector."""
+
+
+def _mean_of(losses: LossFunction) -> LossFunction:
+    return lambda outputs, targets: losses(outputs, targets).mean()
+
+
+LOSSES: dict[str, LossFunction] = {name: _mean_of(of) for name, of in SAMPLE_LOSSES.items()}
+"""The same of a batch: their mean."""
 
 
 @dataclass(frozen=True, kw_only=True)

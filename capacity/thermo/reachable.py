@@ -18,7 +18,6 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 import torch
-from scipy.optimize import brentq
 from torch import Tensor
 
 from capacity.base.checks import finite_tensor, positive_float, positive_int
@@ -294,6 +293,8 @@ def _ridge(values: Tensor, weights: Tensor, spare: float) -> float:
         return float((weights * (mu / (values + mu)).square()).sum()) - spare
 
     low, high = math.log(float(values.min())) - 60, math.log(float(values.max())) + 60
+    from scipy.optimize import brentq  # half a second to load, for runs that never ask
+
     mu = math.exp(brentq(excess, low, high, xtol=1e-12)) if excess(low) < 0 else 0.0
     return float((weights * values / (values + mu).square()).sum())
 

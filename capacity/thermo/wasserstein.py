@@ -11,7 +11,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
 from capacity.records.estimate import Estimate, Status
@@ -147,6 +146,8 @@ def assignment(grams: LayerGrams) -> Estimate:
     Returns:
         The mean cost of the best assignment; uncalibrated.
     """
+    from scipy.optimize import linear_sum_assignment  # a run without ensembles never asks
+
     g = grams.total()
     a, cross, d = g.start[0], g.cross[0], g.moved[0]
     b = a + cross + cross.T + d

@@ -7,9 +7,8 @@ from functools import partial
 
 import torch
 from torch import Tensor
-from torch.func import grad_and_value
 
-from capacity.base.differential import slope_of, vmap
+from capacity.base.differential import slope_of, slopes_of
 from capacity.base.random_streams import stream_seed
 from capacity.networks.flat_model import FlatModel
 from capacity.tasks.task import Task
@@ -48,7 +47,7 @@ def gradients_of(model: FlatModel, task: Task, batch: int) -> Gradients:
         The function.
     """
     if not model.one_by_one:
-        each = vmap(grad_and_value(model.loss(task)))
+        each = slopes_of(model.loss(task), known=isinstance(task.loss, str))
         return lambda theta, x, y, _: each(theta, x, y)
 
     def one(replica: int, theta: Tensor, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
