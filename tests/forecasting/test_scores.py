@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 
 import pytest
+from scipy import stats
 
 from capacity.forecasting.scores import mean_error, r2, spearman
 from capacity.records.estimate import Status
@@ -16,6 +17,11 @@ def test_spearman_and_its_interval():
     assert found.value == pytest.approx(rho)
     half = 1.645 * math.sqrt(1.06 / 4)
     assert found.interval[0] == pytest.approx(math.tanh(math.atanh(rho) - half))
+
+
+def test_equal_values_share_the_mean_of_their_ranks():
+    p, m = [3.0, 1.0, 3.0, 2.0, 1.0], [0.2, 0.1, 0.2, 0.2, 0.5]
+    assert spearman(p, m).value == pytest.approx(stats.spearmanr(p, m).statistic)
 
 
 def test_a_perfect_order_is_not_perfectly_sure():

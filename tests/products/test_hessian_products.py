@@ -198,6 +198,19 @@ def test_rows_that_lie_otherwise_in_memory_share_a_graph(float64):
     assert len(products._ways) == 1
 
 
+def test_a_point_that_is_written_into_is_another_point(float64):
+    """What tangents share is kept from call to call, as long as theta and batch are the same."""
+    flat, loss, draw = problem("mlp")
+    products, (x, y), theta = HessianProducts(loss), draw(4), torch.randn(flat.size)
+    tangents = torch.randn(2, flat.size)
+    before, same = products(theta, x, y, tangents), products(theta, x, y, tangents)
+    assert torch.equal(before, same)
+    for moved in (theta, x):
+        moved.mul_(0.5)
+        expected = HessianProducts(loss)(theta.clone(), x.clone(), y, tangents)
+        assert torch.equal(products(theta, x, y, tangents), expected)
+
+
 def test_a_slow_way_is_said_to_everyone_who_takes_it():
     def loss(theta, x, y):
         made = (x @ theta.view(3, 2)).square().mean()

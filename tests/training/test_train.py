@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import nn
 
+from capacity.base.differential import slopes_of
 from capacity.networks.evaluate import evaluate
 from capacity.networks.flat_model import FlatModel
 from capacity.recipe.config import Training
@@ -99,3 +100,16 @@ def test_gradient_descent_on_a_quadratic(float64):
     torch.testing.assert_close(phase.theta[0], expected, rtol=1e-10, atol=1e-12)
     loss = evaluate(flat, phase.theta, made.task, made.task.train).loss[0]
     torch.testing.assert_close(loss, made.loss(expected), rtol=1e-9, atol=1e-14)
+
+
+def test_slopes_taken_outside_of_vmap_are_those_taken_inside(float64):
+    task, flat = blobs(), FlatModel(nn.Sequential(nn.Linear(5, 4), nn.Tanh(), nn.Linear(4, 3)))
+    theta, x = torch.randn(2, flat.size), task.train.x.expand(2, -1, -1)
+    y = task.train.y.expand(2, -1)
+    outside, inside = (
+        slopes_of(flat.loss(task), known=known)(theta, x, y) for known in (True, False)
+    )
+    torch.testing.assert_close(outside, inside, rtol=1e-12, atol=1e-14)
+    constant, value = slopes_of(lambda point, y: y.sum(), known=True)(theta, torch.ones(2, 3))
+    assert constant.abs().max() == 0
+    assert value.tolist() == [3, 3]
