@@ -1,27 +1,31 @@
 """What `capacity.forecast` says of pairs held out, for 5 % and by itself (`auto`), short plans too.
 
-    python benchmarks/forecast/score_plain.py [--units 70] [--cache DIR] [--save]
+    python benchmarks/forecast/score_plain.py [--units 70] [--skip 24] [--cache DIR] [--save]
 
 needs the truth of `score.py --grid plain --half held-out --phase truth`, or a beginning of it; the
-first networks in the grid's order, a fair sample, are asked. `--save`
-writes results/score-plain.txt.
+first networks in the grid's order, a fair sample, are asked. `--skip` leaves out the first of them,
+on which an earlier engine was scored. What was said is kept in the cache, for as long as its file
+is there: a run that is interrupted goes on. `--save` writes results/score-plain.txt.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from score_budgets import SHORT
-from score_design import HELD_OUT, PLANS, network, part_of, units
-from score_truth import default_cache, known
+from score_design import HELD_OUT, PLANS, Unit, network, part_of, units
+from score_truth import Known, default_cache, known
 from torch import nn
 
 import capacity
+from capacity.records.estimate import Estimate
 
 BUDGETS = (0.05, "auto")
 QUANTITIES = ("drop", "rise")
@@ -51,34 +55,59 @@ def asked(module: nn.Module, budget: float | str, **plan: object) -> capacity.Fo
         return capacity.forecast(module, budget=float(named[1]), device="cpu", **plan)
 
 
-def cells(cache: Path, count: int) -> Iterator[dict[str, object]]:
+def cells(cache: Path, count: int, skip: int = 0) -> Iterator[dict[str, Any]]:
     """Ask about networks whose truth is there.
 
     Args:
         cache: The cache.
         count: Networks at most.
+        skip: Networks to leave out first.
 
     Yields:
         What was said and measured.
     """
-    part = part_of()
+    part, kept = part_of(), cache / "plain-said.jsonl"
+    lines = kept.read_text().splitlines() if kept.exists() else []
+    before = {(each["unit"], each["budget"]): each for each in map(json.loads, lines)}
     for unit in units("plain"):
         truth = known(cache, unit) if part[unit.stream.name] == HELD_OUT and count > 0 else None
         if truth is None or truth.record["cells"][0]["diverged"]:
             continue
+        if skip > 0:
+            skip -= 1
+            continue
         count -= 1
-        old, new = unit.stream.build()
-        cell = truth.record["cells"][0]
-        module = network(unit.network, unit.seed)
-        nn.utils.vector_to_parameters(truth.theta[0], module.parameters())
         for budget in BUDGETS:
-            made = asked(module, budget, old=old, new=new, training=unit.training, seed=unit.seed)
-            yield {
-                "budget": budget, "optimizer": unit.optimizer, "epochs": unit.epochs,
-                "family": unit.stream.family, "architecture": unit.architecture,
-                "said": {"drop": made.accuracy_drop, "rise": made.loss_increase},
-                "true": {name: cell[name] for name in QUANTITIES},
-            }  # fmt: skip
+            if (unit.key, budget) not in before:
+                before[unit.key, budget] = said(unit, truth, budget)
+                with kept.open("a") as file:
+                    file.write(json.dumps(before[unit.key, budget]) + "\n")
+            row = before[unit.key, budget]
+            yield {**row, "said": {q: Estimate.from_dict(e) for q, e in row["said"].items()}}
+
+
+def said(unit: Unit, truth: Known, budget: float | str) -> dict[str, Any]:
+    """Ask about a network.
+
+    Args:
+        unit: The network on its pair.
+        truth: What was measured.
+        budget: What the forecast may spend.
+
+    Returns:
+        What was said and measured, in plain JSON types.
+    """
+    old, new = unit.stream.build()
+    cell = truth.record["cells"][0]
+    module = network(unit.network, unit.seed)
+    nn.utils.vector_to_parameters(truth.theta[0], module.parameters())
+    made = asked(module, budget, old=old, new=new, training=unit.training, seed=unit.seed)
+    return {
+        "unit": unit.key, "budget": budget, "optimizer": unit.optimizer, "epochs": unit.epochs,
+        "family": unit.stream.family, "architecture": unit.architecture,
+        "said": {"drop": made.accuracy_drop.to_dict(), "rise": made.loss_increase.to_dict()},
+        "true": {name: cell[name] for name in QUANTITIES},
+    }  # fmt: skip
 
 
 def explained(said: np.ndarray, measured: np.ndarray) -> float:
@@ -151,11 +180,12 @@ def table(rows: Sequence[dict]) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--units", type=int, default=10**6, help="networks to ask")
+    parser.add_argument("--skip", type=int, default=0, help="networks to leave out first")
     parser.add_argument("--cache", type=Path, default=default_cache())
     parser.add_argument("--save", action="store_true", help=f"write results/{RESULT.name}")
     options = parser.parse_args()
     torch.set_num_threads(1)
-    text = table(list(cells(options.cache, options.units)))
+    text = table(list(cells(options.cache, options.units, options.skip)))
     print(text)
     if options.save:
         RESULT.write_text(text + "\n")

@@ -16,7 +16,7 @@ and compiling are reported apart. The results are compared first: they must agre
 
     python benchmarks/speed/dense_training_jacobian.py [--small] [--rounds 5] [--save]
 
-`--save` writes the tables to benchmarks/speed/results/.
+`--save` writes the tables of this kind of processor to benchmarks/speed/results/.
 """
 
 from __future__ import annotations
@@ -39,6 +39,7 @@ os.environ["XLA_FLAGS"] = "--xla_cpu_multi_thread_eigen=false intra_op_paralleli
 os.environ["JAX_PLATFORMS"] = "cpu"
 
 import torch
+from processor import in_file_name, processor
 from torch import Tensor, nn
 
 from capacity.jacobian.training_jacobian import TrainingJacobian
@@ -56,7 +57,7 @@ except ImportError:
 
 BATCH, CLASSES, PIXELS = 64, 10, 64
 CHUNKS = (16, 32, 64, 128, 256, 512, 1024)
-SAVED = Path(__file__).parent / "results" / "dense-training-jacobian-cpu.txt"
+SAVED = Path(__file__).parent / "results" / f"dense-training-jacobian-{in_file_name()}.txt"
 
 Push = Callable[[Tensor], Tensor]
 """Rows V (K, P) to rows J V, K being the chunk that the method was built for."""
@@ -272,7 +273,7 @@ def main() -> None:
 
     say(
         f"torch {torch.__version__}, jax {jax.__version__}, Python {platform.python_version()}, "
-        f"{platform.machine()}, one core; ratio: time over capacity's"
+        f"{processor()}, one core; ratio: time over capacity's"
     )
     for hidden in [16] if chosen.small else [64, 16]:
         for optimizer in ("momentum", "sgd"):

@@ -9,6 +9,8 @@ beyond what it held before them (the tangents themselves are held before). curvl
 take part where they are installed (`pip install -e '.[bench]'`).
 
     python benchmarks/speed/hessian_products.py [--rounds 15] [--tangents 1 8 32] [--save]
+
+`--save` writes a table per kind of processor to benchmarks/speed/results/.
 """
 
 from __future__ import annotations
@@ -28,6 +30,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 import torch
+from processor import in_file_name, processor
 from torch import Tensor, nn
 from torch.func import grad, jvp, vjp, vmap
 from torch.nn.attention import SDPBackend, sdpa_kernel
@@ -261,7 +264,7 @@ def main() -> None:
             return
         say(
             f"torch {torch.__version__}, Python {platform.python_version()}, "
-            f"{platform.machine()} ({torch.backends.cpu.get_cpu_capability()}), "
+            f"{processor()}, "
             f"one of {os.cpu_count()} cores, {chosen.rounds} rounds"
         )
         for name in CASES:
@@ -269,7 +272,7 @@ def main() -> None:
     if chosen.save:
         folder = Path(__file__).parent / "results"
         folder.mkdir(exist_ok=True)
-        (folder / "hessian-products-cpu.txt").write_text("\n".join(lines) + "\n")
+        (folder / f"hessian-products-{in_file_name()}.txt").write_text("\n".join(lines) + "\n")
 
 
 if __name__ == "__main__":

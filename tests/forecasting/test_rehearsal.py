@@ -143,7 +143,7 @@ def test_what_copies_differ_by_widens_or_narrows_what_was_expected():
     low, high = alike.interval
     assert 0.5 * 0.2 < high - low < 0.2
     assert np.ptp(apart.interval) > 2 * (high - low)
-    # Student's t with the copies' three degrees of freedom and the four of what was expected.
+    # Student's t with the copies' three degrees of freedom and those of what was expected.
     expected = 0.1 / (stats.t.ppf(0.95, EXPECTED) * math.sqrt(2))
     sigma = math.sqrt((EXPECTED * expected**2 + 0.1) / (EXPECTED + 3))
     half = stats.t.ppf(0.95, EXPECTED + 3) * sigma * math.sqrt(1.25)
