@@ -27,7 +27,8 @@ def check_two_modes(model: FlatModel, theta: Tensor, task: Task, recipe: Recipe)
 
     Raises:
         ValueError: If J_t is asked for where a step is no function of theta and the batch or has no
-            second derivative, a strategy for several replicas, or one on accumulated gradients.
+            second derivative, a strategy for several replicas with running statistics, or one on
+            accumulated gradients.
     """
     if not model.two_modes:
         return
@@ -44,11 +45,10 @@ def check_two_modes(model: FlatModel, theta: Tensor, task: Task, recipe: Recipe)
             f"gradient of all samples, and {layers} may see each batch by itself; leave one of the "
             "two out, or call .eval() on the layer"
         )
-    # A belief's draws belong to a step, and nothing of it is a replica's own but theta.
-    apart = model.belief is None or model.has_buffers
-    if recipe.replicas > 1 and named != "naive" and apart:
+    # Masks and a belief's draws belong to a step; what is remembered is of the evaluated network.
+    if recipe.replicas > 1 and named != "naive" and model.has_buffers:
         raise ValueError(
             f"training.strategy = {named!r} remembers the old tasks for all {recipe.replicas} "
-            f"replicas at once, and {layers} has running statistics or masks of its own in each; "
+            f"replicas at once, and {layers} has running statistics of its own in each; "
             "pass replicas=1 (and several seeds, as with capacity run --seeds)"
         )

@@ -8,10 +8,13 @@ from torch import nn
 from torch.nn.functional import cross_entropy
 
 import capacity
+from capacity.forecasting.mitigated import contribution_of
 from capacity.networks.door import fit
 from capacity.networks.evaluate import evaluate
 from capacity.networks.flat_model import FlatModel
 from capacity.recipe.config import Training
+from capacity.strategies.step import StrategyStep
+from capacity.strategies.terms import Source
 from capacity.tasks.tensors import as_task
 from capacity.training.data_order import DataOrder
 from capacity.training.train import train
@@ -142,3 +145,46 @@ def test_training_mode_is_another_network_than_evaluation():
     module.eval()
     fixed = capacity.forecast(module, old=old, new=new, training=plan, budget=float("inf"))
     assert abs(live.old[0].loss_increase.value - fixed.old[0].loss_increase.value) > 0.05
+
+
+@pytest.mark.parametrize("name", ["ewc", "replay", "lwf", "agem"])
+def test_replicas_with_masks_of_their_own_learn_under_a_strategy_as_each_alone(name):
+    torch.manual_seed(0)
+    module = nn.Sequential(nn.Linear(6, 8), nn.Tanh(), nn.Dropout(0.3), nn.Linear(8, 2)).double()
+    flat, task = bound(module)
+    plan = Training(lr=0.1, epochs=1, batch_size=16, strategy={"name": name})
+    both = flat.initial() + 0.1 * torch.randn(2, flat.size, dtype=torch.float64)
+
+    def step(theta):
+        added = contribution_of(
+            plan.strategy, flat, theta, (task,), task, plan, Source(0, ("test",))
+        )
+        return StrategyStep(flat, task, added, len(theta))
+
+    together = step(both)
+    x, rows, _ = together.draw(torch.arange(32).view(2, 16))
+    gradients, losses = together.gradients(both, x, rows, lambda replica: 7 + replica)
+    assert not torch.allclose(gradients[0], gradients[1])
+    alone = step(both[:1])  # the first replica's memory is that of one alone
+    with flat.training(7):
+        gradient, loss = alone.gradient_of(0, both[0], x[0], rows[0])
+    torch.testing.assert_close(gradients[0], gradient)
+    torch.testing.assert_close(losses[0], loss)
+    with flat.training(8):
+        gradient, _ = together.gradient_of(1, both[1], x[1], rows[1])
+    torch.testing.assert_close(gradients[1], gradient)
+
+
+@pytest.mark.slow
+def test_a_run_of_two_replicas_with_dropout_under_a_strategy(tmp_path):
+    torch.manual_seed(0)
+    module = nn.Sequential(nn.Linear(6, 8), nn.ReLU(), nn.Dropout(0.2), nn.Linear(8, 2))
+    x = X.float()
+    made = capacity.run(
+        tasks=[(x, Y), (x, 1 - Y)], model=module, replicas=2, quiet=True, out=tmp_path / "run",
+        training=Training(lr=0.1, epochs=2, batch_size=16, strategy="ewc"),
+        measure=capacity.Measure(level="forecast", strategies=[]),
+    )  # fmt: skip
+    drop = made.measured[0]["old"][0]["accuracy_drop"]
+    assert drop["n"] == 2
+    assert drop["interval"][0] <= drop["value"] <= drop["interval"][1]
