@@ -56,7 +56,8 @@ class TaskStream(Section):
     """
 
     dataset: Annotated[str, BeforeValidator(_source_known)] = "digits"
-    """`digits` (ships with scikit-learn), `text-topics` (docstrings of installed packages by topic,
+    """`digits` (ships with scikit-learn), `diffusion-digits` (the same as images with noise, which a
+    network learns to predict; split, without accuracy), `text-topics` (docstrings of installed packages by topic,
     for pretrained networks), `mnist`, `cifar10`, `cifar100`, or a source that is
     registered in `capacity.tasks`; `custom` marks tasks handed over through the Python API."""
     scenario: Literal["split", "permuted", "rotated", "mixed"] = "split"

@@ -269,6 +269,17 @@ class RunningStatistic(TypedDict):
     moved: E
 
 
+class Generation(TypedDict):
+    """What the network made after a task, judged by a fixed classifier."""
+
+    old: list[int]
+    new: list[int]
+    images: list[list[int]]
+    shares: list[float]
+    share_old: E
+    frechet: E
+
+
 class Phase(TypedDict, total=False):
     """What learning a task did to theta."""
 
@@ -276,6 +287,7 @@ class Phase(TypedDict, total=False):
     thermo: Thermo | None
     statistics: dict[str, RunningStatistic]
     calibration: list[E]
+    generation: Generation
 
 
 class Quality(TypedDict):

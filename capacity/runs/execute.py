@@ -448,7 +448,8 @@ class Execution:
             latest, wanted = self._latest_at(self._theta), self._old.scored(i)
             known = latest is not None and wanted == self._old.tested(i)
             made = latest.tests if latest and known else self._evaluate(wanted)
-            return {"calibration": self._calibration(i)}, {
+            record = {"calibration": self._calibration(i), "generation": self._generation(i)}
+            return record, {
                 "accuracy": torch.stack([score.accuracy for score in made]),
                 "loss": torch.stack([score.loss for score in made]),
             }
@@ -457,6 +458,7 @@ class Execution:
         stage = self._stage(f"task{i}.scores", "", "measure", scored)
         kept = stage.tensors
         self._found.calibrations[i] = stage.record.get("calibration")
+        self._found.generations[i] = stage.record.get("generation")
         pairs = zip(kept["accuracy"].to(device), kept["loss"].to(device), strict=True)
         self._found.scores.append([Score(*pair) for pair in pairs])
         self._found.states[i] = "learned"
@@ -495,6 +497,13 @@ class Execution:
             if t.classifies
         )
         return [from_samples(errors.tolist()).to_dict() for errors in found]
+
+    def _generation(self, i: int) -> dict[str, Any] | None:
+        """Judge what replica 0 makes after the i-th task; None where tasks make nothing."""
+        generator, theta = self._tasks[i].generator, self._theta[0]
+        if generator is None:
+            return None
+        return generator.judge(lambda x: self._model.outputs(theta, x), theta)
 
     def _latest_at(self, theta: Tensor) -> _Latest | None:
         """Give the scores that the last epoch ended with, if it ended there."""

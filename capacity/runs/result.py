@@ -52,6 +52,7 @@ class Measurements:
         transports: J_t of a task, as `PhaseTransport.finish` gives it.
         composed: The spectrum of J_t over all learned tasks, if it was asked for.
         calibrations: Calibration error of a belief on a task and the old ones looked at with it.
+        generations: What the network made after each task, of tasks that generate.
         diverged: Where a task stopped being finite.
     """
 
@@ -69,6 +70,7 @@ class Measurements:
     transports: dict[int, dict[str, Any]] = field(default_factory=dict)
     composed: dict[str, Any] | None = None
     calibrations: dict[int, list[dict[str, Any]] | None] = field(default_factory=dict)
+    generations: dict[int, dict[str, Any] | None] = field(default_factory=dict)
     diverged: dict[int, Divergence] = field(default_factory=dict)
     _entries: dict[tuple[Any, ...], Any] = field(default_factory=dict)
 
@@ -237,13 +239,15 @@ class Measurements:
             return None
         known = self.calibrations.get(i)
         entry = {"thermo": self.costs[i]} | ({} if known is None else {"calibration": known})
+        made = self.generations.get(i)
+        entry |= {} if made is None else {"generation": made}
         if self.statistics.get(i):
             entry["statistics"] = self.statistics[i]
         if i not in self.transports:
             return {"transport": None, **entry}
         parts = [self.transports[k] for k in range(i + 1)]
-        made = self._once("transport", i, make=partial(transport_entry, parts))
-        return {"transport": made, **entry}
+        transport = self._once("transport", i, make=partial(transport_entry, parts))
+        return {"transport": transport, **entry}
 
 
 def _own_controls(made: dict[str, Any] | None, k: int) -> dict[str, Any]:

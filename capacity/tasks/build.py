@@ -52,5 +52,7 @@ def _title(source: DataSource, stream: TaskStream, number: int, task: Task) -> s
         return f"permutation {number}"
     if stream.scenario == "mixed":
         return source.mixed[number]
+    if not task.classes:  # no classification: the source names its tasks
+        return task.name
     first, last = task.classes[0], task.classes[-1]
     return f"class {first}" if first == last else f"classes {first}-{last}"

@@ -29,6 +29,7 @@ REGISTRY = Registry(
         "mnist": "capacity.tasks.mnist:SOURCE",
         "cifar10": "capacity.tasks.cifar:CIFAR10",
         "cifar100": "capacity.tasks.cifar:CIFAR100",
+        "diffusion-digits": "capacity.tasks.diffusion:SOURCE",
         "text-topics": "capacity.tasks.text_topics:SOURCE",
     },
 )

@@ -15,6 +15,7 @@ from capacity.base.checks import one_of, text_of
 from capacity.base.in_place import Guarded
 from capacity.records.notebook import InNotebook
 from capacity.tasks.batches import BatchLayout
+from capacity.tasks.generation import Generator
 from capacity.tasks.split import LossFunction as LossFunction
 from capacity.tasks.split import Split as Split
 from capacity.tasks.split import check_split as check_split
@@ -90,6 +91,8 @@ class Task(InNotebook):
             a score per sample, between 0 and 1, or sums and counts.
         score: How sums and counts of the score are read off outputs (n, C) and targets, as every
             door finds it; None where accuracy is that of one label per sample, or is not defined.
+        generator: How samples are drawn from the network that learned it, and judged; None where it
+            makes none.
 
     Args:
         name: As above.
@@ -107,6 +110,7 @@ class Task(InNotebook):
         losses: As above.
         scores: As above.
         score: As above.
+        generator: As above.
 
     Example:
         >>> import torch, capacity
@@ -132,6 +136,7 @@ class Task(InNotebook):
     losses: SampleFunction | None = None
     scores: SampleFunction | None = None
     score: ScoreParts | None = field(default=None, compare=False)
+    generator: Generator | None = field(default=None, compare=False)
 
     if TYPE_CHECKING:
 
@@ -151,6 +156,7 @@ class Task(InNotebook):
             losses: SampleFunction | None = None,
             scores: SampleFunction | None = None,
             score: ScoreParts | None = None,
+            generator: Generator | None = None,
         ) -> None: ...
 
     def __post_init__(self) -> None:

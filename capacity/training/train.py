@@ -153,9 +153,8 @@ def train(
             "capacity.Belief(network) with a belief, and the network itself without"
         )
     if update is None:
-        update = from_training(
-            training, seed=order.seed, path=order.path, layout=model.layout
-        ).bound(model.outputs, task, modes=model.two_modes)
+        update = from_training(training, seed=order.seed, path=order.path, layout=model.layout)
+    update = stated(update).bound(model.outputs, task, modes=model.two_modes)
     if strategy is None:
         gradients, draw = gradients_of(model, task, training.batch_size), _drawing(task)
     else:

@@ -24,6 +24,7 @@ from capacity.report.sections import (
     capacity_and_dimension,
     cost_of_learning,
     forecast_and_measured,
+    generated_samples,
     learning_and_forgetting,
     method_notes,
     reproduce,
@@ -36,6 +37,7 @@ from capacity.results.view import RunView
 SECTIONS: Sections[RunView] = Sections([
     verdict.SECTION,
     learning_and_forgetting.SECTION,
+    generated_samples.SECTION,
     forecast_and_measured.SECTION,
     strategies_forecast.SECTION,
     capacity_and_dimension.SECTION,
