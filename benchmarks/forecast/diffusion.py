@@ -54,12 +54,11 @@ def row(strategy: str, tasks: int, epochs: int, out: Path) -> str:
     spent = time.process_time() - began
     result = made.result
     rank = result["scores"]["loss_increase"]["spearman"]["value"]
-    end = [entry["value"] for entry in result["loss"][-1]]
     rise = result["forgetting"]["loss"]["last"][-1]
     risen = [entry["value"] for entry in rise if entry and entry["value"] is not None]
     judged = result["phases"][-1]["generation"]
     return (
-        f"{strategy:10}{result['scores']['pairs']:6}{rank:10.2f}{sum(end) / len(end):13.2f}"
+        f"{strategy:10}{result['scores']['pairs']:6}{rank:10.2f}{result['final']['loss']['value']:13.2f}"
         f"{sum(risen) / len(risen):7.2f}{judged['share_old']['value']:12.2f}"
         f"{judged['frechet']['value']:9.1f}{spent:6.0f}"
     )

@@ -56,10 +56,10 @@ class TaskStream(Section):
     """
 
     dataset: Annotated[str, BeforeValidator(_source_known)] = "digits"
-    """`digits` (ships with scikit-learn), `diffusion-digits` (the same as images with noise, which a
-    network learns to predict; split, without accuracy), `text-topics` (docstrings of installed packages by topic,
-    for pretrained networks), `mnist`, `cifar10`, `cifar100`, or a source that is
-    registered in `capacity.tasks`; `custom` marks tasks handed over through the Python API."""
+    """`digits` (ships with scikit-learn), `diffusion-digits` (the noise in the same images, for a
+    denoiser, which has no accuracy), `text-topics` (docstrings of installed packages by topic, for
+    pretrained networks), `mnist`, `cifar10`, `cifar100`, or a source that is registered in
+    `capacity.tasks`; `custom` marks tasks handed over through the Python API."""
     scenario: Literal["split", "permuted", "rotated", "mixed"] = "split"
     """Disjoint classes, permuted pixels, rotated images; or `mixed`: for `digits` up to six tasks
     (all digits, noisy, rotated, five digits only, two pairs of labels swapped, permuted), for

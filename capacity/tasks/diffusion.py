@@ -12,6 +12,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -73,7 +74,7 @@ def generate(network: Network, noise: Tensor, *, steps: int = STEPS) -> Tensor:
     """
     x, clean = noise, noise
     grid = torch.linspace(0.98, 0.0, steps + 1, dtype=torch.float64).tolist()
-    for now, then in zip(grid, grid[1:], strict=False):
+    for now, then in pairwise(grid):
         at = torch.full((len(x),), now, dtype=x.dtype, device=x.device)
         eps = network(torch.cat([x, times(at)], dim=1))
         a, b = math.cos(0.5 * math.pi * now), math.sin(0.5 * math.pi * now)
@@ -136,14 +137,13 @@ def _build(stream_of_tasks: TaskStream) -> TaskSequence:
         wanted = torch.isin(y, torch.tensor(list(group)))
         kept = Split(x[train[wanted[train]]], y[train[wanted[train]]])
         kept = subsample(kept, stream_of_tasks.samples, seed=seed, where=f"task {number}")
-        parts = {"train": kept.x, "test": x[test[wanted[test]]]}
-        splits = {name: _drawn(part, seed, number, name) for name, part in parts.items()}
         tasks.append(
             Task(
                 name=f"{'digit' if len(group) == 1 else 'digits'} {_listed(group)}",
                 loss="mse",
                 generator=Digits(x[train], y[train], tuple(old), tuple(group), seed),
-                **splits,
+                train=_drawn(kept.x, seed, number, "train"),
+                test=_drawn(x[test[wanted[test]]], seed, number, "test"),
             )
         )
         old += group

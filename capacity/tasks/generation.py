@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from capacity.records.estimate import Estimate, from_error, not_defined
@@ -147,8 +146,6 @@ def judged(
 def _distance(made: np.ndarray, real: np.ndarray) -> Estimate:
     """Distance with the delete-a-group jackknife's error."""
     parts = np.array_split(np.arange(len(made)), _GROUPS)
-    without = np.array([
-        frechet_distance(np.delete(made, part, axis=0), real) for part in parts
-    ])
+    without = np.array([frechet_distance(np.delete(made, part, axis=0), real) for part in parts])
     spread = math.sqrt((_GROUPS - 1) / _GROUPS * np.square(without - without.mean()).sum())
     return from_error(frechet_distance(made, real), spread, n=_GROUPS)

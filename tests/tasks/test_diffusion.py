@@ -27,7 +27,8 @@ def stream(**options):
 def test_inputs_are_images_with_noise_and_targets_are_that_noise():
     task = build_tasks(stream(experiences=10, samples=20)).tasks[3]
     x, noise = task.train.x, task.train.y
-    assert x.shape == (20 * diffusion.DRAWS, 72) and noise.shape == (len(x), 64)
+    assert x.shape == (20 * diffusion.DRAWS, 72)
+    assert noise.shape == (len(x), 64)
     u = torch.acos(x[:, 64].clamp(-1, 1)) / math.pi  # the first feature is cos(pi u)
     angle = (0.5 * math.pi * u)[:, None]
     early = u < 0.9

@@ -10,6 +10,7 @@ from capacity.recipe.config import TaskStream, load, recipe_folder, recipe_names
 from capacity.tasks import build_tasks
 
 NAMES = [
+    "diffusion-digits",
     "mixed-digits",
     "permuted-digits",
     "permuted-mnist",
@@ -24,7 +25,7 @@ NAMES = [
     "tiny-digits",
     "vit-digits",
 ]
-DIGITS = [name for name in NAMES if "digits" in name]
+DIGITS = [name for name in NAMES if "digits" in name and name != "diffusion-digits"]
 TWOS = [(0, 1), (2, 3), (4, 5), (6, 7), (8, 9)]
 ALL = [tuple(range(10))] * 5
 CLASSES = {
