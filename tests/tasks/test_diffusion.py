@@ -60,7 +60,7 @@ def test_the_sampler_arrives_at_the_law_whose_optimal_denoiser_it_is_given(float
 
     noise = torch.randn(2000, 64, generator=torch.Generator().manual_seed(0))
     made = diffusion.generate(optimum, noise, steps=100)
-    torch.testing.assert_close(made.var(0), variances, rtol=0.1, atol=1e-3)
+    torch.testing.assert_close(made.var(0), variances, rtol=0.15, atol=1e-3)
 
 
 def test_the_distance_is_that_of_gaussians(float64):
