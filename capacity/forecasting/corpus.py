@@ -46,7 +46,7 @@ class Conditions:
         parameters: P.
         budget: Budget of the forecast; None for the full simulation.
         losses: Names of the losses of all tasks.
-        architecture: Kind of network, as `domain.architecture_of` names it.
+        architecture: Kind of network, as `architecture.architecture_of` names it.
         old_tasks: Number of old tasks.
     """
 

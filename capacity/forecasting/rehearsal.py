@@ -18,6 +18,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
+from capacity.forecasting.architecture import KNOWN
 from capacity.forecasting.quantities import half_width, mean, within
 from capacity.forecasting.record import Forecast, Forgetting
 from capacity.records.estimate import Estimate, Status
@@ -39,12 +40,39 @@ SEVERAL = (
     "order of its own; the value is their mean, the interval is for one further order."
 )
 
+LARGEST = 100_000
+"""Parameters up to which these intervals are taken to hold: four times those of the largest network
+that they were measured on."""
+ENOUGH = 3
+"""Copies whose own differences suffice for an interval of any network."""
 
-def rehearsed(made: Forecast) -> Forecast:
+
+def unlike_measured(architecture: str, parameters: int) -> str:
+    """Say why the interval of a single rehearsal is not known to hold for a network.
+
+    Args:
+        architecture: Its kind, as `architecture.architecture_of` names it.
+        parameters: Its size.
+
+    Returns:
+        A sentence; empty where it is like those that the interval was measured on.
+    """
+    if architecture not in KNOWN:
+        return f"Uncalibrated: that was not measured on a {architecture}; orders=3 would see it."
+    if parameters > LARGEST:
+        return (
+            f"Uncalibrated: that was measured on networks of less than {LARGEST:,} parameters, and "
+            f"this one has {parameters:,}; orders=3 would see it."
+        )
+    return ""
+
+
+def rehearsed(made: Forecast, unlike: str = "") -> Forecast:
     """Give a rehearsal its intervals.
 
     Args:
         made: What the engine read off a copy that went through the whole training.
+        unlike: Why they are not known to hold (`unlike_measured`).
 
     Returns:
         The same with the intervals that another data order needs. What diverged stays as it is.
@@ -53,23 +81,24 @@ def rehearsed(made: Forecast) -> Forecast:
         made,
         old=tuple(
             Forgetting(
-                accuracy_drop=_widened("drop", each.accuracy_drop),
-                loss_increase=_widened("rise", each.loss_increase),
+                accuracy_drop=_widened("drop", each.accuracy_drop, unlike),
+                loss_increase=_widened("rise", each.loss_increase, unlike),
             )
             for each in made.old
         ),
-        new_accuracy=_widened("new_accuracy", made.new_accuracy),
-        new_loss=_widened("new_loss", made.new_loss),
+        new_accuracy=_widened("new_accuracy", made.new_accuracy, unlike),
+        new_loss=_widened("new_loss", made.new_loss, unlike),
     )
 
 
-def _widened(name: str, estimate: Estimate) -> Estimate:
+def _widened(name: str, estimate: Estimate, unlike: str) -> Estimate:
     own = half_width(estimate)
     if estimate.value is None or own is None:
         return estimate
     half = STRETCH[name] * (own + FLOOR)
     ends = (within(name, estimate.value - half), within(name, estimate.value + half))
-    return replace(estimate, interval=ends, status=Status.OK, note=NOTE)
+    status = Status.UNCALIBRATED if unlike else Status.OK
+    return replace(estimate, interval=ends, status=status, note=f"{NOTE} {unlike}".rstrip())
 
 
 def over_orders(made: Sequence[Forecast]) -> Forecast:
@@ -144,6 +173,6 @@ def combined(name: str, each: Sequence[Estimate]) -> Estimate:
         stderr=sigma / math.sqrt(n),
         interval=(within(name, low), within(name, high)),
         n=n,
-        status=Status.UNCALIBRATED if lost else have[0].status,
+        status=Status.UNCALIBRATED if lost else Status.OK if n >= ENOUGH else have[0].status,
         note=f"{SEVERAL.format(n=n)}{left}",
     )

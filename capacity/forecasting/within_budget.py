@@ -9,12 +9,13 @@ from torch import Tensor
 
 from capacity.base.randomness import kept_random_state
 from capacity.base.slow_paths import noting
+from capacity.forecasting.architecture import architecture_of
 from capacity.forecasting.budget import AUTO, automatic, copies, operations
 from capacity.forecasting.engine import REHEARSED, CheapForecast, forecast_cheaply
 from capacity.forecasting.lesson import Lesson, price_of_training
 from capacity.forecasting.mitigated import foreseen
 from capacity.forecasting.record import NO_ACCURACY, Forecast, Forgetting, said_of_all
-from capacity.forecasting.rehearsal import over_orders, rehearsed
+from capacity.forecasting.rehearsal import over_orders, rehearsed, unlike_measured
 from capacity.forecasting.task_reading import (
     NEW_PASSES,
     OLD_PASSES,
@@ -208,6 +209,7 @@ def rehearse_together(
         cost=ratio * plan.training.steps(len(new.train)),
         note=f"Counted floating-point operations. {REHEARSED}",
     )
+    unlike = unlike_measured(architecture_of(model, theta[0], few), model.size)
     made = []
     for replica, (before, end) in enumerate(zip(theta, phase.theta, strict=True)):
         one = model.of_replica(replica)
@@ -215,7 +217,7 @@ def rehearse_together(
             read_old((one, one), (before, end, end), task, task.test, REHEARSED) for task in old
         ]
         fresh, _ = read_new((one, one), (before, end), new, new.test, REHEARSED)
-        made.append(rehearsed(from_readings(reads, fresh, cost)))
+        made.append(rehearsed(from_readings(reads, fresh, cost), unlike))
     return over_orders(made) if alike else _mean(made)
 
 
@@ -259,7 +261,6 @@ def forecast_one(
     with kept_random_state():  # what scikit-learn imports draws from Python's generator
         from capacity.forecasting.calibration import calibrated
     from capacity.forecasting.corpus import Conditions
-    from capacity.forecasting.domain import architecture_of
 
     options = training.strategy if strategy is None else strategy
     said = forecast_cheaply(
@@ -268,8 +269,9 @@ def forecast_one(
         contribution=contribution, replica=replica, replicas=replicas, seed=seed,
     )  # fmt: skip
     made = from_readings(said.old, said.new, said.cost_ratio)
+    architecture = architecture_of(model, theta, new.train.x)
     if said.rehearsed:
-        return rehearsed(made), said
+        return rehearsed(made, unlike_measured(architecture, model.size)), said
     conditions = Conditions(
         training=training,
         strategy=options.name,
@@ -278,7 +280,7 @@ def forecast_one(
         parameters=model.size,
         budget=max(said.share, said.cost_ratio.value or said.share),
         losses=frozenset(task.loss for task in (*old, new)),
-        architecture=architecture_of(model, theta, new.train.x),
+        architecture=architecture,
         old_tasks=len(old),
     )
     return calibrated(made, said, conditions), said

@@ -9,10 +9,11 @@ import pytest
 import torch
 
 from capacity.forecasting import calibration
+from capacity.forecasting.architecture import architecture_of
 from capacity.forecasting.calibration import calibrated
 from capacity.forecasting.corpus import Conditions, Corpus, numbers, shipped
 from capacity.forecasting.corrector import FEATURES
-from capacity.forecasting.domain import Domain, architecture_of
+from capacity.forecasting.domain import Domain
 from capacity.forecasting.engine import CheapForecast
 from capacity.forecasting.quantities import QUANTITIES
 from capacity.forecasting.task_reading import Reading

@@ -16,7 +16,15 @@ from capacity.forecasting import budget
 from capacity.forecasting.budget import Prices, allocate, automatic, enough, seconds
 from capacity.forecasting.compression import steps_wanted
 from capacity.forecasting.engine import forecast_cheaply
-from capacity.forecasting.rehearsal import EXPECTED, FLOOR, STRETCH, combined, rehearsed
+from capacity.forecasting.rehearsal import (
+    EXPECTED,
+    FLOOR,
+    STRETCH,
+    combined,
+    over_orders,
+    rehearsed,
+    unlike_measured,
+)
 from capacity.networks.flat_model import FlatModel
 from capacity.recipe.config import Training
 from capacity.records.estimate import Estimate, Status
@@ -135,6 +143,27 @@ def spread_of(values, half=0.1, status=Status.OK):
         for v in values
     ]
     return combined("rise", each)
+
+
+@pytest.mark.parametrize(
+    ("kind", "size", "said"),
+    [
+        ("mlp", 2000, ""),
+        ("network with lstm", 2000, "not measured on a network with lstm"),
+        ("mlp", 200_000, "this one has 200,000"),
+    ],
+)
+def test_one_rehearsal_of_another_kind_of_network_is_uncalibrated_and_several_are_not(
+    kind, size, said
+):
+    unlike = unlike_measured(kind, size)
+    assert said in unlike
+    made = capacity.forecast(net(), old=task("old", 0), new=task("new", 1), training=PLAN, orders=1)
+    one = rehearsed(made, unlike)
+    assert one.accuracy_drop.status is (Status.UNCALIBRATED if said else Status.OK)
+    assert said in one.new_loss.note
+    several = [over_orders([one] * n).accuracy_drop.status for n in (2, 3)]
+    assert several == [one.accuracy_drop.status, Status.OK]
 
 
 def test_what_copies_differ_by_widens_or_narrows_what_was_expected():
