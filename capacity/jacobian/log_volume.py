@@ -13,6 +13,7 @@ from array import array
 import torch
 from torch import Tensor
 
+from capacity.base.on_host import read
 from capacity.jacobian.precision import Products
 from capacity.jacobian.trajectory import TrainingStep
 from capacity.krylov.lanczos import Quadrature, random_signs
@@ -74,15 +75,21 @@ class LogVolume:
             return size * (weights * shrink.log()).sum(-1), nodes
 
         samples, nodes = sampled(self._nodes)
-        if bool((lr * nodes > _NEAR).any()):
+        near, folds, mean, variance = read(
+            (lr * nodes > _NEAR).any(), (lr * nodes > 1).any(), samples.mean(), samples.var()
+        )
+        if near:
             # The logarithm's pole lies at the spectrum's edge or inside it: a few nodes are far
             # off, and all probes in the same way.
             coarse = sampled(_MANY // 2)[0]
             samples, nodes = sampled(_MANY)
-            self._bias += float((samples - coarse).mean())
-        self._values.append(float(samples.mean()))
-        self._variances.append(float(samples.var()) / self._probes)
-        self._folds += int((lr * nodes > 1).any())
+            bias, folds, mean, variance = read(
+                (samples - coarse).mean(), (lr * nodes > 1).any(), samples.mean(), samples.var()
+            )
+            self._bias += bias
+        self._values.append(mean)
+        self._variances.append(variance / self._probes)
+        self._folds += int(folds)
 
     def state(self) -> dict[str, Tensor]:
         """Give what `restore` needs to go on from here; the generator is its owner's.

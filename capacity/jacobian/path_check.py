@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from capacity.base.on_host import read
 from capacity.jacobian.trajectory import TrainingStep
 from capacity.jacobian.unexplained_share import Evidence, Unexplained
 from capacity.optimizers.conditioner import conditioned
@@ -147,31 +148,31 @@ class PathCheck:
         assert self._start is not None
         moved = state[0] - theta
         eps = torch.finfo(theta.dtype).eps
-        read = None
+        implied = None
         inner = stated(step.update).unclipped
         if expected.gradient is not None and (self._moments_read or len(state) == 1):
-            read = inner.implied_gradient(step.state, state, step.lr)
-        if read is None or expected.gradient is None:
+            implied = inner.implied_gradient(step.state, state, step.lr)
+        if implied is None or expected.gradient is None:
             residual, added = state[0] - expected.ahead[0], expected.ahead[0] - expected.still[0]
-            floor = 4 * eps * float(theta.norm() + moved.norm()) + _KERNELS * eps * float(
-                added.norm()
-            )
+            fed = added if expected.gradient is None else expected.gradient
+            span, size, slope = read(theta.norm() + moved.norm(), added.norm(), fed.norm())
+            floor = 4 * eps * span + _KERNELS * eps * size
             if expected.gradient is not None:
-                share = expected.noise / max(float(expected.gradient.norm()), 1e-300)
-                floor += share * float(added.norm())
+                floor += expected.noise / max(slope, 1e-300) * size
             return self._judge(self._rest, residual, added, floor, theta, rate=1.0)
-        gradient, rounding = read
+        gradient, rounding = implied
         # Read back from our own step in the same way: what rounding does to both is no difference.
         ours = inner.implied_gradient(step.state, expected.ahead, step.lr)
         assert ours is not None
-        floor = float(rounding.norm()) + expected.noise
-        rate = float(moved.norm()) / max(float(gradient.norm()), 1e-300)
+        rounded, way, slope = read(rounding.norm(), moved.norm(), gradient.norm())
+        floor, rate = rounded + expected.noise, way / max(slope, 1e-300)
         good = self._judge(
             self._gradients, gradient - ours[0], expected.gradient, floor, theta, rate=rate
         )
         led = inner.step(step.state, gradient, step.lr, step.count)[0]
         added = led - expected.still[0]
-        floor = 4 * eps * float(theta.norm()) + 64 * eps * float(added.norm())
+        span, size = read(theta.norm(), added.norm())
+        floor = 4 * eps * span + 64 * eps * size
         return good and self._judge(self._rest, state[0] - led, added, floor, theta, rate=1.0)
 
     def _judge(
@@ -185,8 +186,9 @@ class PathCheck:
         rate: float,
     ) -> bool:
         assert self._start is not None
-        evidence.add(residual, added, floor, theta=theta, start=self._start, rate=rate)
-        size, explained = float(residual.norm()), float(added.norm())
+        size, explained = evidence.add(
+            residual, added, floor, theta=theta, start=self._start, rate=rate
+        )
         self._suspicious |= size > floor
         explained = max(explained, _FAINT * evidence.peak)
         # Not `size > bound`: training that has diverged is not a wrong observation.

@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
+from capacity.base.on_host import read
 from capacity.jacobian.spectrum_record import SingularValue
 from capacity.records.estimate import Estimate, Status
 
@@ -131,7 +132,7 @@ class Evidence:
         theta: Tensor,
         start: Tensor,
         rate: float,
-    ) -> None:
+    ) -> tuple[float, float]:
         """Take one step in.
 
         Args:
@@ -141,28 +142,37 @@ class Evidence:
             theta: Parameters before the step (P,).
             start: Parameters before the first step (P,).
             rate: How far the step moves the parameters per gradient.
+
+        Returns:
+            Norms of the residual and of the expected gradient.
         """
-        size, explained = float(residual.norm()), float(gradient.norm())
+        before = residual if self._before is None else self._before
+        causes = (theta - start, theta)
+        size, explained, along, alike, last, *trends = read(
+            residual.norm(), gradient.norm(), residual @ gradient, residual @ before, before.norm(),
+            *(part for cause in causes for part in _Trend.terms(residual, cause)),
+        )  # fmt: skip
         if not math.isfinite(size + explained + floor):
-            return  # training diverged; J_t says so itself
+            return size, explained  # training diverged; J_t says so itself
         self.checked += 1
         self.peak = max(self.peak, explained)
         self._squares += size**2
         self._explained += explained**2
         self._rounding += floor**2
         self._moved += rate
-        self._trends["the distance from the start"].add(residual, theta - start)
-        self._trends["the parameters"].add(residual, theta)
+        for trend, k in zip(self._trends.values(), (0, 2), strict=True):
+            trend.add(*trends[k : k + 2])
         if size <= floor:
             self._before = None
-            return
+            return size, explained
         self._loud += 1
-        self._along += float(residual @ gradient)
+        self._along += along
         self._along_of += size * explained
         if self._before is not None:
-            self._alike += float(residual @ self._before)
-            self._alike_of += size * float(self._before.norm())
+            self._alike += alike
+            self._alike_of += size * last
         self._before = residual
+        return size, explained
 
     def verdict(self, steps: int, size: int) -> Unexplained:
         """Sum up.
@@ -202,11 +212,14 @@ class _Trend:
     def __init__(self) -> None:
         self._sum = self._squares = self._norm = 0.0
 
-    def add(self, residual: Tensor, cause: Tensor) -> None:
-        term = float(torch.dot(residual.double(), cause.double()))
+    @staticmethod
+    def terms(residual: Tensor, cause: Tensor) -> tuple[Tensor, Tensor]:
+        return torch.dot(residual.double(), cause.double()), cause.double().square().sum()
+
+    def add(self, term: float, norm: float) -> None:
         self._sum += term
         self._squares += term**2
-        self._norm += float(cause.double().square().sum())
+        self._norm += norm
 
     @property
     def slope(self) -> float:

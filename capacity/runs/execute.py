@@ -80,8 +80,9 @@ class Execution:
         self._report = report
         self._tasks = sequence.to(device)
         models = networks(recipe, new_model)
-        self._model = models[0].to(device)
+        # Before the first is moved: the others stay where they were built.
         self._theta = torch.stack([model.initial() for model in models]).to(device)
+        self._model = models[0].to(device)
         measured = recipe.measure.transport or recipe.measure.capacity
         self._tasks = replace(
             self._tasks,
