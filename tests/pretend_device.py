@@ -210,15 +210,3 @@ def pretend() -> Iterator[Device]:
                 yield device
             finally:
                 _ENTERED.pop()
-
-
-def on_device(module: torch.nn.Module) -> torch.nn.Module:
-    """Move a module there, as `module.to` does.
-
-    Args:
-        module: It; changed in place.
-
-    Returns:
-        The module.
-    """
-    return module.to(DEVICE)

@@ -18,7 +18,7 @@ from capacity.networks.flat_model import FlatModel
 from capacity.tasks import as_task
 from capacity.training import train as training_loop
 from capacity.training.data_order import DataOrder
-from pretend_device import DEVICE, TwoDevicesError, on_device, pretend
+from pretend_device import DEVICE, TwoDevicesError, pretend
 
 pytestmark = pytest.mark.filterwarnings("ignore:The old tasks are not converged")
 
@@ -52,7 +52,7 @@ def trained(device, steps=6, **plan):
 
 def tracked(device, steps=4):
     """Track a loop of one's own; log-volume and spectrum."""
-    model = network() if device == CPU else on_device(network())
+    model = network().to(device)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
     tracker = capacity.TransportTracker(model, "cross_entropy", optimizer, tangents=2)
     x, y = (part.to(device) for part in pair(1))
@@ -131,6 +131,14 @@ def test_another_device_gives_the_numbers_of_the_cpu(name):
         there = CASES[name](DEVICE)
     check_close(there, on_cpu)
     assert device.reads, "something was computed there, and read"
+
+
+@pytest.mark.device
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU here")
+@pytest.mark.parametrize("name", ["sgd", "adam"])  # what draws there, draws other numbers
+def test_a_gpu_gives_the_numbers_of_the_cpu(name):
+    there, on_cpu = (torch.tensor(CASES[name](where)) for where in (torch.device("cuda"), CPU))
+    torch.testing.assert_close(there, on_cpu, rtol=1e-3, atol=1e-5)
 
 
 @pytest.mark.slow
