@@ -66,13 +66,15 @@ def recipe_of(name: str) -> Recipe:
 
 
 def without_reports() -> None:
-    """Let the runs of this process end without their report.
+    """Let the runs of this process write no page, neither on the way nor when they end.
 
-    It is made when the run is over and has nothing to lose; what draws its charts takes seconds to
-    start and does not survive a fork.
+    What draws its charts takes seconds to start, does not survive a fork, and writes nothing that a
+    run goes on from.
     """
+    from capacity.runs.report_door import ReportSoFar
     from capacity.runs.run import Run
 
+    ReportSoFar.__call__ = lambda self, **_: False  # type: ignore[method-assign]
     Run.report = lambda self, _=None: self.path / "report.html"  # type: ignore[method-assign]
 
 

@@ -21,7 +21,7 @@ from quadratics import linear, quadratic
 
 def measured(trajectory, *, probes=8, nodes=3, seed=0):
     made = LogVolume(
-        HessianProducts(trajectory.loss),
+        trajectory.products,  # one graph, however often it is asked
         trajectory.update,
         probes=probes,
         nodes=nodes,

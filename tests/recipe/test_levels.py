@@ -44,7 +44,7 @@ def test_a_level_that_is_asked_for_sets_the_switches_of_a_file_anew(tmp_path):
     assert config.load(whole).measure == config.load("tiny-digits").measure
     light = config.load(whole, ["measure.level=forecast", "measure.capacity=true"]).measure
     assert switches(light) == (False, True, False, 0)
-    assert light.tangents == 8, "what is no switch stays"
+    assert light.tangents == 4, "what is no switch stays"
 
 
 @pytest.mark.parametrize("level", ["all", 3, None, ["full"]])

@@ -111,10 +111,10 @@ def test_an_unknown_network_is_refused_by_name(monkeypatch, tmp_path):
         build_model(section, (64,), 10, seed=0)
 
 
-def test_a_pretrained_network_is_run_forecast_and_reported(tmp_path):
+def test_a_pretrained_network_is_run_forecast_and_reported(tmp_path, quick_run):
     recipe = capacity.Recipe(
         name="texts",
-        tasks=stream(scenario="mixed", experiences=2, samples=40, test_fraction=0.05),
+        tasks=stream(scenario="mixed", experiences=2, samples=16, test_fraction=0.02),
         model=PRETRAINED,
         training=capacity.Training(optimizer="adamw", lr=2e-3, epochs=1, batch_size=8),
         replicas=1,
