@@ -74,7 +74,7 @@ def without_reports() -> None:
     from capacity.runs.report_door import ReportSoFar
     from capacity.runs.run import Run
 
-    ReportSoFar.__call__ = lambda self, **_: False  # type: ignore[method-assign]
+    ReportSoFar.__call__ = lambda _, **__: False  # type: ignore[method-assign]
     Run.report = lambda self, _=None: self.path / "report.html"  # type: ignore[method-assign]
 
 
