@@ -19,6 +19,30 @@ from capacity.products.hessian_products import HessianProducts
 torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
 
 
+_LONGEST = (
+    "runs/test_resume.py",
+    "runs/test_seeds.py",
+    "runs/test_sweep.py",
+    "runs/test_run.py",
+    "jacobian/test_distributed.py",
+    "jacobian/test_spectrum.py",
+    "tasks/test_text_topics.py",
+    "bad_inputs/test_processes.py",
+    "criterion/test_directional_form.py",
+    "report/test_report_chromium.py",
+    "report/test_report_contract.py",
+    "runs/test_cluster.py",
+    "exporters/test_export.py",
+    "test_cli.py",
+)
+"""Files of half a minute and more: begun first, none is what the last worker is left with."""
+
+
+def pytest_collection_modifyitems(items):
+    """Begin with the files that take longest."""
+    items.sort(key=lambda item: not item.path.as_posix().endswith(_LONGEST))
+
+
 @pytest.fixture(autouse=True)
 def _leave_no_trace():
     """Give back the default dtype and the global random state, so that no test hangs on another."""

@@ -31,6 +31,8 @@ known no better, and what is left of such a direction costs its task a millionth
 
 _COLUMNS = 1 << 14
 """Columns that are converted to double precision at once."""
+_TOGETHER = 8
+"""Vectors per product."""
 _PROBES, _SOFT_PRODUCTS = 16, 160
 """Probes of the soft projector's trace for several tasks, and most products with their sum."""
 
@@ -96,7 +98,11 @@ def _soft_removed(
     strengths = [1 / curvature_threshold(a, displacement) for a in allowances]
 
     def stiffness(rows: Tensor) -> Tensor:
-        parts = (s * curvature(rows) for s, curvature in zip(strengths, curvatures, strict=True))
+        # In eights, as the tasks' own spaces grow: no other graph of the products is traced for it.
+        parts = (
+            s * torch.cat([curvature(some) for some in rows.split(_TOGETHER)])
+            for s, curvature in zip(strengths, curvatures, strict=True)
+        )
         total = next(parts)
         for part in parts:
             total = total + part
