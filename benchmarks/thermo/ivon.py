@@ -1,0 +1,216 @@
+"""Is `belief: information` as good as IVON, its published improvement, and what do both cost?
+
+The same network, batches and number of steps, at temperature 1/N (the posterior of N samples, which
+IVON calls its effective sample size); predictions average probabilities over the same draws. IVON's
+update is that of Shen et al. (2024, arXiv 2402.17641, algorithm 1), written here, since its package
+(`ivon-opt`) is under a licence that this one cannot depend on. Plain SGD and `natural` stand beside.
+
+    OMP_NUM_THREADS=1 python benchmarks/thermo/ivon.py [--save] [--epochs 30] [--seeds 5]
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from capacity.base.differential import slope_of
+from capacity.networks.belief import Belief, believed
+from capacity.networks.calibration import calibration_error
+from capacity.networks.door import fit
+from capacity.networks.evaluate import evaluate
+from capacity.networks.flat_model import FlatModel
+from capacity.networks.models import build_model
+from capacity.optimizers.conditioner import conditioned
+from capacity.optimizers.from_recipe import from_training
+from capacity.recipe.config import Model, TaskStream, Training
+from capacity.tasks.build import build_tasks
+from capacity.tasks.task import Task
+from capacity.training.data_order import DataOrder
+from capacity.training.train import train
+
+RESULT = Path(__file__).parent / "results" / "ivon.txt"
+WIDTH, BATCH, HIDDEN = 0.05, 32, 32
+
+
+@dataclass
+class Ivon:
+    """The state and update of IVON, diagonal, with one draw per step.
+
+    Attributes:
+        mean: Means (P,).
+        samples: Effective sample size, one over the temperature.
+        hessian: Its first guess of the curvature.
+        decay: Of the prior.
+        beta1: Of the gradient's mean.
+        beta2: Of the curvature's mean.
+    """
+
+    mean: Tensor
+    samples: float
+    hessian: float
+    decay: float = 1e-4
+    beta1: float = 0.9
+    beta2: float = 0.9995
+
+    def __post_init__(self) -> None:
+        self.moment = torch.zeros_like(self.mean)
+        self.curvature = torch.full_like(self.mean, self.hessian)
+        self.count = 0
+
+    @property
+    def width(self) -> Tensor:
+        """Standard deviations (P,)."""
+        return (self.samples * (self.curvature + self.decay)).rsqrt()
+
+    def step(self, slope: Callable[[Tensor], Tensor], lr: float) -> None:
+        """Take a step along a gradient at a draw."""
+        self.count += 1
+        noise, width = torch.randn_like(self.mean), self.width
+        gradient = slope(self.mean + width * noise)
+        self.moment = self.beta1 * self.moment + (1 - self.beta1) * gradient
+        h, kept = self.curvature, 1 - self.beta2
+        seen = gradient * noise / width
+        self.curvature = (
+            self.beta2 * h + kept * seen
+            + 0.5 * kept**2 * (h - seen).square() / (h + self.decay)
+        )  # fmt: skip
+        aim = self.moment / (1 - self.beta1**self.count) + self.decay * self.mean
+        self.mean = self.mean - lr * aim / (self.curvature + self.decay)
+
+
+def batches(task: Task, epochs: int, seed: int) -> Iterator[tuple[Tensor, Tensor]]:
+    """Draw the batches of an ordinary training."""
+    source = torch.Generator().manual_seed(seed)
+    for _ in range(epochs):
+        for index in torch.randperm(len(task.train), generator=source).split(BATCH):
+            yield task.train.x[index], task.train.y[index]
+
+
+def by_ivon(module: nn.Module, task: Task, epochs: int, seed: int, lr: float) -> tuple[Any, Any]:
+    """Train a network by IVON: the belief that it ends with, and its moments."""
+    flat = FlatModel(module)
+    (known,) = fit(flat, flat.initial(), [task])
+    slope = slope_of(flat.loss(known))
+    count = len(task.train)
+    state = Ivon(flat.initial(), count, 1 / (WIDTH**2 * count))
+    torch.manual_seed(seed)
+    for x, y in batches(task, epochs, seed):
+        state.step(lambda point, x=x, y=y: slope(point, x, y)[0], lr)
+    return FlatModel(Belief(module)), torch.cat([state.width, state.mean])[None]
+
+
+def by_plan(module: nn.Module, task: Task, plan: Training, seed: int) -> tuple[FlatModel, Tensor]:
+    """Train a network, or a belief about it, as a plan says."""
+    flat = FlatModel(believed(module, plan))
+    (known,) = fit(flat, flat.initial(), [task], two_modes=True)
+    order = DataOrder.planned(plan, len(task.train), replicas=1, seed=seed)
+    return flat, train(flat, flat.initial()[None], known, plan, order).theta
+
+
+def scores(flat: FlatModel, theta: Tensor, task: Task) -> tuple[float, float, float]:
+    """Accuracy, loss and calibration error on the test split."""
+    (known,) = fit(flat, theta[0], [task], two_modes=True)
+    score = evaluate(flat, theta, known, known.test)
+    error = calibration_error(flat, theta, known, known.test)
+    return float(score.accuracy), float(score.loss), float(error)
+
+
+def plans(count: int, epochs: int) -> dict[str, Training]:
+    """Say how each method but IVON is trained, at a rate of its own."""
+    common: dict[str, Any] = {"epochs": epochs, "batch_size": BATCH}
+    belief = {"geometry": "information", "width": WIDTH}
+    return {
+        "sgd": Training(lr=0.2, **common),
+        "natural, diagonal": Training(
+            optimizer="natural", lr=0.02, options={"curvature": "diagonal"}, **common
+        ),
+        "belief: information": Training(belief=belief, lr=40.0, temperature=1 / count, **common),
+    }
+
+
+def cost(rounds: int, steps: int = 10) -> dict[str, float]:
+    """Time steps of a network of 784-256-10 on batches of 64, in plain gradients."""
+    torch.manual_seed(0)
+    module = nn.Sequential(nn.Linear(784, 256), nn.ReLU(), nn.Linear(256, 10))
+    x, y = torch.randn(64, 784), torch.randint(10, (64,))
+    task = Task(name="one", train=(x, y), test=(x, y))
+    ways: dict[str, Callable[[], object]] = {}
+
+    def way(plan: Training) -> Callable[[], object]:
+        flat = FlatModel(believed(module, plan))
+        (known,) = fit(flat, flat.initial(), [task], two_modes=True)
+        update = from_training(plan).bound(flat.outputs, known)
+        slope, theta = slope_of(flat.loss(known)), flat.initial()
+        state = update.init(theta)
+
+        def once() -> None:
+            with flat.training(0):
+                gradient, _ = slope(theta, x, y)
+            update.step(state, conditioned(update.conditioner, theta, x, gradient), 0.01, 1)
+
+        return once
+
+    ways = {name: way(plan) for name, plan in plans(len(x), 1).items()}
+    flat = FlatModel(module)
+    slope = slope_of(flat.loss(task))
+    state = Ivon(flat.initial(), 64, 1.0)
+    ways["IVON"] = lambda: state.step(lambda point: slope(point, x, y)[0], 1e-3)
+    ways["gradient"] = lambda: slope(flat.initial(), x, y)
+    best = dict.fromkeys(ways, float("inf"))
+    for _ in range(rounds):
+        for name, once in ways.items():
+            start = time.process_time()
+            for _ in range(steps):
+                once()
+            best[name] = min(best[name], time.process_time() - start)
+    return {name: spent / best["gradient"] for name, spent in best.items()}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--save", action="store_true", help=f"write {RESULT.name}")
+    parser.add_argument("--epochs", type=int, default=30)
+    parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--rounds", type=int, default=15)
+    options = parser.parse_args()
+    stream = TaskStream(dataset="digits", scenario="permuted", experiences=1)
+    (task,) = build_tasks(stream).tasks
+    spent = cost(options.rounds)
+    lines = [
+        f"all digits, {len(task.train)} training samples, 64-{HIDDEN}-10, {options.epochs} epochs "
+        f"in batches of {BATCH}; mean and spread over {options.seeds} seeds",
+        "cost: processor time of a step in plain gradients, 784-256-10, batches of 64",
+        f"torch {torch.__version__}, {torch.get_num_threads()} thread",
+        "",
+        f"{'method':22}{'accuracy':>16}{'test loss':>16}{'ECE':>16}{'cost':>7}",
+    ]
+    for name in (*plans(1, 1), "IVON"):
+        rows = []
+        for seed in range(options.seeds):
+            module = build_model(Model(hidden=(HIDDEN,)), (64,), 10, seed)
+            made = (
+                by_ivon(module, task, options.epochs, seed, 0.1)
+                if name == "IVON"
+                else by_plan(module, task, plans(len(task.train), options.epochs)[name], seed)
+            )
+            rows.append(scores(*made, task))
+        told = [
+            f"{statistics.fmean(column):.4f} +- {statistics.pstdev(column):.4f}"
+            for column in zip(*rows, strict=True)
+        ]
+        lines.append(f"{name:22}" + "".join(f"{t:>16}" for t in told) + f"{spent[name]:7.2f}")
+        print(lines[-1], flush=True)
+    if options.save:
+        RESULT.write_text("\n".join(lines) + "\n")
+
+
+if __name__ == "__main__":
+    main()
