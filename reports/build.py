@@ -104,6 +104,13 @@ STUDIES = (
         "benchmarks/thermo/experiments/run.py",
         recorded=True,
     ),
+    Study(
+        "geometries",
+        "Which way of learning forgets less, and what it pays: optimisers, geometries, noise and "
+        "strategies on two task sequences, each with accuracy, forgetting, efficiency and cost.",
+        "benchmarks/thermo/geometries_page.py",
+        recorded=True,
+    ),
 )
 
 INDEX = """<!doctype html>

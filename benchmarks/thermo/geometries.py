@@ -3,7 +3,8 @@
 Every method learns the same tasks with the same networks, data order and number of steps, at a rate
 of its own at which it learns the new task. Efficiency is the least cost over the cost in the
 method's own geometry, from 0 to 1: d^2/(T dF) of a belief's population, d^2/(T action) of points in
-the metric of their steps; Langevin noise has no action.
+the metric of their steps; Langevin noise has no action, and a curved metric no distance here.
+`--save` keeps the table, its record, and the page of the gallery.
 
     OMP_NUM_THREADS=1 python benchmarks/thermo/geometries.py [--save] [--epochs 5] [--samples 500]
 """
@@ -11,11 +12,13 @@ the metric of their steps; Langevin noise has no action.
 from __future__ import annotations
 
 import argparse
+import json
 import time
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
+from geometries_page import RECORD, write
 
 from capacity.networks.belief import believed
 from capacity.networks.door import fit
@@ -42,6 +45,11 @@ OPTIMISERS: dict[str, dict[str, Any]] = {
         "optimizer": "mirror",
         "lr": 0.03,
         "options": {"potential": "p-norm", "p": 3.0},
+    },
+    "natural, diagonal": {
+        "optimizer": "natural",
+        "lr": 0.02,
+        "options": {"curvature": "diagonal", "damping": 0.1},
     },
     "sgld": {"optimizer": "sgld", "lr": 0.2, "temperature": 1e-5},
     "underdamped": {"optimizer": "underdamped", "lr": 0.2, "temperature": 1e-5},
@@ -137,7 +145,7 @@ def learned(tasks: str, method: str, strategy: str, epochs: int, samples: int) -
             noisy = plan.noisy
             found = path.cost(before.loss, after.loss, plain=False, full=False, noisy=noisy)
             ratio = found.geometry.inefficiency if found.geometry else found.inefficiency_path
-            shares.append(ratio.value)
+            shares.append(None if update.conditions else ratio.value)
         theta = phase.theta
         mitigation.learned(task, theta)
         when_new.append(float(evaluate(flat, theta, task, task.test).accuracy.mean()))
@@ -159,12 +167,17 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=5)
     parser.add_argument("--samples", type=int, default=500)
     options = parser.parse_args()
-    lines = [
+    conditions = (
         f"a network of 32 hidden units, {REPLICAS} replicas, {options.epochs} epochs per task of "
-        f"{options.samples} samples in batches of 32",
+        f"{options.samples} samples in batches of 32"
+    )
+    lines = [
+        conditions,
         f"torch {torch.__version__}, {torch.get_num_threads()} thread; processor time of training",
     ]
+    tables: dict[str, list[dict[str, Any]]] = {}
     for tasks in TASKS:
+        rows = tables[tasks] = []
         lines += [
             "",
             f"{tasks:22}{'strategy':12}{'accuracy':>9}{'when new':>9}{'forgotten':>10}"
@@ -175,14 +188,17 @@ def main() -> None:
                 if strategy in {"vcl", "fisher_rao"} and "belief" not in plan:
                     continue
                 made = learned(tasks, method, strategy, options.epochs, options.samples)
+                rows.append({"method": method, "strategy": strategy, **made._asdict()})
                 share = "-" if made.efficiency is None else f"{made.efficiency:.3f}"
                 lines.append(
                     f"{method:22}{strategy:12}{made.accuracy:9.3f}{made.new:9.3f}"
                     f"{made.forgotten:10.3f}{share:>11}{made.seconds:6.1f}"
                 )
                 print(lines[-1], flush=True)
-        if options.save:
-            RESULT.write_text("\n".join(lines) + "\n")
+    if options.save:
+        RESULT.write_text("\n".join(lines) + "\n")
+        RECORD.write_text(json.dumps({"conditions": conditions, "tables": tables}, indent=1) + "\n")
+        write()
 
 
 if __name__ == "__main__":

@@ -1,11 +1,11 @@
 """Is `belief: information` as good as IVON, its published improvement, and what do both cost?
 
 The same network, batches and number of steps, at temperature 1/N (the posterior of N samples, which
-IVON calls its effective sample size); predictions average probabilities over the same draws. IVON's
-update is that of Shen et al. (2024, arXiv 2402.17641, algorithm 1), written here, since its package
-(`ivon-opt`) is under a licence that this one cannot depend on. Plain SGD and `natural` stand beside.
+IVON calls its effective sample size); predictions average probabilities over the same draws.
+IVON's update is that of Shen et al. (2024, arXiv 2402.17641, algorithm 1), written here, since its
+package (`ivon-opt`) is under the GPL. Plain SGD and `natural` stand beside.
 
-    OMP_NUM_THREADS=1 python benchmarks/thermo/ivon.py [--save] [--epochs 30] [--seeds 5]
+    OMP_NUM_THREADS=1 python benchmarks/thermo/ivon.py [--save] [--epochs 20] [--seeds 3]
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ from capacity.training.data_order import DataOrder
 from capacity.training.train import train
 
 RESULT = Path(__file__).parent / "results" / "ivon.txt"
-WIDTH, BATCH, HIDDEN = 0.05, 32, 32
+WIDTH, BATCH, HIDDEN = 0.1, 32, 32
 
 
 @dataclass
@@ -130,9 +130,9 @@ def plans(count: int, epochs: int) -> dict[str, Training]:
     return {
         "sgd": Training(lr=0.2, **common),
         "natural, diagonal": Training(
-            optimizer="natural", lr=0.02, options={"curvature": "diagonal"}, **common
+            optimizer="natural", lr=0.005, options={"curvature": "diagonal"}, **common
         ),
-        "belief: information": Training(belief=belief, lr=40.0, temperature=1 / count, **common),
+        "belief: information": Training(belief=belief, lr=20.0, temperature=1 / count, **common),
     }
 
 
@@ -177,8 +177,8 @@ def cost(rounds: int, steps: int = 10) -> dict[str, float]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--save", action="store_true", help=f"write {RESULT.name}")
-    parser.add_argument("--epochs", type=int, default=30)
-    parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--epochs", type=int, default=20)
+    parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--rounds", type=int, default=15)
     options = parser.parse_args()
     stream = TaskStream(dataset="digits", scenario="permuted", experiences=1)
@@ -190,7 +190,7 @@ def main() -> None:
         "cost: processor time of a step in plain gradients, 784-256-10, batches of 64",
         f"torch {torch.__version__}, {torch.get_num_threads()} thread",
         "",
-        f"{'method':22}{'accuracy':>16}{'test loss':>16}{'ECE':>16}{'cost':>7}",
+        f"{'method':22}{'accuracy':>19}{'test loss':>19}{'ECE':>19}{'cost':>7}",
     ]
     for name in (*plans(1, 1), "IVON"):
         rows = []
@@ -206,7 +206,7 @@ def main() -> None:
             f"{statistics.fmean(column):.4f} +- {statistics.pstdev(column):.4f}"
             for column in zip(*rows, strict=True)
         ]
-        lines.append(f"{name:22}" + "".join(f"{t:>16}" for t in told) + f"{spent[name]:7.2f}")
+        lines.append(f"{name:22}" + "".join(f"{t:>19}" for t in told) + f"{spent[name]:7.2f}")
         print(lines[-1], flush=True)
     if options.save:
         RESULT.write_text("\n".join(lines) + "\n")

@@ -58,10 +58,13 @@ from capacity.closed_forms.regression import (
 )
 from capacity.closed_forms.schroedinger_bridge import Bridge, schroedinger_bridge
 from capacity.closed_forms.variational import (
+    BeliefStep,
     DescentAction,
     descent_action,
     explicit_step_ratio,
     implicit_step_ratio,
+    jko_step,
+    kl_step,
     sde_stationary_variance,
     sgd_stationary_variance,
 )
@@ -69,6 +72,7 @@ from capacity.closed_forms.von_mises import VonMises, von_mises, von_mises_dista
 
 __all__ = [
     "MANY_SAMPLES_SPEED_LIMIT",
+    "BeliefStep",
     "Bridge",
     "DescentAction",
     "EquilibriumCost",
@@ -92,7 +96,9 @@ __all__ = [
     "isotropic_curvature",
     "isotropic_distance",
     "isotropic_entropy",
+    "jko_step",
     "kernel_flow",
+    "kl_step",
     "marchenko_pastur_mean",
     "one_mode_efficiency",
     "ornstein_uhlenbeck",

@@ -65,6 +65,96 @@ def implicit_step_ratio(*, curvature: ArrayLike, lr: ArrayLike) -> Array:
     return 1 + 0.5 * step * a
 
 
+@dataclass(frozen=True, kw_only=True, eq=False)
+class BeliefStep:
+    """Where one implicit step takes a Gaussian belief, per mode.
+
+    Attributes:
+        mean: Mean after the step.
+        deviation: Standard deviation after it.
+    """
+
+    mean: Array
+    deviation: Array
+
+
+def jko_step(
+    *,
+    curvature: ArrayLike,
+    target: ArrayLike,
+    temperature: ArrayLike,
+    mean: ArrayLike,
+    deviation: ArrayLike,
+    lr: ArrayLike,
+) -> BeliefStep:
+    """Minimise F(q) + W2^2(q, q_0)/(2 lr) over Gaussians: the step of Jordan, Kinderlehrer, Otto.
+
+    F = E_q[a/2 (theta - m)^2] - tau H. mean+ = (mean + lr a m)/(1 + lr a), and with c = 1 + lr a
+    deviation+ = (s + sqrt(s^2 + 4 lr tau c))/(2 c), which is above 0 whatever the step.
+
+    Args:
+        curvature: a, 0 or more.
+        target: m, where the loss is least.
+        temperature: tau, above 0.
+        mean: Mean before the step.
+        deviation: Standard deviation s before it, above 0.
+        lr: Step length, above 0.
+
+    Returns:
+        The belief after the step.
+    """
+    a, m, tau, mu, s, step = together(
+        curvature=non_negative("curvature", curvature),
+        target=finite("target", target),
+        temperature=positive("temperature", temperature),
+        mean=finite("mean", mean),
+        deviation=positive("deviation", deviation),
+        lr=positive("lr", lr),
+    )
+    c = 1 + step * a
+    wide = (s + np.sqrt(s**2 + 4 * step * tau * c)) / (2 * c)
+    return BeliefStep(mean=(mu + step * a * m) / c, deviation=wide)
+
+
+def kl_step(
+    *,
+    curvature: ArrayLike,
+    target: ArrayLike,
+    temperature: ArrayLike,
+    mean: ArrayLike,
+    deviation: ArrayLike,
+    lr: ArrayLike,
+) -> BeliefStep:
+    """Minimise F(q) + KL(q | q_0)/lr over Gaussians: mirror descent of beliefs.
+
+    With precision P = 1/s^2: P+ = (P + lr a)/(1 + lr tau), P+ mean+ = (P mean + lr a m)/(1 + lr
+    tau).
+
+    Args:
+        curvature: a, 0 or more.
+        target: m, where the loss is least.
+        temperature: tau, above 0.
+        mean: Mean before the step.
+        deviation: Standard deviation s before it, above 0.
+        lr: Step length, above 0.
+
+    Returns:
+        The belief after the step.
+    """
+    a, m, tau, mu, s, step = together(
+        curvature=non_negative("curvature", curvature),
+        target=finite("target", target),
+        temperature=positive("temperature", temperature),
+        mean=finite("mean", mean),
+        deviation=positive("deviation", deviation),
+        lr=positive("lr", lr),
+    )
+    kept = s**-2 + step * a
+    return BeliefStep(
+        mean=(mu / s**2 + step * a * m) / kept, deviation=np.sqrt((1 + step * tau) / kept)
+    )
+
+
 def sgd_stationary_variance(*, curvature: ArrayLike, lr: ArrayLike, noise: ArrayLike) -> Array:
     """Variance lr C/(2h - lr h^2) at which SGD with gradient noise C settles, per mode.
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.func import grad
 
-from capacity.base.checks import one_of, positive_float
+from capacity.base.checks import one_of, positive_float, positive_int
 from capacity.base.differential import pullback, pushforward, vmap
 from capacity.optimizers.conditioner import Outputs
 from capacity.optimizers.dynamics import Dynamics
@@ -24,8 +24,6 @@ if TYPE_CHECKING:
 CURVATURES = ("auto", "exact", "diagonal")
 SMALL = 2000
 """Parameters up to which `auto` solves with the whole Gauss-Newton matrix."""
-_GROUPS = 8
-"""Parts of a batch whose squares estimate the diagonal: as many degrees of freedom."""
 _SIGNS = 20_261_130
 """Seed of the signs that the diagonal is estimated with."""
 
@@ -37,14 +35,16 @@ class Natural(Optimizer):
     G is the generalised Gauss-Newton matrix of the batch, which is the Fisher matrix of the
     network's predictions under cross-entropy and squared error. `exact` solves with all of it by
     conjugate gradients, some gradients' worth each; `diagonal` divides by an estimate of its
-    diagonal from one more backward pass: the squares of the pulled-back root of the outputs' metric
-    times signs, summed over eight parts of the batch (Gauss-Newton-Bartlett without sampled
-    labels, which no derivative goes through). The signs belong to the place in the batch, so that a
-    step is a pure function of theta and the batch.
+    diagonal from half of the batch: the squares of the pulled-back root of the outputs' metric
+    times signs (Gauss-Newton-Bartlett without sampled labels, which no derivative goes through),
+    which makes a step cost less than two gradients. The signs belong to the place in the batch, so
+    that a step is a pure function of theta and the batch.
 
     Attributes:
         damping: Added to G, above 0, in the unit of the loss over theta squared.
         curvature: `exact`, `diagonal`, or `auto`: exact up to 2000 parameters, else diagonal.
+        groups: Parts of the batch whose squares are averaged for the diagonal, as many degrees of
+            freedom; each takes another pass over the parameters.
         momentum: Of a heavy ball on the natural gradient, at least 0 and below 1.
         nesterov: Step along u + momentum m instead of m.
         metric: The network and the loss that G is read off; `bound` puts it there.
@@ -52,6 +52,7 @@ class Natural(Optimizer):
 
     damping: float = 1e-2
     curvature: str = "auto"
+    groups: int = 1
     momentum: float = 0.0
     nesterov: bool = False
     metric: Metric | None = field(default=None, init=False)
@@ -61,6 +62,7 @@ class Natural(Optimizer):
     def __post_init__(self) -> None:
         positive_float("options.damping", self.damping)
         one_of("options.curvature", self.curvature, CURVATURES)
+        positive_int("options.groups", self.groups)
         if not 0 <= self.momentum < 1:
             raise ValueError(
                 f"options.momentum = {self.momentum:g}; give a number from 0 to below 1, as 0.9"
@@ -81,7 +83,8 @@ class Natural(Optimizer):
                 "evaluated; call .eval() on them, or take another optimizer"
             )
         other = replace(self)
-        object.__setattr__(other, "metric", Metric(outputs, task, self.damping, self.curvature))
+        made = Metric(outputs, task, self.damping, self.curvature, self.groups)
+        object.__setattr__(other, "metric", made)
         return other
 
     @property
@@ -135,12 +138,14 @@ class Metric:
         task: Says which outputs are read, and by which loss.
         damping: Added to G.
         curvature: As in `Natural`.
+        groups: As in `Natural`.
     """
 
     network: Outputs
     task: Task
     damping: float
     curvature: str
+    groups: int
 
     def apply(self, theta: Tensor, x: Tensor, gradient: Tensor) -> Tensor:
         """Condition a gradient (P,)."""
@@ -194,27 +199,44 @@ class Metric:
 
         return product
 
-    def _diagonal(self, theta: Tensor, x: Tensor) -> Tensor:
-        groups = min(_GROUPS, len(x))
-        size = len(x) // groups  # what is left over has no part in it
-        parts = x[: groups * size].reshape(groups, size, *x.shape[1:])
-        root = _ROOTS[str(self.task.loss)]
+    def _parts(self, x: Tensor) -> Tensor:
+        """Every second sample, since half of them tell as much, in groups of one size."""
+        half = x[::2]
+        groups = min(self.groups, len(half))
+        size = len(half) // groups  # what is left over has no part in it
+        return half[: groups * size].reshape(groups, size, *x.shape[1:])
 
-        def pulled(part: Tensor, signs: Tensor) -> Tensor:
-            values, pull = pullback(lambda t: self._outputs(t, part), theta)
-            made: Tensor = pull(root(values, signs))[0]
-            return made
-
-        width = self._outputs(theta, x[:1]).shape[-1]
+    def _signed_root(self, outputs: Tensor, group: int) -> Tensor:
         # numpy's, not torch's: torch draws nothing inside the function transforms.
-        source = np.random.Generator(np.random.Philox(_SIGNS))
-        signs = torch.from_numpy(source.integers(0, 2, (groups, size, width)) * 2 - 1)
-        return vmap(pulled)(parts, signs.to(theta)).square().sum(0) / (groups * size)
+        source = np.random.Generator(np.random.Philox((_SIGNS, group)))
+        signs = torch.from_numpy(source.integers(0, 2, tuple(outputs.shape)) * 2 - 1)
+        return _ROOTS[str(self.task.loss)](outputs, signs.to(outputs))
+
+    def _diagonal(self, theta: Tensor, x: Tensor) -> Tensor:
+        """The diagonal of G, differentiable by the function transforms."""
+        parts, total = self._parts(x), torch.zeros_like(theta)
+        for group, part in enumerate(parts):
+            values, pull = pullback(lambda t, part=part: self._outputs(t, part), theta)
+            total = total + pull(self._signed_root(values, group))[0].square()
+        return total / (len(parts) * parts.shape[1])
+
+    def _diagonal_now(self, theta: Tensor, x: Tensor) -> Tensor:
+        """The same by plain autograd: a step notices overhead."""
+        parts, total = self._parts(x), torch.zeros_like(theta)
+        for group, part in enumerate(parts):
+            with torch.enable_grad():
+                leaf = theta.detach().requires_grad_()
+                values = self._outputs(leaf, part)
+                (pulled,) = torch.autograd.grad(
+                    values, leaf, self._signed_root(values.detach(), group)
+                )
+            total.addcmul_(pulled, pulled)
+        return total.div_(len(parts) * parts.shape[1])
 
     def _solve(self, theta: Tensor, x: Tensor, rows: Tensor) -> Tensor:
         """(G + damping)^{-1} rows (K, P)."""
         if not self._whole(theta):
-            return rows / (self._diagonal(theta, x) + self.damping)
+            return rows / self._diagonal_now(theta, x).add_(self.damping)
         return _conjugate_gradients(vmap(self._products(theta, x)), rows, self.damping)
 
 

@@ -50,6 +50,37 @@ def geometry_table(view: RunView) -> Table | None:
     )
 
 
+def decomposition_table(view: RunView) -> Table | None:
+    """Part what every task improved a belief's expected loss by into what it was spent on.
+
+    Args:
+        view: The run.
+
+    Returns:
+        The table; None where a point learned, or the result is an earlier one.
+    """
+    rows, columns = [], ("energy_drop", "transport", "commitment", "excess")
+    for i, phase in enumerate(view.phases):
+        thermo: Mapping[str, Any] = (phase.get("thermo") if phase else None) or {}
+        cost = thermo.get("belief")
+        if cost is not None and all(column in cost for column in columns):
+            rows.append((
+                header_cell(view.label(i)),
+                *(cell(pick(cost, column)) for column in columns),
+            ))
+    if not rows:
+        return None
+    return Table(
+        id="table-decomposition",
+        caption="What the improvement of the expected loss was spent on",
+        columns=("Task", "Expected loss fell by", "Transport, d²/T", "Commitment", "Excess"),
+        rows=rows,
+        remark="The fall is the sum of the other three. Commitment is the temperature times the "
+        "entropy that the belief gave up; excess is what a flow at its speed limit would have "
+        "saved, and below 0 only where steps are no flow, or a strategy changed what is learned.",
+    )
+
+
 def belief_table(view: RunView) -> Table | None:
     """List what every task cost a belief against the limit of its population of networks.
 

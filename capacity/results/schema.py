@@ -245,6 +245,10 @@ class BeliefCost(TypedDict):
     distance_sq: E
     inefficiency: E
     verdict: str
+    energy_drop: NotRequired[E]
+    transport: NotRequired[E]
+    commitment: NotRequired[E]
+    excess: NotRequired[E]
 
 
 class Thermo(TypedDict):

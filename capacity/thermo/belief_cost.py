@@ -39,6 +39,10 @@ class BeliefCost(Plain, InNotebook):
         free_energy_after: The same at the end.
         entropy_gain: H_T - H_0 in nats.
         dissipation: Sigma = F_0 - F_T.
+        energy_drop: E_0 - E_T, the improvement of the objective: the sum of the three below.
+        transport: d^2/T, what the way costs at least.
+        commitment: tau (H_0 - H_T), paid for the certainty that was gained.
+        excess: What is left, Sigma - d^2/T: at least 0 for the flow.
         distance_sq: d^2: W2^2 for `transport`, the Fisher-Rao distance squared for `information`.
         inefficiency: T Sigma / d^2, for the flow at least 1.
         verdict: `consistent` where T Sigma >= d^2 for every replica beyond its error at 99.99 %,
@@ -51,6 +55,10 @@ class BeliefCost(Plain, InNotebook):
     free_energy_after: Estimate
     entropy_gain: Estimate
     dissipation: Estimate
+    energy_drop: Estimate
+    transport: Estimate
+    commitment: Estimate
+    excess: Estimate
     distance_sq: Estimate
     inefficiency: Estimate
     verdict: str
@@ -128,6 +136,10 @@ def belief_cost(
         free_energy_after=_mean(free[1], note),
         entropy_gain=from_error(float((entropies[1] - entropies[0]).mean()), 0.0),
         dissipation=_mean(spent, note),
+        energy_drop=_mean(energies[0] - energies[1], note),
+        transport=from_error(float(squared.mean()) / time, 0.0),
+        commitment=from_error(tau * float((entropies[0] - entropies[1]).mean()), 0.0),
+        excess=_mean(spent - squared[:, None] / time, note),
         distance_sq=from_error(float(squared.mean()), 0.0),
         inefficiency=_mean(time * spent / squared[:, None], note)
         if moved

@@ -16,6 +16,14 @@ ENDS = {"mean_start": 0.0, "variance_start": 1.0, "mean_end": 1.0, "variance_end
 WAY = ENDS | {"duration": 1.0, "temperature": 1.0}
 MODES = {"eigenvalues": [1.0, 2.0], "residues": [1.0, 0.0]}
 REGRESSION = {"alpha": 1.0, "beta": 1.0, "gamma": 0.5, "lam": 1.0}
+STEP = {
+    "curvature": 1.0,
+    "target": 0.0,
+    "temperature": 0.1,
+    "mean": 0.0,
+    "deviation": 1.0,
+    "lr": 0.1,
+}
 SGD = {"curvature": 1.0, "lr": 0.1, "noise": 1.0}
 GAUSS = {"mean_start": 0.0, "deviation_start": 1.0, "mean_end": 1.0, "deviation_end": 1.0}
 CIRCLE = {"mean_start": 0.0, "concentration_start": 1.0, "mean_end": 1.0, "concentration_end": 1.0}
@@ -76,6 +84,10 @@ BAD = [
     (forms.sgd_stationary_variance, SGD, "noise", -1.0, "0 or more"),
     (forms.sde_stationary_variance, SGD, "curvature", 0.0, "above 0"),
     (forms.explicit_step_ratio, {"curvature": 1.0, "lr": 0.1}, "lr", 0.0, "above 0"),
+    (forms.jko_step, STEP, "deviation", 0.0, "above 0"),
+    (forms.jko_step, STEP, "lr", -1.0, "above 0"),
+    (forms.kl_step, STEP, "temperature", 0.0, "above 0"),
+    (forms.kl_step, STEP, "curvature", -1.0, "0 or more"),
     (forms.implicit_step_ratio, {"curvature": 1.0, "lr": 0.1}, "curvature", -1.0, "0 or more"),
     (
         forms.descent_action,

@@ -5,13 +5,16 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from scipy.integrate import solve_ivp
-from scipy.optimize import minimize_scalar
+from scipy.optimize import minimize, minimize_scalar
 
 from capacity.closed_forms import (
     descent_action,
     explicit_step_ratio,
+    gaussian_distance,
     implicit_step_ratio,
+    jko_step,
     kernel_flow,
+    kl_step,
     sde_stationary_variance,
     sgd_stationary_variance,
 )
@@ -32,6 +35,74 @@ def test_one_step(a, lr):
         lambda theta: loss(theta) + (theta - start) ** 2 / (2 * lr), options={"xtol": 1e-12}
     )
     assert implicit_step_ratio(curvature=a, lr=lr) == pytest.approx(ratio(movement.x), abs=1e-6)
+
+
+BELIEF = {
+    "curvature": 1.7, "target": 0.4, "temperature": 0.3, "mean": -0.8, "deviation": 0.5,
+}  # fmt: skip
+
+
+def free_energy(mean, deviation, curvature=1.7, target=0.4, temperature=0.3):
+    energy = 0.5 * curvature * ((mean - target) ** 2 + deviation**2)
+    return energy - temperature * np.log(deviation)
+
+
+def transported(mean, deviation):
+    return 0.5 * ((mean + 0.8) ** 2 + (deviation - 0.5) ** 2)
+
+
+def divergence(mean, deviation):
+    squares = (deviation**2 + (mean + 0.8) ** 2) / 0.25
+    return 0.5 * squares - 0.5 - np.log(deviation / 0.5)
+
+
+@pytest.mark.parametrize(("step", "away"), [(jko_step, transported), (kl_step, divergence)])
+@pytest.mark.parametrize("lr", [0.05, 2.0])
+def test_implicit_steps_of_a_belief_minimise_what_they_say(step, away, lr):
+    found = minimize(
+        lambda z: free_energy(z[0], np.exp(z[1])) + away(z[0], np.exp(z[1])) / lr,
+        [-0.8, np.log(0.5)],
+        tol=1e-13,
+    ).x
+    made = step(**BELIEF, lr=lr)
+    assert made.mean == pytest.approx(found[0], abs=1e-5)
+    assert made.deviation == pytest.approx(np.exp(found[1]), abs=1e-5)
+
+
+def test_many_small_implicit_steps_are_the_flows():
+    # Transport: Ornstein-Uhlenbeck; information: L = L_0 e^{-tau t} + (a/tau)(1 - e^{-tau t}).
+    time, count = 1.5, 20000
+    known = {k: BELIEF[k] for k in ("curvature", "target", "temperature")}
+    ends = []
+    for step in (jko_step, kl_step):
+        mean, deviation = BELIEF["mean"], BELIEF["deviation"]
+        for _ in range(count):
+            made = step(**known, mean=mean, deviation=deviation, lr=time / count)
+            mean, deviation = made.mean, made.deviation
+        ends.append((float(mean), float(deviation)))
+    a, m, tau = known.values()
+    decay = np.exp(-2 * a * time)
+    flow = (m + np.exp(-a * time) * (-0.8 - m), np.sqrt(tau / a + decay * (0.25 - tau / a)))
+    assert ends[0] == pytest.approx(flow, abs=1e-3)
+    kept = np.exp(-tau * time)
+    precision = 4 * kept + a / tau * (1 - kept)
+    flow = (m + kept * 4 / precision * (-0.8 - m), precision**-0.5)
+    assert ends[1] == pytest.approx(flow, abs=1e-3)
+
+
+def test_an_implicit_step_lowers_the_free_energy_more_than_its_way_costs():
+    for lr in (0.01, 1.0, 100.0):
+        made = jko_step(**BELIEF, lr=lr)
+        drop = free_energy(-0.8, 0.5) - free_energy(made.mean, made.deviation)
+        assert drop >= transported(made.mean, made.deviation) / lr
+    assert gaussian_distance(
+        mean_start=-0.8, deviation_start=0.5, mean_end=made.mean, deviation_end=made.deviation
+    ) == pytest.approx(
+        gaussian_distance(
+            mean_start=-0.8, deviation_start=0.5, mean_end=0.4, deviation_end=(0.3 / 1.7) ** 0.5
+        ),
+        rel=0.05,
+    ), "a long step arrives at the minimum"
 
 
 def test_action_and_drop_of_iterated_descent():

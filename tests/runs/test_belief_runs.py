@@ -40,10 +40,13 @@ def test_a_run_reports_the_population_and_its_calibration(quick_run, tmp_path):
         moved = phase["thermo"]["displacement_sq"]["value"]
         assert cost["distance_sq"]["value"] == pytest.approx(moved, rel=1e-4)
         assert cost["inefficiency"]["stderr"] > 0
+        spent = sum(cost[part]["value"] for part in ("transport", "commitment", "excess"))
+        assert cost["energy_drop"]["value"] == pytest.approx(spent)
         assert len(phase["calibration"]) == i + 1
         assert 0 < phase["calibration"][i]["value"] < 1
     page = made.report().read_text()
     assert "Population of networks" in page
+    assert "What the improvement of the expected loss was spent on" in page
     assert "Calibration error" in page
     assert made.forecasts[0]["old"][0]["accuracy_drop"]["status"] == "ok", "rehearsed"
 

@@ -77,6 +77,12 @@ def test_a_training_obeys_the_limit_of_its_population(geometry, lr):
     assert abs(cost.dissipation.value - spent) < 4 * cost.dissipation.stderr
     gained = float(entropy(phase.theta) - entropy(theta))
     assert cost.entropy_gain.value == pytest.approx(gained)
+    # dE >= d^2/T + tau (H_0 - H_T)
+    assert cost.commitment.value == pytest.approx(-0.01 * gained)
+    assert cost.transport.value == pytest.approx(cost.distance_sq.value / phase.learning_time)
+    assert cost.excess.value > 0
+    parts = cost.transport.value + cost.commitment.value + cost.excess.value
+    assert cost.energy_drop.value == pytest.approx(parts)
 
 
 def test_a_detour_that_is_no_flow_violates_the_limit_and_a_strategy_has_no_verdict():

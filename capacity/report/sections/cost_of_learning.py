@@ -8,7 +8,7 @@ from capacity.records.numbers import span
 from capacity.report.blocks import Absent, Block, Fold, Section
 from capacity.report.cost_over_time import cost_figure, inefficiency_figure
 from capacity.report.measure_figures import thermo_figure, thermo_table
-from capacity.report.own_geometry import belief_table, geometry_table
+from capacity.report.own_geometry import belief_table, decomposition_table, geometry_table
 from capacity.results.view import RunView, pick
 
 _LEAD = (
@@ -28,7 +28,10 @@ def _content(view: RunView) -> Iterator[Block | None]:
     yield Fold(said, [_LEAD, thermo_figure(view) or table, geometry_table(view)])
     if (population := belief_table(view)) is not None:
         verdicts = sorted({str(row[6].text) for row in population.rows})
-        yield Fold(f"Population of networks: T ΔF ≥ d² {' or '.join(verdicts)}", [population])
+        yield Fold(
+            f"Population of networks: T ΔF ≥ d² {' or '.join(verdicts)}",
+            [population, decomposition_table(view)],
+        )
     yield Fold(
         "Cost and distance along the training, epoch by epoch",
         [cost_figure(view), inefficiency_figure(view)],
