@@ -188,7 +188,8 @@ def main() -> None:
                 if strategy in {"vcl", "fisher_rao"} and "belief" not in plan:
                     continue
                 made = learned(tasks, method, strategy, options.epochs, options.samples)
-                rows.append({"method": method, "strategy": strategy, **made._asdict()})
+                told = {k: None if v is None else round(v, 3) for k, v in made._asdict().items()}
+                rows.append({"method": method, "strategy": strategy, **told})
                 share = "-" if made.efficiency is None else f"{made.efficiency:.3f}"
                 lines.append(
                     f"{method:22}{strategy:12}{made.accuracy:9.3f}{made.new:9.3f}"

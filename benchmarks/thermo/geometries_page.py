@@ -10,13 +10,15 @@ from typing import Any, NamedTuple
 
 from scipy.stats import spearmanr
 
-from capacity.records.number_format import Cell, header_cell, text_cell
+from capacity.records.number_format import Cell, cell, header_cell, text_cell
 from capacity.records.numbers import plural
 from capacity.report.blocks import Block, Section
 from capacity.report.shell import sections_page
 from capacity.report.tables import Table
+from capacity.results.view import pick
 
 RECORD = Path(__file__).parent / "results" / "geometries.json"
+NOISE = RECORD.with_name("noisy_limit.json")
 PAGE = Path(__file__).parents[2] / "reports" / "geometries.html"
 _HOW = (
     "Every method learns the same tasks with the same networks, data order and number of steps, at "
@@ -98,6 +100,28 @@ def _section(tasks: str, rows: Sequence[Row]) -> Section[Any]:
     return Section(tasks, tasks, lambda _: blocks)
 
 
+def _noise(rows: Sequence[dict[str, Any]]) -> Section[Any]:
+    told = {str(row["verdict"]) for row in rows}
+    table = Table(
+        id="table-noise",
+        caption="Langevin training of an ensemble from one point, against the limit with noise",
+        columns=("Temperature", "Spent, nats", "Least, nats", "Efficiency", "Verdict"),
+        rows=[
+            (
+                header_cell(f"{row['temperature']:g}"),
+                *(cell(pick(row, name)) for name in ("spent", "least", "efficiency")),
+                text_cell(row["verdict"]),
+            )
+            for row in rows
+        ],
+        remark="Spent is the learning time times the mean squared slope over four temperatures; "
+        "the least is the divergence from free diffusion of whatever ends in the same law. Below "
+        "0, the bound of the entropy says nothing.",
+    )
+    said = f"At {plural(len(rows), 'temperature')} the limit is {' or '.join(sorted(told))}."
+    return Section("noise", "Noise: the speed limit of Langevin training", lambda _: [said, table])
+
+
 def write(path: Path = PAGE) -> None:
     """Write the page from the committed record.
 
@@ -106,8 +130,9 @@ def write(path: Path = PAGE) -> None:
     """
     record = json.loads(RECORD.read_text(encoding="utf-8"))
     tables = {tasks: [Row(**row) for row in rows] for tasks, rows in record["tables"].items()}
+    noise = json.loads(NOISE.read_text(encoding="utf-8"))
     html = sections_page(
-        [_section(tasks, rows) for tasks, rows in tables.items()],
+        [*(_section(tasks, rows) for tasks, rows in tables.items()), _noise(noise)],
         None,
         title="Geometries of learning \u2013 capacity",
         name="Geometries of learning",
