@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
@@ -24,7 +25,8 @@ from capacity.report.sequence_axis import boundary_marks, step_axis, thin
 from capacity.report.tables import Table
 from capacity.results.view import Record, RunView
 
-_POINTS, _TABLE_ROWS = 1500, 160
+_POINTS, _TABLE_ROWS = 375, 160
+"""Points of one kind, of up to four; rows of a table."""
 _COST = {
     "T \u03a3, action of the path": ("action", MEASURED, []),
     "T \u0394L, by loss drop": ("loss_drop", "var(--third)", [6, 3]),
@@ -93,6 +95,9 @@ def _figure(
     if not rows:
         return None
     present = [kind for kind in kinds if any(row["kind"] == kind for row in rows)]
+    # Of very many tasks only the end is left: then a line joins the tasks.
+    ends = Counter((row["task"], row["kind"]) for row in rows).most_common(1)[0][1] == 1
+    apart = {} if ends and len(view.tasks) > 1 else {"detail": "task:N"}
     low = min(min(row["low"] for row in rows), 0.9 if one else float("inf"))
     high = max(max(row["high"] for row in rows), 1.1 if one else 0.0)
     scale = alt.Scale(type="log", domain=[0.9 * low, 1.1 * high], nice=False)
@@ -123,11 +128,11 @@ def _figure(
         base.mark_area(stroke=None, opacity=0.15).encode(
             y=alt.Y("low:Q", scale=scale, title=channel, axis=axis),
             y2="high:Q",
-            detail="task:N",
+            **apart,
             fill=alt.Fill("kind:N", scale=shade, legend=None),
         ),
         base.mark_line(strokeWidth=2, strokeJoin="round").encode(
-            y=y, detail="task:N", color=color, strokeDash=dash
+            y=y, color=color, strokeDash=dash, **apart
         ),
         base
         .properties(name=HOVER)
@@ -139,6 +144,7 @@ def _figure(
         id=name,
         title=title,
         caption=caption
+        + ("" if apart else " Drawn is the end of every task.")
         + (" Bands: \u00b1 one standard error over replicas." if view.replicas > 1 else "")
         + ("" if one or "w2_lower" in _named(kinds, present) else _unpinned(view)),
         alt=f"Line chart of {y_title} against training step; at the end "

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import altair as alt
 
 from capacity.records.number_format import Cell, cell, header_cell
 from capacity.records.numbers import number
 from capacity.report.charts import FORECAST, HOVER, MEASURED, Figure, Key, data, spec
+from capacity.report.learning import some_of
 from capacity.report.sequence_axis import boundary_marks, step_axis, thin
-from capacity.report.tables import Table
+from capacity.report.tables import Table, evenly
 from capacity.results.view import Record, RunView, pick
 
 _POINTS, _TABLE_ROWS, _NAMED = 1500, 160, 8
+_COLUMNS, _ROWS = 24, 50
 
 
 def forgetting_figure(view: RunView) -> Figure | None:
@@ -105,30 +109,32 @@ def forgetting_tables(view: RunView) -> list[Table]:
     made = []
     for version, against in explained.items():
         cells = tables[version] or []
+        old = evenly(len(cells) - 1, _COLUMNS) if cells else []
+        known = [i for i, row in enumerate(cells) if any(e is not None for e in row)]
         rows = [
             (
                 header_cell(view.label(i)),
-                *(cell(pick({"e": e}, "e"), scale=scale) for e in row[:-1]),
+                *(cell(pick({"e": cells[i][j]}, "e"), scale=scale) for j in old),
             )
-            for i, row in enumerate(cells)
-            if any(e is not None for e in row)
+            for i in (known[k] for k in evenly(len(known), _ROWS))
         ]
         if rows:
             table = Table(
                 id=f"table-forgetting-{version}",
                 caption=f"forgetting_{version}, {unit}, {against}",
-                columns=("After learning", *_heads(view, len(cells) - 1)),
+                columns=("After learning", *_heads(view, old)),
                 rows=rows,
+                remark=some_of(len(old), len(cells) - 1),
             )
             made.append(table)
     return made
 
 
-def _heads(view: RunView, count: int) -> list[str]:
+def _heads(view: RunView, old: Sequence[int]) -> list[str]:
     """Name the old tasks: by number alone where there are many."""
-    if count <= _NAMED:
-        return [view.label(j) for j in range(count)]
-    return [f"forgotten of task::{j + 1}" for j in range(count)]
+    if len(old) <= _NAMED:
+        return [view.label(j) for j in old]
+    return [f"forgotten of task::{j + 1}" for j in old]
 
 
 def _of(view: RunView, row: Record, kind: str) -> tuple[float | None, float | None]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -23,12 +24,14 @@ from capacity.report.charts import (
     task_scale,
 )
 from capacity.report.sequence_axis import boundary_marks, step_axis, thin
-from capacity.report.tables import Table
+from capacity.report.tables import Table, evenly, some_drawn
 from capacity.results.view import Record, RunView
 
-_CURVE_POINTS = 6000
+_CURVE_POINTS, _CURVES = 6000, 40
 _TABLE_ROWS = 160
-_PRINTED_CELLS = 16
+_PRINTED_CELLS, _DRAWN_CELLS = 16, 40
+_COLUMNS, _ROWS = 24, 50
+"""Of a table over pairs of tasks: two hundred tasks are forty thousand numbers."""
 _BAND = {"low": "minus one standard error", "high": "plus one"}
 
 
@@ -44,30 +47,38 @@ def matrix_figure(view: RunView) -> Figure | None:
     kind, scale, unit = ("accuracy", 100.0, "%") if view.classifies else ("loss", 1.0, "")
     scores = view.scores(kind)
     mean, stderr = scores["mean"] or [], scores.get("stderr") or []
-    n, short = len(mean), [str(i + 1) for i in range(len(view.tasks))]
-    rows: list[dict[str, Any]] = []
+    count = len(mean)
     known = [v for row in mean for v in row if v is not None]
     if not known:
         return None
     top = 1.0 if view.classifies else max(known) or 1.0
-    for i in range(n):
-        for j in range(n):
-            value = mean[i][j]
-            error = stderr[i][j] if stderr and stderr[i] else None
-            missing = "not scored" if any(v is not None for v in mean[i]) else "not reached"
-            said = missing if value is None else _said(value, error, scale)
+    # Of more tasks than there is room for, a cell is the mean over a block of them.
+    size = -(-count // _DRAWN_CELLS)
+    blocks = [range(first, min(first + size, count)) for first in range(0, count, size)]
+    n = len(blocks)
+    short = [str(b[0] + 1) if size == 1 else f"{b[0] + 1}–{b[-1] + 1}" for b in blocks]
+    order = [view.label(b[0]) if size == 1 else f"tasks {short[k]}" for k, b in enumerate(blocks)]
+    rows: list[dict[str, Any]] = []
+    for i, after in enumerate(blocks):
+        for j, on in enumerate(blocks):
+            found = [v for a in after for b in on if (v := mean[a][b]) is not None]
+            value = math.fsum(found) / len(found) if found else None
+            error = stderr[i][j] if size == 1 and stderr and stderr[i] else None
+            met = any(v is not None for a in after for v in mean[a])
+            said = "not scored" if met else "not reached"
+            if value is not None:
+                said = f"{_said(value, error, scale)} {unit}".strip()
             rows.append({
-                "after": view.label(i),
+                "after": order[i],
                 "on": short[j],
-                "tested": view.label(j),
+                "tested": order[j],
                 "shade": None if value is None else 0.04 + 0.96 * max(value, 0.0) / top,
                 "text": "" if value is None else _short(value * scale),
-                "said": f"{said} {unit}".strip() if value is not None else said,
+                "said": said,
                 "value": None if value is None else value * scale,
                 "own": i == j,
             })
     cell = 34 if n <= 10 else max(10, 400 // n)
-    order = [view.label(i) for i in range(n)]
     top_axis = alt.Axis(orient="top", labelAngle=0, domain=False, ticks=False)
     gaps = alt.Scale(type="band", paddingInner=0.04, paddingOuter=0)
     x = alt.X("on:N", sort=short, title=f"{kind} on task", axis=top_axis, scale=gaps)
@@ -102,14 +113,15 @@ def matrix_figure(view: RunView) -> Figure | None:
         )
         layers.append(text)
     chart = alt.layer(*layers)
-    columns = ("After learning", *(view.label(j) for j in range(n)))
+    shown = evenly(count, _COLUMNS)
+    columns = ("After learning", *(view.label(j) for j in shown))
+    learned = [i for i in range(count) if any(v is not None for v in mean[i])]
     cells = [
         (
             header_cell(view.label(i)),
-            *(Cell(_said(mean[i][j], stderr[i][j] if stderr else None, scale)) for j in range(n)),
+            *(Cell(_said(mean[i][j], stderr[i][j] if stderr else None, scale)) for j in shown),
         )
-        for i in range(n)
-        if any(v is not None for v in mean[i])
+        for i in (learned[k] for k in evenly(len(learned), _ROWS))
     ]
     spread = " ± standard error" if view.replicas > 1 else ""
     held = "fades" if view.classifies else "darkens"
@@ -121,6 +133,7 @@ def matrix_figure(view: RunView) -> Figure | None:
         caption=f"Read down a column: a task is learned on the outlined diagonal, and what is "
         f"forgotten later {held} below it; to the right stand tasks not seen yet."
         + (" Dashed cells were not reached." if None in [r["shade"] for r in rows] else "")
+        + (f" Every cell is the mean over blocks of {size} tasks." if size > 1 else "")
         + (view.old_said and f" {view.old_said}"),
         alt=f"Matrix of {view.scored_on} {kind}, one row per learned task, one column per tested "
         f"task: {_mean_of(rows, own=True)}{unit} on average on a task just learned, "
@@ -130,6 +143,7 @@ def matrix_figure(view: RunView) -> Figure | None:
             caption=f"{scored}{', %,' if view.classifies else ''} mean{spread}",
             columns=columns,
             rows=cells,
+            remark=some_of(len(shown), count),
         ),
         csv={"after": "after learning", "tested": "tested on", "value": f"{kind} {unit}".strip()},
     )
@@ -146,12 +160,14 @@ def curve_figure(view: RunView) -> Figure | None:
     """
     kind, scale = ("accuracy", 100.0) if view.classifies else ("loss", 1.0)
     labels = [view.label(i) for i in range(len(view.tasks))]
-    kept = thin(view.rows, max(_CURVE_POINTS // max(len(labels), 1), 2))
+    lines = evenly(len(labels), _CURVES)
+    kept = thin(view.rows, max(_CURVE_POINTS // max(len(lines), 1), 2))
     points = [
         _point(row, row[f"test_{kind}"][j], (row.get(f"test_{kind}_stderr") or [None] * 999)[j])
         | {"task": labels[j]}
         for row in kept
-        for j in range(min(len(labels), len(row.get(f"test_{kind}") or [])))
+        for j in lines
+        if j < len(row.get(f"test_{kind}") or [])
         if row[f"test_{kind}"][j] is not None
     ]
     if not points:
@@ -183,7 +199,8 @@ def curve_figure(view: RunView) -> Figure | None:
         base.mark_line(strokeWidth=2, strokeJoin="round").encode(y=y, opacity=dimmed("task")),
         base.properties(name=HOVER).mark_circle(size=90, opacity=0).encode(y=y, tooltip=tooltip),
     ).add_params(focus())
-    columns = ("Task", "Epoch", "Step", *labels)
+    tested = evenly(len(labels), _COLUMNS)
+    columns = ("Task", "Epoch", "Step", *(labels[j] for j in tested))
     scored = f"{view.scored_on} {kind}".capitalize()
     shown = thin(view.rows, _TABLE_ROWS)
     cells = [
@@ -192,8 +209,10 @@ def curve_figure(view: RunView) -> Figure | None:
             Cell(str(row["epoch"])),
             Cell(str(row["step"])),
             *(
-                Cell(_said(v, (row.get(f"test_{kind}_stderr") or [None] * 999)[j], scale))
-                for j, v in enumerate(row[f"test_{kind}"][: len(labels)])
+                Cell(_said(row[f"test_{kind}"][j], (errors or {j: None})[j], scale))
+                for errors in [row.get(f"test_{kind}_stderr")]
+                for j in tested
+                if j < len(row[f"test_{kind}"])
             ),
         )
         for row in shown
@@ -205,17 +224,18 @@ def curve_figure(view: RunView) -> Figure | None:
         "after the last; the numbered spans are the tasks being trained. A line rises in the span "
         "of its own number; what it loses in later spans is forgetting."
         + (" Bands: ± one standard error over replicas." if view.replicas > 1 else "")
-        + " Choose a task in the key to see it alone.",
+        + " Choose a task in the key to see it alone. "
+        + some_drawn(len(labels), _CURVES),
         alt=f"Line chart of {view.scored_on} {kind} per task against training step; at the end "
         + ", ".join(f"{task} {said}" for task, said in list(_last(points).items())[:8])
         + ".",
         spec=spec(chart, height=300),
-        keys=task_keys(labels),
+        keys=[key for key in task_keys(labels) if key.label in {labels[j] for j in lines}],
         table=Table(
             caption=f"{scored} per epoch{', %' if view.classifies else ''}",
             columns=columns,
             rows=cells,
-            remark=_thinned(view.rows, shown),
+            remark=f"{_thinned(view.rows, shown)} {some_of(len(tested), len(labels))}".strip(),
         ),
         csv={"task": "tested on", "step": "step", "epoch": "epoch", "value": y_title, **_BAND},
     )
@@ -315,6 +335,19 @@ def _mean_of(rows: Sequence[Record], *, own: bool) -> str:
 
 def _last(points: Sequence[Record]) -> dict[str, str]:
     return {str(point["task"]): str(point["said"]) for point in points}
+
+
+def some_of(shown: int, count: int) -> str:
+    """Say that a table has some of the tasks only.
+
+    Args:
+        shown: How many.
+        count: Of how many.
+
+    Returns:
+        A sentence; empty where none is left out.
+    """
+    return "" if shown == count else f"{shown} of {count} tasks; all are in result.json."
 
 
 def _thinned(rows: Sequence[Record], shown: Sequence[Record]) -> str:

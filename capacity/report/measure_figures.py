@@ -25,10 +25,10 @@ from capacity.report.charts import (
     task_scale,
 )
 from capacity.report.sequence_axis import boundaries
-from capacity.report.tables import Table
+from capacity.report.tables import Table, evenly, some_drawn
 from capacity.results.view import RunView, pick
 
-_VOLUME_POINTS = 300
+_VOLUME_POINTS, _DOTS, _SPECTRA = 300, 40, 24
 _LOSS_DROP = "T \u0394L over |\u0394\u03b8|²"
 
 
@@ -43,7 +43,9 @@ def spectrum_figure(view: RunView) -> Figure | None:
     """
     labels = [view.label(i) for i in range(len(view.tasks))]
     rows: list[dict[str, Any]] = []
-    for i, transport in enumerate(view.transports):
+    transports = view.transports
+    for i in evenly(len(transports), _SPECTRA):
+        transport = transports[i]
         for rank, s in enumerate(transport["singular_values"] if transport else [], start=1):
             if s["value"] is None or s["value"] <= 0:
                 continue
@@ -100,6 +102,7 @@ def spectrum_figure(view: RunView) -> Figure | None:
         title="Top of the spectrum of the training Jacobian, per task",
         caption="Above the dashed line at 1, training amplifies a small difference in the "
         "parameters it starts from. Bars: a true singular value lies within the residual. "
+        + some_drawn(len(view.transports), _SPECTRA)
         + (
             "Hollow marks are not resolved: their residual exceeds a thousandth of the value."
             if missed
@@ -275,9 +278,10 @@ def thermo_figure(view: RunView) -> Figure | None:
     """
     paths = {"inefficiency": "inefficiency_path", _LOSS_DROP: "loss_drop_ratio"}
     rows: list[dict[str, Any]] = []
-    for i, phase in enumerate(view.phases):
+    shown = evenly(len(view.phases), _DOTS)
+    for i in shown:
         for kind, name in paths.items():
-            found = pick(phase, "thermo", name)
+            found = pick(view.phases[i], "thermo", name)
             if found is None or not found.resolved or not found.value or found.value <= 0:
                 continue
             low, high = found.interval or (found.value, found.value)
@@ -328,7 +332,8 @@ def thermo_figure(view: RunView) -> Figure | None:
         caption="At the dashed line at 1 the network goes straight to where it ends, at constant "
         "speed. The inefficiency: T times the action of the steps that were taken, minibatch noise "
         "included, over the squared displacement; no path can be below 1. T \u0394L over the same "
-        "equals it where the steps follow gradient flow, and is drawn there only.",
+        "equals it where the steps follow gradient flow, and is drawn there only."
+        + f" {some_drawn(len(view.phases), _DOTS)}".rstrip(),
         alt="Dot plot of the inefficiency per task against the speed limit at 1: "
         + "; ".join(f"{row['task']} {row['kind']} {row['said']}" for row in rows[:8])
         + ".",

@@ -23,7 +23,14 @@ from capacity.report.charts import (
     task_keys,
     task_scale,
 )
-from capacity.report.tables import drop_target, forecast_table, pair_table, room_table
+from capacity.report.tables import (
+    drop_target,
+    evenly,
+    forecast_table,
+    pair_table,
+    room_table,
+    some_drawn,
+)
 from capacity.results.view import RunView, forecast_mean, measured_mean, pick
 
 _KINDS = {
@@ -31,7 +38,7 @@ _KINDS = {
     "measured": Key("measured", MEASURED, "dot"),
 }
 
-_ALT_TASKS = 6
+_ALT_TASKS, _MARKS, _LINES = 6, 400, 40
 _ENDS = {"low": "90 % interval from", "high": "to"}
 _SIDES = (("value", ""), ("low", ", 90 % interval from"), ("high", ", to"))
 
@@ -46,9 +53,10 @@ def drop_figure(view: RunView) -> Figure | None:
         The figure; None without a transition that has a value.
     """
     target, scale, bounds = drop_target(view)
-    order = [view.label(t["task"]) for t in view.transitions]
+    shown = [view.transitions[k] for k in evenly(len(view.transitions), _LINES)]
+    order = [view.label(t["task"]) for t in shown]
     rows = []
-    for transition in view.transitions:
+    for transition in shown:
         both = {
             "forecast": forecast_mean(transition, target),
             "measured": measured_mean(view, transition, target),
@@ -89,7 +97,7 @@ def drop_figure(view: RunView) -> Figure | None:
         id="fig-drop",
         title="Forgetting forecast before training, and measured after it",
         caption="A dot on the tick is a forecast that came true. Bar and line: 90 % intervals; the "
-        f"forecast's is one {view.interval_covers}.",
+        f"forecast's is one {view.interval_covers}. {some_drawn(len(view.transitions), _LINES)}",
         alt=f"Dot plot of {title}: "
         + "; ".join(
             f"{task} " + ", ".join(f"{r['kind']} {r['said']}" for r in rows if r["task"] == task)
@@ -147,7 +155,8 @@ def scatter_figure(view: RunView, target: str) -> Figure | None:
         alt.Tooltip("f_said:N", title="forecast"),
         alt.Tooltip("m_said:N", title="measured"),
     ]
-    base = alt.Chart(data(rows)).encode(color=color, opacity=dimmed("new", 0.9))
+    drawn = [rows[k] for k in evenly(len(rows), _MARKS)]
+    base = alt.Chart(data(drawn)).encode(color=color, opacity=dimmed("new", 0.9))
     line = [{"a": domain[0], "b": domain[0]}, {"a": domain[1], "b": domain[1]}]
     diagonal = alt.Chart(data(line)).mark_line(stroke=MUTED, strokeDash=[4, 4], strokeWidth=1)
     chart = alt.layer(
@@ -168,7 +177,8 @@ def scatter_figure(view: RunView, target: str) -> Figure | None:
         id=f"fig-scatter-{'accuracy' if target == 'accuracy_drop' else 'loss'}",
         title=f"{word[0].upper()}{word[1:]}, every pair",
         caption="One mark per pair of a new and an old task, coloured by the new one; on the "
-        "dashed diagonal the forecast is exact. Bars: 90 % intervals, cut at the frame.",
+        "dashed diagonal the forecast is exact. Bars: 90 % intervals, cut at the frame."
+        + (f" {len(drawn)} of {len(rows)} pairs are drawn." if len(drawn) < len(rows) else ""),
         alt=f"Scatter of measured against forecast {word} over {plural(len(rows), 'pair')}; "
         f"on average they are {number(_apart(rows))} apart.",
         spec=spec(chart, height=290),
@@ -196,7 +206,8 @@ def capacity_figure(view: RunView) -> Figure | None:
     }
     rows: list[dict[str, Any]] = []
     below = False
-    for transition in view.transitions:
+    shown = [view.transitions[k] for k in evenly(len(view.transitions), _LINES)]
+    for transition in shown:
         for kind, path in paths.items():
             found = pick(transition, *path)
             if found is None or found.value is None:
@@ -212,7 +223,7 @@ def capacity_figure(view: RunView) -> Figure | None:
     if not rows:
         return None
     parameters = float(view.result["model"]["parameters"])
-    order = [view.label(t["task"]) for t in view.transitions]
+    order = [view.label(t["task"]) for t in shown]
     kinds, colors = list(paths), [FORECAST, MEASURED, "var(--third)"]
     shapes = ["circle", "diamond", "square"]
     domain = [
@@ -247,7 +258,7 @@ def capacity_figure(view: RunView) -> Figure | None:
         title="Room left by the earlier tasks against the need of the new one",
         caption="The literal criterion fires where a diamond lies to the right of its circle. R_A "
         "is of the order of the number of parameters (dashed), whatever the tasks are, while m_B "
-        "is bounded by what the data asks for."
+        f"is bounded by what the data asks for. {some_drawn(len(view.transitions), _LINES)}"
         + (" Values at or below 0 (a negative trace) are in the table only." if below else ""),
         alt="Dot plot per new task on a logarithmic axis: "
         + "; ".join(

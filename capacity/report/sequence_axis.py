@@ -8,11 +8,14 @@ from typing import Any
 import altair as alt
 
 from capacity.report.charts import MUTED, data, task_color
+from capacity.report.tables import evenly
 from capacity.results.view import Record, RunView
 
 
 def thin(rows: Sequence[Record], most: int) -> list[Record]:
     """Leave rows out evenly, but never the first or the last one of a task.
+
+    Where these alone are too many, the last rows of some tasks are kept, chosen evenly.
 
     Args:
         rows: Rows in order, each with its task.
@@ -29,6 +32,10 @@ def thin(rows: Sequence[Record], most: int) -> list[Record]:
         or rows[k]["task"] != rows[k - 1]["task"]
         or rows[k]["task"] != rows[k + 1]["task"]
     }
+    if len(ends) > most:
+        after = [*(row["task"] for row in rows[1:]), None]
+        last = [k for k in sorted(ends) if rows[k]["task"] != after[k]]
+        return [rows[last[k]] for k in evenly(len(last), max(most, 2))]
     return [row for k, row in enumerate(rows) if k % stride == 0 or k in ends]
 
 

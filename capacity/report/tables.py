@@ -20,6 +20,9 @@ from capacity.records.numbers import MINUS, MISSING, number, plural
 from capacity.results.schema import Transition
 from capacity.results.view import Record, RunView, forecast_mean, measured_mean, pick
 
+_PAIRS = 300
+"""Rows of a table of pairs of tasks: two hundred tasks have twenty thousand."""
+
 _MARKS = "†‡§¶‖*"
 _NUMBER = re.compile(
     r"(?<![\w.])(?P<value>[-\u2212]?\d+(?:\.\d+)?)(?: \u00b1 \d+(?:\.\d+)?)?(?![\w\u207b])"
@@ -122,6 +125,34 @@ def _merged(texts: Sequence[str]) -> str:
 
 def _value(text: str) -> float:
     return float(text.replace(MINUS, "-"))
+
+
+def evenly(count: int, most: int) -> list[int]:
+    """Choose so many of a long row of things, evenly, with the first and the last one.
+
+    Args:
+        count: How many there are.
+        most: How many to choose at most; at least 2.
+
+    Returns:
+        Their indices, rising.
+    """
+    if count <= most:
+        return list(range(count))
+    return [round(k * (count - 1) / (most - 1)) for k in range(most)]
+
+
+def some_drawn(count: int, most: int) -> str:
+    """Say that a figure shows some of the tasks only.
+
+    Args:
+        count: How many there are.
+        most: How many are chosen of them, evenly.
+
+    Returns:
+        A sentence with a blank behind it; empty where all are shown.
+    """
+    return f"Of {count} tasks {most} are drawn, chosen evenly. " if count > most else ""
 
 
 def drop_target(view: RunView) -> tuple[str, float, tuple[float, float] | None]:
@@ -334,6 +365,8 @@ def pair_table(view: RunView, target: str) -> Table:
         The table.
     """
     scale, bounds = (100.0, POINTS) if target == "accuracy_drop" else (1.0, None)
+    every = [(transition, old) for transition in view.transitions for old in transition["old"]]
+    shown = evenly(len(every), _PAIRS)
     rows = [
         (
             header_cell(view.label(transition["task"])),
@@ -341,14 +374,15 @@ def pair_table(view: RunView, target: str) -> Table:
             cell(pick(old["forecast"], target), scale=scale, interval=True, bounds=bounds),
             cell(pick(old["measured"], target), scale=scale),
         )
-        for transition in view.transitions
-        for old in transition["old"]
+        for transition, old in (every[k] for k in shown)
     ]
+    left = len(every) - len(shown)
     unit = "points" if scale == 100.0 else "loss"
     return Table(
         caption="Every pair of a new and an old task",
         columns=("New task", "Old task", f"Forecast, {unit}", f"Measured, {unit}"),
         rows=rows,
+        remark=f"{len(shown)} of {len(every)} pairs; all are in result.json." if left else "",
     )
 
 

@@ -6,6 +6,7 @@ import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, cast
 
 from capacity.base.printable import visible
@@ -160,7 +161,7 @@ class RunView:
         """Whether accuracy is defined; for regression the loss takes its place."""
         return self.scores("accuracy")["mean"] is not None
 
-    @property
+    @cached_property
     def names(self) -> list[str]:
         """Names of the tasks, without a running number that the report prints itself."""
         plain = [visible(str(task["name"])) for task in self.tasks]

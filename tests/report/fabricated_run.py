@@ -20,6 +20,8 @@ CASES = (
     "refusals",
     "stopped_early",
 )
+LONG = 200
+"""Tasks of the case `long`, which is of none of the tests that are run on every case."""
 HOSTILE = "</script><script>document.title='owned'</script><img src=x onerror=alert(1)> & ${7*7}"
 
 
@@ -223,7 +225,7 @@ def scores(pairs: int, *, classes: bool) -> Record:
 
 def result(recipe: Mapping[str, Any], case: str) -> Record:
     """The `result.json` of a case."""
-    tasks = 1 if case == "one_task" else 3
+    tasks = {"one_task": 1, "long": LONG}.get(case, 3)
     replicas = 1 if case == "one_replica" else 4
     classes = case != "regression"
     reached = {"diverged": 1, "interrupted": 2}.get(case, tasks)
@@ -336,7 +338,7 @@ def path_costs(epoch: int, error: float | None) -> Record:
 
 def metrics(case: str) -> list[Record]:
     """Rows of `metrics.jsonl`."""
-    tasks = 1 if case == "one_task" else 3
+    tasks = {"one_task": 1, "long": LONG}.get(case, 3)
     reached = {"diverged": 1, "interrupted": 2}.get(case, tasks)
     classes = case != "regression"
     error = None if case == "one_replica" else 0.01
