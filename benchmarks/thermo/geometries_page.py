@@ -23,8 +23,8 @@ PAGE = Path(__file__).parents[2] / "reports" / "geometries.html"
 _HOW = (
     "Every method learns the same tasks with the same networks, data order and number of steps, at "
     "a rate of its own at which it learns the new task. Efficiency is the least cost over the cost "
-    "in the method's own geometry, from 0 to 1; Langevin noise, and steps in a metric that is not "
-    "flat, have none."
+    "in the method's own geometry, from 0 to 1; Langevin noise, steps in a metric that is not "
+    "flat, and beliefs under a strategy have none."
 )
 
 
