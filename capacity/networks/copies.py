@@ -33,8 +33,9 @@ def copied(module: nn.Module) -> nn.Module:
         The copy.
 
     Raises:
-        ValueError: If it cannot be copied.
+        ValueError: If it cannot be copied, or this process holds only a part of it.
     """
+    _refuse_sharded(module)
     # Old-style weight_norm keeps its weight so: a tensor with a history, which torch does not copy.
     kept = {
         id(t): t.detach().clone()
@@ -50,6 +51,19 @@ def copied(module: nn.Module) -> nn.Module:
             f"model cannot be copied, and the one given is never changed ({type(error).__name__}: "
             f"{why}); keep what cannot be copied (open files, locks, generators) out of the module"
         ) from error
+
+
+def _refuse_sharded(module: nn.Module) -> None:
+    """Refuse a module whose parameters are spread over processes (FSDP2, tensor parallelism)."""
+    sharded = [n for n, t in module.named_parameters() if hasattr(t, "full_tensor")]
+    if sharded:
+        raise ValueError(
+            f"model is sharded over processes: of {sharded[0]} and {len(sharded) - 1} more "
+            "parameters each process holds a part, and derivatives are taken of whole ones; gather "
+            "them into a plain copy of the network (torch.distributed.checkpoint.state_dict."
+            "get_model_state_dict with full_state_dict=True) and pass that; tangents of one model "
+            "are shared out over processes by torchrun instead"
+        )
 
 
 def _tensors(values: Iterable[object]) -> Iterator[Tensor]:
