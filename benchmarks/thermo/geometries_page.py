@@ -20,6 +20,8 @@ from capacity.results.view import pick
 RECORD = Path(__file__).parent / "results" / "geometries.json"
 NOISE = RECORD.with_name("noisy_limit.json")
 PAGE = Path(__file__).parents[2] / "reports" / "geometries.html"
+_CHANCE = 0.05
+"""Probability of a rank correlation by chance, above which it says nothing."""
 _HOW = (
     "Every method learns the same tasks with the same networks, data order and number of steps, at "
     "a rate of its own at which it learns the new task. Efficiency is the least cost over the cost "
@@ -66,16 +68,19 @@ def said(rows: Sequence[Row]) -> list[str]:
         max(r.accuracy for r in rows if r.method == one.method) - one.accuracy for one in naive
     )
     known = [row for row in naive if row.efficiency is not None]
-    rank = spearmanr([r.efficiency for r in known], [r.forgotten for r in known]).statistic
-    verdict = "a cheaper way forgets less" if rank < -0.5 else (
-        "a cheaper way forgets more" if rank > 0.5 else "neither goes with the other"
-    )  # fmt: skip
+    # Who learned less has less to forget: the share of it counts.
+    lost = [r.forgotten / r.new for r in known]
+    rank, chance = spearmanr([r.efficiency for r in known], lost)
+    if chance > _CHANCE:
+        verdict = "neither is seen to go with the other"
+    else:
+        verdict = f"a cheaper way forgets {'less' if rank < 0 else 'more'}"
     return [
         f"Best at the end: {best.method} with {best.strategy}, {best.accuracy:.3f}.",
         f"Without a strategy the {plural(len(naive), 'method')} forget amounts that lie "
         f"{spread:.2f} apart; a strategy adds up to {gain:.2f} of accuracy to one of them.",
-        f"Efficiency against forgetting without a strategy, over {plural(len(known), 'method')}: "
-        f"Spearman {rank:.2f}, so {verdict}.",
+        "Efficiency against the share forgotten of what was new, without a strategy, over "
+        f"{plural(len(known), 'method')}: Spearman {rank:.2f} (p = {chance:.2f}), so {verdict}.",
     ]
 
 

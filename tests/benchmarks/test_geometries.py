@@ -20,13 +20,14 @@ def test_the_sentences_follow_from_the_table(tmp_path):
         Row("sgd", "replay", 0.8, 0.9, 0.1, 0.1, 1.0),
         Row("adam", "naive", 0.3, 0.9, 0.8, 0.5, 1.0),
         Row("mirror", "naive", 0.4, 0.9, 0.7, 0.6, 1.0),
+        Row("momentum", "naive", 0.4, 0.45, 0.7, 0.05, 1.0),
         Row("sgld", "naive", 0.1, 0.9, 0.6, None, 1.0),
     ]
     best, spread, rank = said(rows)
     assert best == "Best at the end: sgd with replay, 0.800."
-    assert "4 methods forget amounts that lie 0.30 apart" in spread
+    assert "5 methods forget amounts that lie 0.30 apart" in spread
     assert "adds up to 0.60" in spread
-    assert "over 3 methods: Spearman -1.00, so a cheaper way forgets less" in rank
+    assert "over 4 methods: Spearman -1.00 (p = 0.00), so a cheaper way forgets less" in rank
 
 
 def test_the_page_is_drawn_from_the_committed_record(tmp_path):
