@@ -24,6 +24,9 @@ from capacity.tasks.batches import BatchLayout
 from capacity.tasks.streamed import read_rows
 from capacity.tasks.task import Task
 
+_LAYERS = 8
+"""Layers up to which a description names them all."""
+
 
 class FlatModel:
     """A module seen as a pure function of its trainable parameters, flattened.
@@ -173,13 +176,17 @@ class FlatModel:
         """Name the architecture in one line.
 
         Returns:
-            The layers that have parameters, with their parameter shapes.
+            The layers that have parameters, with their parameter shapes; of many the first and the
+            last ones.
         """
         layers = [
             f"{type(part).__name__}({'x'.join(str(n) for n in next(part.parameters()).shape)})"
             for part in self._module.modules()
             if not any(part.children()) and any(True for _ in part.parameters(recurse=False))
         ]
+        if len(layers) > _LAYERS:
+            ends = _LAYERS // 2
+            layers[ends:-ends] = [f"{len(layers) - 2 * ends} more"]
         return f"{type(self._module).__name__}: " + ", ".join(layers)
 
     def to(self, device: torch.device) -> FlatModel:

@@ -57,3 +57,11 @@ def test_fixed_batch_norm_has_a_jacobian():
     _, moved = torch.func.jvp(lambda t: flat.outputs(t, x), (flat.initial(),), (v,))
     assert torch.isfinite(moved).all()
     torch.testing.assert_close(flat.outputs(flatten(model), x), model(x))
+
+
+def test_many_layers_are_described_by_the_first_and_the_last():
+    few = FlatModel(nn.Sequential(*(nn.Linear(3, 3) for _ in range(8)))).describe()
+    many = FlatModel(nn.Sequential(nn.Linear(2, 3), *(nn.Linear(3, 3) for _ in range(11))))
+    assert few == "Sequential: " + ", ".join(["Linear(3x3)"] * 8)
+    ends = ["Linear(3x2)", *["Linear(3x3)"] * 3, "4 more", *["Linear(3x3)"] * 4]
+    assert many.describe() == "Sequential: " + ", ".join(ends)
