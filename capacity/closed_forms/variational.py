@@ -103,14 +103,7 @@ def jko_step(
     Returns:
         The belief after the step.
     """
-    a, m, tau, mu, s, step = together(
-        curvature=non_negative("curvature", curvature),
-        target=finite("target", target),
-        temperature=positive("temperature", temperature),
-        mean=finite("mean", mean),
-        deviation=positive("deviation", deviation),
-        lr=positive("lr", lr),
-    )
+    a, m, tau, mu, s, step = _checked(curvature, target, temperature, mean, deviation, lr)
     c = 1 + step * a
     wide = (s + np.sqrt(s**2 + 4 * step * tau * c)) / (2 * c)
     return BeliefStep(mean=(mu + step * a * m) / c, deviation=wide)
@@ -141,17 +134,28 @@ def kl_step(
     Returns:
         The belief after the step.
     """
-    a, m, tau, mu, s, step = together(
+    a, m, tau, mu, s, step = _checked(curvature, target, temperature, mean, deviation, lr)
+    kept = s**-2 + step * a
+    return BeliefStep(
+        mean=(mu / s**2 + step * a * m) / kept, deviation=np.sqrt((1 + step * tau) / kept)
+    )
+
+
+def _checked(
+    curvature: ArrayLike,
+    target: ArrayLike,
+    temperature: ArrayLike,
+    mean: ArrayLike,
+    deviation: ArrayLike,
+    lr: ArrayLike,
+) -> list[Array]:
+    return together(
         curvature=non_negative("curvature", curvature),
         target=finite("target", target),
         temperature=positive("temperature", temperature),
         mean=finite("mean", mean),
         deviation=positive("deviation", deviation),
         lr=positive("lr", lr),
-    )
-    kept = s**-2 + step * a
-    return BeliefStep(
-        mean=(mu / s**2 + step * a * m) / kept, deviation=np.sqrt((1 + step * tau) / kept)
     )
 
 

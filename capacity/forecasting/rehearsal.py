@@ -45,6 +45,7 @@ LARGEST = 100_000
 that they were measured on."""
 ENOUGH = 3
 """Copies whose own differences suffice for an interval of any network."""
+_SEEN = f"{ENOUGH} copies would see it (capacity.forecast(..., orders={ENOUGH}))"
 
 
 def unlike_measured(architecture: str, parameters: int) -> str:
@@ -58,11 +59,11 @@ def unlike_measured(architecture: str, parameters: int) -> str:
         A sentence; empty where it is like those that the interval was measured on.
     """
     if architecture not in KNOWN:
-        return f"Uncalibrated: that was not measured on a {architecture}; orders=3 would see it."
+        return f"Uncalibrated: that was not measured on a {architecture}; {_SEEN}."
     if parameters > LARGEST:
         return (
             f"Uncalibrated: that was measured on networks of less than {LARGEST:,} parameters, and "
-            f"this one has {parameters:,}; orders=3 would see it."
+            f"this one has {parameters:,}; {_SEEN}."
         )
     return ""
 

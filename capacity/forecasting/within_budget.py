@@ -123,10 +123,12 @@ def rehearsals(
     Returns:
         The copies; 0 where the budget pays no rehearsal.
     """
-    short = budget == AUTO and is_short(model, theta, new, training, forecasts=forecasts)
-    if not short and budget != math.inf:
+    if budget not in (AUTO, math.inf):
         return 0
-    return copies(*_size(model, theta, new, training), forecasts=forecasts)
+    whole, steps = _size(model, theta, new, training)
+    if budget == AUTO and not math.isinf(automatic(whole, steps, forecasts=forecasts)):
+        return 0
+    return copies(whole, steps, forecasts=forecasts)
 
 
 def _size(model: FlatModel, theta: Tensor, new: Task, training: Training) -> tuple[float, int]:

@@ -154,7 +154,9 @@ def _drawn(x: Tensor, seed: int, number: int, part: str) -> Split:
     """Draw times, spread evenly, and noise for every image."""
     source = stream(seed, "diffusion", part, number)
     many = x.repeat(DRAWS, 1)
-    place = (torch.arange(len(many)) + torch.rand(len(many), generator=source)) / len(many)
+    place = (
+        torch.arange(len(many)) + torch.rand(len(many), generator=source, dtype=torch.float32)
+    ) / len(many)
     u = place[torch.randperm(len(many), generator=source)].float()
     noise = torch.randn(many.shape, generator=source, dtype=torch.float32)
     return Split(noisy(many, u, noise), noise)

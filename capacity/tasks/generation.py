@@ -16,6 +16,7 @@ import numpy as np
 from torch import Tensor
 
 from capacity.records.estimate import Estimate, from_error, not_defined
+from capacity.records.jackknife import jackknife
 
 Network = Callable[[Tensor], Tensor]
 """Inputs (n, ...) to outputs (n, n_outputs) of a network as it now is."""
@@ -144,8 +145,6 @@ def judged(
 
 
 def _distance(made: np.ndarray, real: np.ndarray) -> Estimate:
-    """Distance with the delete-a-group jackknife's error."""
     parts = np.array_split(np.arange(len(made)), _GROUPS)
-    without = np.array([frechet_distance(np.delete(made, part, axis=0), real) for part in parts])
-    spread = math.sqrt((_GROUPS - 1) / _GROUPS * np.square(without - without.mean()).sum())
-    return from_error(frechet_distance(made, real), spread, n=_GROUPS)
+    without = [frechet_distance(np.delete(made, part, axis=0), real) for part in parts]
+    return jackknife(frechet_distance(made, real), without)
