@@ -130,10 +130,12 @@ def simulate(
     # run on delta, whose small size keeps float32 sharp; weight decay and mirrors know where 0 is.
     origin = theta if anchored else torch.zeros_like(theta)
     conditioners = [
-        stated(update).bound(_linear(model, theta[r], origin[r]), task).conditioner
+        stated(
+            step.optimiser_of(stated(update).bound(_linear(model, theta[r], origin[r]), task), r)
+        ).conditioner
         for r in range(len(theta))
     ]
-    update = step.update(update)
+    update = step.update(stated(update).bound(_linear(model, theta[0], origin[0]), task))
     rates = iter(plan.training.learning_rates(len(task.train)))
     state = update.init(origin)
     count = 0

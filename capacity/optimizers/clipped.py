@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from torch import Tensor
 
-from capacity.optimizers.conditioner import Conditioner, Outputs
+from capacity.optimizers.conditioner import Conditioner, Curvature, Outputs
 from capacity.optimizers.dynamics import Dynamics
 from capacity.optimizers.optimizer import (
     FollowsGradient,
@@ -51,6 +52,10 @@ class Clipped(Optimizer):
     def bound(self, outputs: Outputs, task: Task, *, modes: bool = False) -> Clipped:
         """Bind the inner map."""
         return replace(self, inner=self.unclipped.bound(outputs, task, modes=modes))
+
+    def held(self, curvatures: Sequence[Curvature]) -> Clipped:
+        """Let the inner map take it in."""
+        return replace(self, inner=self.unclipped.held(curvatures))
 
     @property
     def conditioner(self) -> Conditioner | None:

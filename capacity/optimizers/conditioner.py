@@ -7,7 +7,8 @@ du[v] = A^{-1}(H v - (dA[v]) u), and its adjoint (theory.md#natural-gradient).
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Protocol
 
 import torch
@@ -17,8 +18,41 @@ Outputs = Callable[[Tensor, Tensor], Tensor]
 """(theta (P,), x (n, ...)) to a network's outputs (n, n_outputs)."""
 
 
+@dataclass(frozen=True, eq=False)
+class Curvature:
+    """A symmetric matrix, at least 0, that does not depend on theta: a penalty's second derivative.
+
+    Attributes:
+        diagonal: Its diagonal (P,).
+        product: U (P,) to the matrix times u.
+    """
+
+    diagonal: Tensor
+    product: Callable[[Tensor], Tensor]
+
+
 class Conditioner(Protocol):
     """A metric that gradients are divided by."""
+
+    def held(self, curvatures: Sequence[Curvature]) -> Conditioner:
+        """Add the curvature of a penalty to the metric.
+
+        Args:
+            curvatures: Of each replica.
+
+        Returns:
+            The metric of the loss with the penalty.
+        """
+
+    def of_replica(self, replica: int) -> Conditioner:
+        """Give the metric of one replica.
+
+        Args:
+            replica: Its number.
+
+        Returns:
+            What its gradients are divided by.
+        """
 
     def apply(self, theta: Tensor, x: Tensor, gradient: Tensor) -> Tensor:
         """Condition a gradient.
@@ -84,5 +118,5 @@ def conditioned(
     if theta.dim() == 1:
         return conditioner.apply(theta, x, gradient)
     # One by one: how long each is solved for depends on its numbers.
-    rows = zip(theta, x, gradient, strict=True)
-    return torch.stack([conditioner.apply(*row) for row in rows])
+    rows = enumerate(zip(theta, x, gradient, strict=True))
+    return torch.stack([conditioner.of_replica(r).apply(*row) for r, row in rows])

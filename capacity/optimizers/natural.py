@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
@@ -13,7 +13,7 @@ from torch.func import grad
 
 from capacity.base.checks import one_of, positive_float, positive_int
 from capacity.base.differential import pullback, pushforward, vmap
-from capacity.optimizers.conditioner import Outputs
+from capacity.optimizers.conditioner import Curvature, Outputs
 from capacity.optimizers.dynamics import Dynamics
 from capacity.optimizers.optimizer import FollowsGradient, Optimizer
 from capacity.optimizers.update_map import State
@@ -82,9 +82,15 @@ class Natural(Optimizer):
                 "and the batch alone, and this one has layers that train otherwise than they are "
                 "evaluated; call .eval() on them, or take another optimizer"
             )
+        return self._in(Metric(outputs, task, self.damping, self.curvature, self.groups))
+
+    def held(self, curvatures: Sequence[Curvature]) -> Natural:
+        """Take a penalty's curvature in: outside, a step of lr/damping times it would diverge."""
+        return self._in(self.conditioner.held(curvatures))
+
+    def _in(self, metric: Metric) -> Natural:
         other = replace(self)
-        made = Metric(outputs, task, self.damping, self.curvature, self.groups)
-        object.__setattr__(other, "metric", made)
+        object.__setattr__(other, "metric", metric)
         return other
 
     @property
@@ -139,6 +145,7 @@ class Metric:
         damping: Added to G.
         curvature: As in `Natural`.
         groups: As in `Natural`.
+        penalties: Curvature of a penalty beside the loss, of each replica; none without a penalty.
     """
 
     network: Outputs
@@ -146,6 +153,15 @@ class Metric:
     damping: float
     curvature: str
     groups: int
+    penalties: tuple[Curvature, ...] = ()
+
+    def held(self, curvatures: Sequence[Curvature]) -> Metric:
+        """Add the curvature of a penalty."""
+        return replace(self, penalties=tuple(curvatures))
+
+    def of_replica(self, replica: int) -> Metric:
+        """Give the metric of one replica."""
+        return replace(self, penalties=self.penalties[replica : replica + 1])
 
     def apply(self, theta: Tensor, x: Tensor, gradient: Tensor) -> Tensor:
         """Condition a gradient (P,)."""
@@ -236,12 +252,27 @@ class Metric:
     def _solve(self, theta: Tensor, x: Tensor, rows: Tensor) -> Tensor:
         """(G + damping)^{-1} rows (K, P)."""
         if not self._whole(theta):
-            return rows / self._diagonal_now(theta, x).add_(self.damping)
-        return _conjugate_gradients(vmap(self._products(theta, x)), rows, self.damping)
+            diagonal = self._diagonal_now(theta, x).add_(self.damping)
+            for penalty in self.penalties:
+                diagonal.add_(penalty.diagonal)
+            return rows / diagonal
+        products = vmap(self._products(theta, x))
+        if not self.penalties:
+            return _conjugate_gradients(products, rows, self.damping, said=self.damping)
+        (penalty,) = self.penalties
+        # In units in which damping and penalty's diagonal are 1: importances differ by powers of
+        # ten, and conjugate gradients would take as many more steps.
+        scale, beside = (penalty.diagonal + self.damping).rsqrt(), vmap(penalty.product)
+
+        def scaled(u: Tensor) -> Tensor:
+            moved = scale * u
+            return scale * (products(moved) + beside(moved) - penalty.diagonal * moved)
+
+        return scale * _conjugate_gradients(scaled, scale * rows, 1.0, said=self.damping)
 
 
 def _conjugate_gradients(
-    products: Callable[[Tensor], Tensor], rows: Tensor, damping: float
+    products: Callable[[Tensor], Tensor], rows: Tensor, damping: float, *, said: float
 ) -> Tensor:
     """Solve (G + damping) u = row for every row (K, P)."""
     eps = torch.finfo(rows.dtype).eps
@@ -261,7 +292,7 @@ def _conjugate_gradients(
         size = torch.where(length > 0, fresh, size)
     if bool((size > rows.square().sum(-1, keepdim=True) * eps).any()):
         raise ValueError(
-            f"options.damping = {damping:g} leaves the natural gradient of {rows.dtype} unsolved "
+            f"options.damping = {said:g} leaves the natural gradient of {rows.dtype} unsolved "
             f"after {limit} steps of conjugate gradients: the matrix is singular to rounding; "
             "raise the damping, or take curvature = 'diagonal'"
         )

@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.func import grad
 
 from capacity.base.checks import one_of
-from capacity.optimizers.conditioner import Conditioner, Outputs, conditioned
+from capacity.optimizers.conditioner import Conditioner, Curvature, Outputs, conditioned
 from capacity.optimizers.dynamics import Dynamics
 from capacity.optimizers.update_map import Loss, Reading, State, UpdateMap
 from capacity.recipe.config import Training
@@ -231,6 +231,18 @@ class Optimizer:
             The update map on this task.
         """
         del outputs, task, modes
+        return self
+
+    def held(self, curvatures: Sequence[Curvature]) -> Optimizer:
+        """Take the curvature of a penalty into the metric, where there is one.
+
+        Args:
+            curvatures: Of each replica.
+
+        Returns:
+            The update map under the penalty.
+        """
+        del curvatures
         return self
 
     @property

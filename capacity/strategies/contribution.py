@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from capacity.optimizers.conditioner import Curvature
     from capacity.recipe.config import Training
     from capacity.strategies.replay import Replay
     from capacity.strategies.terms import Private
@@ -29,6 +30,21 @@ class Penalty(Protocol):
 
         Returns:
             A scalar in the loss's unit.
+        """
+
+
+@runtime_checkable
+class Curved(Protocol):
+    """A penalty whose second derivative is the same everywhere, and known."""
+
+    def second_derivative(self, private: Private) -> Curvature:
+        """Give it for one replica, which optimisers that step in a metric take into it.
+
+        Args:
+            private: The replica's own tensors.
+
+        Returns:
+            A symmetric matrix, at least 0.
         """
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -10,6 +12,8 @@ from torch.func import grad
 
 from capacity.base.differential import pullback
 from capacity.networks.flat_model import FlatModel
+from capacity.optimizers.conditioner import Curvature
+from capacity.strategies.importance import true_fisher
 from capacity.strategies.terms import Private
 from capacity.tasks.task import Split, Task
 
@@ -105,6 +109,18 @@ class Quadratic:
         bent = private["slope"] + 0.5 * private["curvature"] * moved
         return private["offset"] + (bent * moved).sum()
 
+    def second_derivative(self, private: Private) -> Curvature:
+        """Give its second derivative for one replica.
+
+        Args:
+            private: The replica's own tensors.
+
+        Returns:
+            A diagonal matrix.
+        """
+        diagonal = private["curvature"]
+        return Curvature(diagonal, lambda u: diagonal * u)
+
 
 @dataclass(frozen=True, kw_only=True)
 class GaussNewton:
@@ -144,16 +160,43 @@ class GaussNewton:
             A scalar.
         """
         total = theta.new_zeros(())
-        for k, (task, split) in enumerate(zip(self.tasks, self.samples, strict=True)):
-            anchor = private["anchors"][k]
-            total = total + self._form(task, split, anchor, theta - anchor)
+        for task, split, anchor in self._parts(private):
+            change, bent, _ = self._bent(task, split, anchor, theta - anchor)
+            total = total + (change * bent).sum()
         return 0.5 * self.strength * total
 
-    def _form(self, task: Task, split: Split, anchor: Tensor, moved: Tensor) -> Tensor:
+    def second_derivative(self, private: Private) -> Curvature:
+        """Give its second derivative for one replica.
+
+        Args:
+            private: The replica's anchors (K, P).
+
+        Returns:
+            The matrix, never formed; its diagonal is that of the true Fisher information.
+        """
+        parts = list(self._parts(private))
+        fishers = [true_fisher(self.model, a[None], task, s)[0] for task, s, a in parts]
+
+        def product(u: Tensor) -> Tensor:
+            total = torch.zeros_like(u)
+            for task, split, anchor in parts:
+                _, bent, pull = self._bent(task, split, anchor, u)
+                total = total + pull(bent)[0]
+            return self.strength * total
+
+        return Curvature(self.strength * torch.stack(fishers).sum(0), product)
+
+    def _parts(self, private: Private) -> Iterator[tuple[Task, Split, Tensor]]:
+        return zip(self.tasks, self.samples, private["anchors"], strict=True)
+
+    def _bent(
+        self, task: Task, split: Split, anchor: Tensor, moved: Tensor
+    ) -> tuple[Tensor, Tensor, Callable[..., Any]]:
+        """Phi d, H_out Phi d, and the transpose of Phi."""
         # Reverse mode only, so that the traced Hessian products of J_t can go through: the VJP is
         # linear in its cotangent, and the transpose of that is the JVP.
         outputs, pull = pullback(lambda t: self.model.outputs(t, split.x), anchor)
         _, push = pullback(lambda u: pull(u)[0], torch.zeros_like(outputs))
         (change,) = push(moved)
         _, bend = pullback(lambda f: grad(task.loss_of)(f, split.y), outputs)
-        return (change * bend(change)[0]).sum()
+        return change, bend(change)[0], pull

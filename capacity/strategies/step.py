@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -17,7 +17,7 @@ from capacity.optimizers.conditioner import Conditioner
 from capacity.optimizers.optimizer import Optimizer, stated
 from capacity.optimizers.own_steps import BatchStep
 from capacity.optimizers.update_map import Loss, State, UpdateMap
-from capacity.strategies.contribution import Contribution, Projector
+from capacity.strategies.contribution import Contribution, Curved, Projector
 from capacity.strategies.projectors import without_conflict
 from capacity.strategies.terms import Private, of_replica
 from capacity.tasks.task import Task
@@ -186,7 +186,9 @@ class StrategyStep:
             The update map of the step.
         """
         projector = self.contribution.projector
-        return self._wrapped(inner, {} if projector is None else projector.private)
+        return self._wrapped(
+            self._held(inner, range(self._replicas)), {} if projector is None else projector.private
+        )
 
     def loss_of(self, replica: int) -> Loss:
         """Give the loss that one replica differentiates.
@@ -212,7 +214,8 @@ class StrategyStep:
         """
         projector = self.contribution.projector
         return self._wrapped(
-            inner, {} if projector is None else of_replica(projector.private, replica)
+            self._held(inner, (replica,)),
+            {} if projector is None else of_replica(projector.private, replica),
         )
 
     def update_of(
@@ -272,6 +275,21 @@ class StrategyStep:
 
     def _of(self, replica: int) -> dict[str, Private]:
         return {name: of_replica(part, replica) for name, part in self._private.items()}
+
+    def _held(self, inner: UpdateMap, replicas: Iterable[int]) -> UpdateMap:
+        """Put the curvature of the penalty into the metric that the optimiser steps in."""
+        penalty, update = self.contribution.penalty, stated(inner)
+        if penalty is None or not update.unclipped.conditions:
+            return inner
+        if not isinstance(penalty, Curved):
+            raise ValueError(
+                f"optimizer {update.name!r} steps in a metric that the penalty's curvature belongs "
+                f"to, and {type(penalty).__name__} states none; give it a method "
+                "second_derivative(private) as capacity.strategies.contribution.Curved describes "
+                "it, or take another optimizer"
+            )
+        private = self._private["penalty"]
+        return update.held([penalty.second_derivative(of_replica(private, r)) for r in replicas])
 
     def _wrapped(self, inner: UpdateMap, private: Private) -> UpdateMap:
         made = inner

@@ -2,18 +2,26 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
+from torch.func import hessian, jacrev
 
 from capacity.jacobian.training_jacobian import TrainingJacobian
 from capacity.jacobian.trajectory import Trajectory
+from capacity.optimizers.conditioner import conditioned
 from capacity.optimizers.from_recipe import from_training
+from capacity.optimizers.natural import Natural
+from capacity.optimizers.optimizer import stated
 from capacity.optimizers.own_steps import BatchStep
+from capacity.optimizers.sgd import SGD
 from capacity.recipe.config import Training
+from capacity.strategies.mitigation import Mitigation
 from capacity.strategies.step import StrategyStep
 from capacity.training.steps import Step
 from capacity.training.train import train
-from strategy_cases import OPTIONS, after_two, learn, order
+from strategy_cases import OPTIONS, after_two, learn, order, starts, three
 
 SHORT = Training(lr=0.2, epochs=2, batch_size=8)
 OPTIMIZERS = {
@@ -21,7 +29,10 @@ OPTIMIZERS = {
     "momentum": {"optimizer": "momentum"},
     "adam": {"optimizer": "adam", "lr": 0.05},
     "sgd, clipped": {"clip_norm": 0.3, "weight_decay": 0.1},
-}
+    "natural, diagonal, clipped": {
+        "optimizer": "natural", "lr": 0.1, "options": {"curvature": "diagonal"}, "clip_norm": 3.0
+    },
+}  # fmt: skip
 
 
 class Recorder:
@@ -44,7 +55,7 @@ def jacobian_error(
     training = Training(epochs=2, batch_size=8, **{"lr": 0.2, **OPTIMIZERS[optimizer]})
     made, flat, theta, task = after_two(case, training, heads=heads)
     plan = made.plan(task, training)
-    update = from_training(plan.training)
+    update = stated(from_training(plan.training)).bound(flat.outputs, task)
     batches = order(task, plan.training, len(theta), 2)
 
     def result(start: torch.Tensor, observers: tuple = ()) -> torch.Tensor:
@@ -84,12 +95,80 @@ def test_the_jacobian_is_that_of_the_strategys_step(float64, case):
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("case", "optimizer"),
-    [("agem", "momentum"), ("gpm", "sgd, clipped"), ("freeze", "adam"), ("ewc", "adam")],
+    [
+        ("agem", "momentum"),
+        ("gpm", "sgd, clipped"),
+        ("freeze", "adam"),
+        ("ewc", "adam"),
+        ("ewc, ggn", "natural, diagonal, clipped"),
+    ],
 )
 def test_the_jacobian_with_other_optimisers(float64, case, optimizer):
     error, dot = jacobian_error(case, optimizer, heads=False)
     assert error < 1e-5
     assert dot < 1e-12
+
+
+@pytest.mark.parametrize("case", ["l2", "ewc", "ewc, ggn", "si"])
+def test_a_penaltys_curvature_belongs_to_the_metric(float64, case):
+    made, flat, theta, task = after_two(case, SHORT)
+    step = StrategyStep(flat, task, made.plan(task, SHORT), 2)
+    x, _, rows = step.draw(torch.arange(8).expand(2, -1))
+    private = {name: part[1] for name, part in step.contribution.penalty.private.items()}
+    curved = hessian(lambda t: step.contribution.penalty.value(t, private))(theta[1])
+    bare = Natural().bound(flat.outputs, task)
+    matrix = flat_metric(flat, task, theta[1], x[1]) + curved + 0.01 * torch.eye(flat.size)
+    gradient, _ = step.gradients(theta, x, rows)
+    fed = conditioned(stated(step.update(bare)).conditioner, theta, x, gradient)
+    torch.testing.assert_close(fed[1], torch.linalg.solve(matrix, gradient[1]))
+    alone = stated(step.update_of(bare, 1)).conditioner.apply(theta[1], x[1], gradient[1])
+    torch.testing.assert_close(alone, fed[1])
+    diagonal = Natural(curvature="diagonal").bound(flat.outputs, task)
+    rough = stated(step.update_of(diagonal, 1)).conditioner.apply(theta[1], x[1], gradient[1])
+    without = diagonal.conditioner.apply(theta[1], x[1], gradient[1])
+    torch.testing.assert_close(gradient[1] / rough - gradient[1] / without, curved.diagonal())
+
+
+def flat_metric(flat, task, theta, x):
+    """The dense Gauss-Newton matrix under cross-entropy."""
+    outputs, features = flat.outputs(theta, x), jacrev(lambda t: flat.outputs(t, x))(theta)
+    p = outputs.softmax(-1)
+    curve = torch.diag_embed(p) - p[:, :, None] * p[:, None, :]
+    return torch.einsum("nap,nab,nbq->pq", features, curve, features) / len(x)
+
+
+@pytest.mark.parametrize("curvature", ["exact", "diagonal"])
+@pytest.mark.parametrize("strategy", [{"name": "ewc", "strength": 1e4}, {"name": "l2"}])
+def test_natural_steps_under_a_stiff_penalty_stay_at_the_old_weights(float64, curvature, strategy):
+    # Outside of the metric, lr 0.1 times a curvature of 0.1 over a damping of 1e-3 is 10.
+    a, b, _ = three()
+    flat, theta = starts(1)
+    training = Training(
+        optimizer="natural", options={"curvature": curvature, "damping": 1e-3}, lr=0.1,
+        epochs=4, batch_size=8, strategy=strategy,
+    )  # fmt: skip
+    made = Mitigation(training.strategy, flat)
+    ends = []
+    for i, task in enumerate((a, b)):
+        phase, _ = learn(made, flat, theta, task, training, i)
+        assert phase.diverged is None
+        ends.append(theta := phase.theta)
+    assert float((ends[1] - ends[0]).norm() / ends[0].norm()) < 1
+    assert float(made.plan(b, training).penalty.offset.max()) < 10
+
+
+def test_a_penalty_without_a_stated_curvature_is_refused_by_natural_by_name(float64):
+    made, flat, _, task = after_two("l2", SHORT)
+    whole = made.plan(task, SHORT).penalty
+
+    class Own:
+        private = whole.private
+        value = staticmethod(whole.value)
+
+    step = StrategyStep(flat, task, replace(made.plan(task, SHORT), penalty=Own()), 2)
+    assert step.update(SGD()).name == SGD().name
+    with pytest.raises(ValueError, match=r"'natural' steps in a metric .* Own states none; give"):
+        step.update(Natural().bound(flat.outputs, task))
 
 
 def test_the_step_of_one_replica_is_the_step_of_all(float64):
