@@ -67,6 +67,7 @@ def parser() -> argparse.ArgumentParser:
         help="1 measures everything in turn (default: 2, where the network is small)",
     )
     run.add_argument("--quiet", action="store_true", help="show no progress")
+    run.add_argument("--no-report", action="store_true", help="`capacity report` writes it later")
     run.add_argument("--profile", action="store_true", help="say at the end what took the time")
     run.add_argument("--seeds", metavar="LIST", help="run many seeds, as 0-9 or 0,2,5-7")
     run.add_argument("--jobs", type=int, metavar="N", help="seeds at a time (default: 1)")

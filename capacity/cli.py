@@ -110,9 +110,10 @@ def _run(parsed: argparse.Namespace) -> int:
     if parsed.jobs is not None:
         raise ValueError("--jobs says how many seeds run at a time; name them with --seeds, as 0-9")
     recipe = config.load(parsed.recipe, parsed.overrides)
-    from capacity.report.renderer import bundle_ahead
+    if not parsed.no_report:
+        from capacity.report.renderer import bundle_ahead
 
-    bundle_ahead()
+        bundle_ahead()
     # torch takes seconds to import; a wrong recipe should not
     from capacity.runs.run import RunFailedError, run
 
@@ -125,13 +126,16 @@ def _run(parsed: argparse.Namespace) -> int:
             checkpoint_minutes=parsed.checkpoint_minutes,
             threads=parsed.threads,
             processes=parsed.processes,
+            report=not parsed.no_report,
         )
     except RunFailedError as error:
         if not isinstance(error.__cause__, OSError):
             raise  # ours: the traceback says where
         return _failed(error)
     page = made.path / "report.html"
-    whole = page.is_file() and made.status != "diverged"  # reading a damaged run says so, alone
+    whole = (
+        page.is_file() or parsed.no_report
+    ) and made.status != "diverged"  # reading a damaged run says so, alone
     record = {"run": made.path, "status": made.status, "report": page if page.is_file() else None}
     _show(parsed, record["report"] or made.path, record)
     if parsed.profile:
@@ -181,6 +185,8 @@ def _run_seeds(parsed: argparse.Namespace) -> int:
         raise ValueError("--threads is for one run; seeds share the cores by --jobs")
     if parsed.profile:
         raise ValueError("--profile is for one run; leave --seeds out")
+    if parsed.no_report:
+        raise ValueError("--no-report is for one run; capacity sweep RECIPE --seeds takes it, too")
     jobs = positive_int("jobs", 1 if parsed.jobs is None else parsed.jobs)
     from capacity.runs.seed_runs import run_seeds
 

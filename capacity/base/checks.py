@@ -133,6 +133,24 @@ def nonnegative_float(argument: str, value: object) -> float:
     return number
 
 
+def boolean(argument: str, value: object) -> bool:
+    """Check a yes or no.
+
+    Args:
+        argument: What the caller calls it.
+        value: What came.
+
+    Returns:
+        The value.
+
+    Raises:
+        ValueError: If it is neither True nor False.
+    """
+    if not isinstance(value, bool):
+        raise ValueError(f"{argument} = {value!r} is neither True nor False; pass one of them")
+    return value
+
+
 def _finite(value: object) -> float | None:
     number = isinstance(value, Real) and not isinstance(value, bool)
     return float(value) if number and math.isfinite(value) else None  # type: ignore[arg-type]

@@ -74,7 +74,7 @@ class Execution:
         checkpoint_minutes: float = 5.0,
         threads: int | None = None,
         processes: int = 1,
-        report: ReportSoFar,
+        report: ReportSoFar | None,
     ) -> None:
         self._recipe, self._directory, self._progress = recipe, directory, progress
         self._report = report
@@ -161,7 +161,8 @@ class Execution:
             raise
         finally:
             self._aside.stop()
-            self._report.stop()
+            if self._report is not None:
+                self._report.stop()
             self._progress.close()
             self._end(state)
         return state
@@ -283,7 +284,7 @@ class Execution:
             self._found.forecasts[i] = kept.record
         if room not in self._aside:
             self._room(i, before)
-        if self._report.arrived():  # a page reads what is written next
+        if self._report is not None and self._report.arrived():  # a page reads what is written next
             self._say_report()
         self._save()
         return before
@@ -482,7 +483,8 @@ class Execution:
         if self._new:
             label = f"task {i + 1}/{len(self._tasks)} ({self._tasks[i].name})"
             self._progress.line(f"{label} {self._found.spoken(i)}")
-            if i + 1 < len(self._tasks) and self._report(beside=self._aside.wanted):
+            report = self._report if i + 1 < len(self._tasks) else None
+            if report is not None and report(beside=self._aside.wanted):
                 self._say_report()
 
     def _say_report(self) -> None:

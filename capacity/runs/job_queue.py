@@ -15,9 +15,11 @@ from capacity.recipe.config import Recipe
 from capacity.runs.directory import RunDirectory
 from capacity.runs.environment import command_line
 from capacity.runs.jobs_progress import JobsProgress
-from capacity.runs.launchers import Launched, Launcher, LocalProcesses
+from capacity.runs.launchers import Launched, Launcher, LocalProcesses, NotNowError
 
 _POLL = 0.2
+_PAUSE = 15.0
+"""Seconds until a start that could not be made now is tried again."""
 _GRACE = 60.0
 
 
@@ -80,7 +82,7 @@ class JobQueue:
         self._slots, self._options, self._progress = slots, options, progress
         self._launcher = LocalProcesses(slots) if launcher is None else launcher
         self._busy: list[_Job] = []
-        self._ended = 0
+        self._ended, self._not_before = 0, 0.0
         self.failed: dict[str, str] = {}
         """What went wrong, by label."""
 
@@ -95,38 +97,51 @@ class JobQueue:
         self._progress.ended(finished)
         try:
             while waiting or self._busy:
-                while waiting and len(self._busy) < self._slots:
-                    self._start(waiting.popleft())
+                while waiting and len(self._busy) < self._slots and self._may_start():
+                    work = waiting.popleft()
+                    try:
+                        self._start(work)
+                    except NotNowError as error:
+                        waiting.appendleft(work)
+                        self._not_before = time.monotonic() + _PAUSE
+                        self._progress.line(f"{error}; trying again every {_PAUSE:.0f} s")
                 time.sleep(_POLL)
                 self._look()
         except BaseException:
             self._stop()
             raise
 
+    def _may_start(self) -> bool:
+        return time.monotonic() >= self._not_before
+
     def _start(self, work: Work) -> None:
         label, directory = work.label, work.directory
         slot = min(set(range(self._slots)) - {job.slot for job in self._busy})
-        try:
-            # The recipe and the user's command are written here; the process finds them, as any
-            # that goes on does.
-            directory.claim(work.recipe)
-            if not directory.command():
-                directory.write({"env.json": {"command": command_line()}})
-        except (ValueError, OSError) as error:
-            self._over(work, slot, str(error), failed=True)
-            return
-        finally:
-            directory.release()
-        command = [sys.executable, "-m", "capacity.cli", "run", "--resume", str(directory.path)]
-        # Runs are at work beside one another; each alone measures in turn.
-        command += [*self._options, "--processes", "1"]
-        try:
-            launched = self._launcher.start(
-                command, lambda text: self._progress.told(label, slot, text)
-            )
-        except ValueError as error:
-            self._over(work, slot, str(error), failed=True)
-            return
+
+        def tell(text: str) -> None:
+            self._progress.told(label, slot, text)
+
+        launched = self._launcher.take_over(label, tell)
+        if launched is None:
+            try:
+                # The recipe and the user's command are written here; the process finds them, as
+                # any that goes on does.
+                directory.claim(work.recipe)
+                if not directory.command():
+                    directory.write({"env.json": {"command": command_line()}})
+            except (ValueError, OSError) as error:
+                self._over(work, slot, str(error), failed=True)
+                return
+            finally:
+                directory.release()
+            command = [sys.executable, "-m", "capacity.cli", "run", "--resume", str(directory.path)]
+            # Runs are at work beside one another; each alone measures in turn.
+            command += [*self._options, "--processes", "1"]
+            try:
+                launched = self._launcher.start(label, command, tell)
+            except ValueError as error:
+                self._over(work, slot, str(error), failed=True)
+                return
         self._busy.append(_Job(work, slot, launched))
         self._progress.started(label, slot, _steps(work.recipe))
 

@@ -30,18 +30,41 @@ class Launched(Protocol):
         """End it, and let go of what it held."""
 
 
+class NotNowError(RuntimeError):
+    """Nothing can be started at the moment; the same start may go well later."""
+
+
 class Launcher(Protocol):
     """Starts commands."""
 
-    def start(self, command: Sequence[str], tell: Callable[[str], None]) -> Launched:
+    def take_over(self, label: str, tell: Callable[[str], None]) -> Launched | None:
+        """Find a command that an earlier process started, and that still works or waits.
+
+        Args:
+            label: What it does.
+            tell: As in `start`.
+
+        Returns:
+            The command; None where there is none.
+
+        Raises:
+            NotNowError: If that cannot be known now.
+        """
+
+    def start(self, label: str, command: Sequence[str], tell: Callable[[str], None]) -> Launched:
         """Start a command.
 
         Args:
+            label: What it does; two commands of one label are never wanted at the same time.
             command: Program and arguments.
             tell: Called with every line that it says, where lines come one by one.
 
         Returns:
             The command at work.
+
+        Raises:
+            ValueError: If it cannot be started.
+            NotNowError: If it cannot be started now.
         """
 
 
@@ -55,15 +78,21 @@ class LocalProcesses:
     def __init__(self, slots: int) -> None:
         self._threads = max((os.cpu_count() or 1) // slots, 1)
 
-    def start(self, command: Sequence[str], tell: Callable[[str], None]) -> Launched:
+    def take_over(self, label: str, tell: Callable[[str], None]) -> Launched | None:  # noqa: ARG002
+        """Give none: processes end with the one that started them (see `Launcher`)."""
+        return None
+
+    def start(self, label: str, command: Sequence[str], tell: Callable[[str], None]) -> Launched:
         """Start a command (see `Launcher`)."""
-        return _Process(command, tell, self._threads)
+        return _Process(label, command, tell, self._threads)
 
 
 class _Process:
     """A process of this machine."""
 
-    def __init__(self, command: Sequence[str], tell: Callable[[str], None], threads: int) -> None:
+    def __init__(
+        self, label: str, command: Sequence[str], tell: Callable[[str], None], threads: int
+    ) -> None:
         self._process = subprocess.Popen(
             command,
             env={"OMP_NUM_THREADS": str(threads), **os.environ, ENDS_WITH_STDIN: "1"},
@@ -78,7 +107,8 @@ class _Process:
         )
         assert self._process.stderr is not None
         self._said: deque[str] = deque(maxlen=_KEPT_LINES)
-        self._reader = threading.Thread(target=self._read, args=(self._process.stderr, tell))
+        said = (self._process.stderr, tell)
+        self._reader = threading.Thread(name=label, target=self._read, args=said)
         self._reader.start()
 
     def poll(self) -> int | None:

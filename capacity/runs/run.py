@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from capacity.base.ambient import in_own_precision
-from capacity.base.checks import nonnegative_float, path_of, positive_int, resolve_device
+from capacity.base.checks import boolean, nonnegative_float, path_of, positive_int, resolve_device
 from capacity.base.randomness import kept_random_state
 from capacity.networks.belief import believed
 from capacity.networks.models import build_model
@@ -61,6 +61,7 @@ def run(
     checkpoint_minutes: float = 5.0,
     threads: int | None = None,
     processes: int = 1,
+    report: bool = True,
 ) -> Run:
     """Learn a sequence of tasks; forecast, measure and report.
 
@@ -96,6 +97,8 @@ def run(
             run that goes on keeps the number that it began with.
         processes: 2 measures R_A, m_B and verdicts in a process beside the training, where a small
             network runs on one thread and the system has another core. The result is the same.
+        report: Whether to write `report.html`, which takes longer than a small run; `capacity
+            report DIR` writes it at any time.
 
     Returns:
         The run, whose status may be `diverged`.
@@ -109,6 +112,7 @@ def run(
     minutes = nonnegative_float("checkpoint_minutes", checkpoint_minutes)
     threads = None if threads is None else positive_int("threads", threads)
     positive_int("processes", processes)
+    boolean("report", report)
     recipe, sequence = _resolve(tasks, model, loss)
     if sequence is not None and (training is None or isinstance(training, Training)):
         training = with_loader_batches(training, sequence.tasks)
@@ -148,7 +152,7 @@ def run(
     execution = Execution(
         recipe, sequence, new_model, directory, where, progress,
         checkpoint_minutes=minutes, threads=threads, processes=processes,
-        report=ReportSoFar(directory),
+        report=ReportSoFar(directory) if report else None,
     )  # fmt: skip
     made = Run(directory.path)
     if directory.claim(recipe):
@@ -178,7 +182,7 @@ def run(
                 progress.line(f"an earlier run of this recipe was cut off; {said} with it")
             _carry_out(execution, recipe, directory, progress)
         directory.settle()
-        if _reported(made, progress):
+        if not report or _reported(made, progress):
             directory.journal(recipe).clear()
     finally:
         directory.release()

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from capacity.base.checks import nonnegative_float, one_of, positive_int
+from capacity.base.checks import boolean, nonnegative_float, one_of, positive_int
 from capacity.base.files import read_json, to_json, write_atomically
 from capacity.base.files import sweep as sweep_leftovers
 from capacity.recipe import config
@@ -19,6 +19,7 @@ from capacity.runs.cluster import ClusterJobs
 from capacity.runs.directory import RunDirectory
 from capacity.runs.job_queue import JobQueue, Work
 from capacity.runs.jobs_progress import JobsProgress
+from capacity.runs.lock import DirectoryLock
 from capacity.runs.run import Run
 from capacity.runs.seeds_folder import check_seeds
 from capacity.runs.sweep_grid import MOST, described, parse_grid, recipes_of_grid
@@ -42,6 +43,7 @@ class Sweep(InNotebook):
         recipe: Path of the recipe that all runs share; the folder has a copy of its own.
         grid: Values by field, as they were written.
         seeds: Seeds of every combination; empty takes the recipe's own.
+        report: Whether every run writes its report.
 
     Example:
         >>> import capacity
@@ -57,6 +59,7 @@ class Sweep(InNotebook):
     recipe: Path
     grid: dict[str, list[str]]
     seeds: list[int]
+    report: bool = True
 
     @classmethod
     def open(cls, path: str | Path) -> Sweep:
@@ -84,7 +87,8 @@ class Sweep(InNotebook):
                 raise ValueError("another schema")
             grid = parse_grid([f"{k}={','.join(v)}" for k, v in record["grid"].items()])
             seeds = check_seeds(record["seeds"]) if record["seeds"] else []
-            return cls(path=folder, recipe=folder / _RECIPE, grid=grid, seeds=seeds)
+            report = boolean("report", record.get("report", True))
+            return cls(path=folder, recipe=folder / _RECIPE, grid=grid, seeds=seeds, report=report)
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise ValueError(
                 f"{file}: holds no sweep ({error}); start the sweep anew in another folder"
@@ -156,6 +160,7 @@ def sweep(
     most: int = MOST,
     quiet: bool = False,
     checkpoint_minutes: float = 5.0,
+    report: bool = True,
 ) -> Sweep:
     """Run a grid of recipes and seeds, each run in a process of its own.
 
@@ -178,6 +183,7 @@ def sweep(
         most: Most runs.
         quiet: Show no progress.
         checkpoint_minutes: As in `run`.
+        report: As in `run`.
 
     Returns:
         The sweep. A recipe, a field or a folder that will not do is a ValueError, and nothing has
@@ -190,6 +196,7 @@ def sweep(
     jobs = positive_int("jobs", jobs)
     kept = nonnegative_float("checkpoint_minutes", checkpoint_minutes)
     one_of("on", on, ON)
+    boolean("report", report)
     if on == "local" and (partition is not None or minutes is not None):
         raise ValueError(
             "partition and minutes are those of a cluster's jobs; pass on='slurm', or leave them "
@@ -205,7 +212,7 @@ def sweep(
     recipes = recipes_of_grid(recipe, checked, listed, most=most)
     name = next(iter(recipes.values())).name
     path = Path(out) if out is not None else FOLDER / f"{safe_name(name)}-sweep"
-    made = Sweep(path=path, recipe=path / _RECIPE, grid=checked, seeds=listed)
+    made = Sweep(path=path, recipe=path / _RECIPE, grid=checked, seeds=listed, report=report)
     works = {
         label: Work(label, each, RunDirectory(path / label)) for label, each in recipes.items()
     }
@@ -213,11 +220,12 @@ def sweep(
     if on == "slurm":
         gpus = 1 if str(device).startswith("cuda") else 0
         launcher = ClusterJobs(path / FOLDER_OF_JOBS, partition=partition, minutes=limit, gpus=gpus)
-    _begin(made, config.recipe_path(recipe), recipes)
+    lock = _begin(made, config.recipe_path(recipe), recipes)
     todo = [work for work in works.values() if _state(work.directory) in {"left", *retry}]
     progress = JobsProgress(len(works), quiet=quiet)
     progress.line(f"{path}: {len(works)} runs, {len(works) - len(todo)} not taken up again")
     options = ["--device", str(device), "--checkpoint-minutes", str(kept)]
+    options += [] if report else ["--no-report"]
     queue = JobQueue(min(jobs, max(len(todo), 1)), options, progress, launcher)
     try:
         queue.carry_out(todo, finished=len(works) - len(todo))
@@ -226,13 +234,14 @@ def sweep(
         raise
     finally:
         progress.close()
+        lock.release()
     progress.line(f"next: capacity compare {path}")
     return made
 
 
-def _begin(made: Sweep, source: Path, recipes: Mapping[str, Recipe]) -> None:
-    """Write down what is asked for, unless the folder holds something else."""
-    path, shown = made.path, repr(str(made.path))
+def _begin(made: Sweep, source: Path, recipes: Mapping[str, Recipe]) -> DirectoryLock:
+    """Take the folder and write down what is asked for, unless it holds something else."""
+    path, shown, lock = made.path, repr(str(made.path)), DirectoryLock(made.path)
     if path.exists() and not path.is_dir():
         raise ValueError(f"out = {shown} is a file; name a folder")
     for name in ("recipe.yaml", "seeds.json"):
@@ -263,9 +272,11 @@ def _begin(made: Sweep, source: Path, recipes: Mapping[str, Recipe]) -> None:
             raise ValueError(f"{str(directory.path)!r} holds files that are no run; name another")
     record: dict[str, Any] = {
         "schema": _SCHEMA, "schema_version": _VERSION, "grid": made.grid, "seeds": made.seeds,
-        "runs": list(recipes),
+        "report": made.report, "runs": list(recipes),
     }  # fmt: skip
     try:
+        path.mkdir(parents=True, exist_ok=True)
+        lock.acquire()
         for name in (_RECIPE, _FILE):
             sweep_leftovers(path, name)
         if source != made.recipe:
@@ -275,6 +286,7 @@ def _begin(made: Sweep, source: Path, recipes: Mapping[str, Recipe]) -> None:
         raise ValueError(
             f"out = {shown} cannot be written ({error.strerror}); name another"
         ) from None
+    return lock
 
 
 def _state(directory: RunDirectory) -> str:

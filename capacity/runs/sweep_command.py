@@ -49,6 +49,9 @@ def add_sweep(commands: Any, printing: argparse.ArgumentParser) -> None:
     made.add_argument("--retry", type=Path, metavar="DIR", help="go on, and run what failed again")
     made.add_argument("--yes", action="store_true", help="also more than 10,000 runs")
     made.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N (default: auto)")
+    made.add_argument(
+        "--no-report", action="store_true", help="of the runs; `capacity report` writes it later"
+    )
     made.add_argument("--quiet", action="store_true", help="show no progress")
     made.add_argument(
         "--checkpoint-minutes", type=float, default=5.0, metavar="M", help="as in run"
@@ -84,10 +87,11 @@ def run_sweep(parsed: argparse.Namespace) -> tuple[Sweep, int]:
     from capacity.runs.seeds_folder import parse_seeds
     from capacity.runs.sweep import Sweep, sweep
 
-    retry = ["interrupted", "running"]
+    retry, report = ["interrupted", "running"], not parsed.no_report
     if folders:
         there = Sweep.open(folders[0])
         recipe, grid, seeds, out = there.recipe, there.grid, there.seeds, there.path
+        report = report and there.report
         most = 1 << 30  # it was allowed when it began
         retry += ["failed"] if parsed.retry is not None else []
     else:
@@ -97,6 +101,7 @@ def run_sweep(parsed: argparse.Namespace) -> tuple[Sweep, int]:
         recipe, grid, seeds=seeds, jobs=parsed.jobs, on=parsed.on, partition=parsed.partition,
         minutes=parsed.minutes, out=out, device=parsed.device, retry=retry,
         most=most, quiet=parsed.quiet, checkpoint_minutes=parsed.checkpoint_minutes,
+        report=report,
     )  # fmt: skip
     counts = made.counts
     return made, 0 if counts["finished"] == sum(counts.values()) else FAILED

@@ -53,7 +53,9 @@ def test_a_job_whose_run_fails_says_why(tmp_path, quick_runs):
     jobs = ClusterJobs(tmp_path / "jobs", kind="local", minutes=5)
     told: list[str] = []
     launched = jobs.start(
-        [sys.executable, "-m", "capacity.cli", "run", "--resume", str(directory.path)], told.append
+        "wild",
+        [sys.executable, "-m", "capacity.cli", "run", "--resume", str(directory.path)],
+        told.append,
     )
     while launched.poll() is None:
         time.sleep(0.1)
