@@ -118,19 +118,31 @@ def finished(sweep: Path) -> int:
     return sum('"finished"' in file.read_text() for file in sweep.glob("*/status.json"))
 
 
-def end(kind: str, job: str, process: subprocess.Popen[bytes]) -> None:
-    """End a job, put it back into the queue, end who submits, or the controller for a while."""
-    if kind == "killed":
-        subprocess.run(["scancel", "--signal", "KILL", "--full", job], check=False)
-    elif kind == "requeued":
-        subprocess.run(["scontrol", "requeue", job], check=False)
-    elif kind == "deaths":
+def end(kind: str, job: str, process: subprocess.Popen[bytes]) -> bool:
+    """End a job, put it back into the queue, end who submits, or the controller for a while.
+
+    Args:
+        kind: Which of these.
+        job: The job's number.
+        process: Who submits.
+
+    Returns:
+        Whether it was done; a job may end by itself just before.
+    """
+    ways = {
+        "killed": ["scancel", "--signal", "KILL", "--full", job],
+        "requeued": ["scontrol", "requeue", job],
+    }
+    if kind in ways:
+        return subprocess.run(ways[kind], check=False).returncode == 0
+    if kind == "deaths":
         process.kill()
         process.wait()
     else:
         subprocess.run(["scontrol", "shutdown", "slurmctld"], check=True)
         time.sleep(AWAY)
         subprocess.run(["slurmctld"], check=True)
+    return True
 
 
 def carry_out(path: Path, chaos: Chaos, asked: argparse.Namespace) -> None:
@@ -151,10 +163,12 @@ def carry_out(path: Path, chaos: Chaos, asked: argparse.Namespace) -> None:
             chaos.keep(rounds=1)
             process = submitting(again, asked.jobs)
             continue
-        kind, jobs = chaos.due(ended), running()
-        if kind is not None and jobs:
-            time.sleep(random.Random(ended).uniform(0, 6))  # somewhere in a run
-            end(kind, chaos.chosen(jobs), process)
+        kind = chaos.due(ended)
+        if kind is None:
+            continue
+        time.sleep(random.Random(ended).uniform(0, 6))  # somewhere in a run
+        jobs = running()
+        if jobs and end(kind, chaos.chosen(jobs), process):
             chaos.happened()
 
 
