@@ -34,6 +34,7 @@ BAD = {
     "no such task": ["forecast", "tiny-digits", "--task", "3"],
     "no limit": ["gate", "tiny-digits"],
     "profile of seeds": ["run", "tiny-digits", "--seeds", "0-1", "--profile"],
+    "no report of seeds": ["run", "tiny-digits", "--seeds", "0-1", "--no-report"],
     "threads of seeds": ["run", "tiny-digits", "--seeds", "0-1", "--threads", "2"],
 }
 
@@ -106,6 +107,7 @@ def test_public_flags_are_these():
             "--threads",
             "--processes",
             "--quiet",
+            "--no-report",
             "--profile",
             "--seeds",
             "--jobs",
@@ -125,6 +127,7 @@ def test_public_flags_are_these():
             "--retry",
             "--yes",
             "--device",
+            "--no-report",
             "--quiet",
             "--checkpoint-minutes",
         ],

@@ -10,6 +10,7 @@ import torch
 import capacity
 from capacity.report import renderer
 from capacity.runs import report_door
+from capacity.runs.directory import RunDirectory
 from capacity.runs.execute import Execution
 from capacity.runs.report_door import ReportSoFar
 from capacity.runs.shares import shares
@@ -17,7 +18,7 @@ from capacity.runs.shares import shares
 pytestmark = pytest.mark.page_so_far
 
 
-def run(out):
+def run(out, *, report=True):
     x = torch.randn(3, 30, 3, generator=torch.Generator().manual_seed(0))
     return capacity.run(
         [(x[k], (x[k, :, k] > 0).long()) for k in range(3)],
@@ -27,7 +28,18 @@ def run(out):
         replicas=2,
         quiet=True,
         out=out,
+        report=report,
     )
+
+
+def test_a_run_without_a_report_is_finished_and_gets_it_when_asked(tmp_path):
+    made = run(tmp_path / "run", report=False)
+    directory = RunDirectory(made.path)
+    assert made.status == "finished"
+    assert directory.complete
+    assert not (made.path / "report.html").exists()
+    with pytest.raises(ValueError, match="report = 'no' is neither True nor False"):
+        run(tmp_path / "other", report="no")
 
 
 @pytest.mark.slow  # two pages with their figures are drawn

@@ -103,7 +103,9 @@ def made(tmp_path_factory):
     blocked.mkdir(parents=True)
     (blocked / "recipe.yaml").write_text(recipe.to_yaml())
     (blocked / "metrics.jsonl").mkdir()
-    return capacity.sweep("tiny-digits", grid, seeds=[0, 1], jobs=2, out=folder, quiet=True)
+    return capacity.sweep(
+        "tiny-digits", grid, seeds=[0, 1], jobs=2, out=folder, quiet=True, report=False
+    )
 
 
 @pytest.mark.slow
@@ -132,6 +134,7 @@ def test_status_says_what_is_done_and_retry_runs_what_failed_again(made, capsys)
     assert Sweep.open(made.path).counts["failed"] == 1  # a failure is kept until it is asked for
     assert main(["sweep", "--retry", str(made.path), "--quiet"]) == 0
     assert Sweep.open(made.path).counts["finished"] == 4
+    assert not list(made.path.glob("*/report.html"))  # as it was begun
     for label, stamp in before.items():
         assert results[label].stat().st_mtime_ns == stamp
 
