@@ -24,10 +24,11 @@ RESULT = Path(__file__).parent / "results" / "diffusion.txt"
 STRATEGIES: dict[str, dict[str, Any]] = {
     "naive": {"name": "naive"},
     "replay": {"name": "replay"},
+    "generative replay": {"name": "generative_replay"},
     "ewc": {"name": "ewc", "fisher": "empirical", "strength": 0.1},
 }
 HEAD = (
-    f"{'strategy':10}{'pairs':>6}{'Spearman':>10}{'loss at end':>13}{'rise':>7}"
+    f"{'strategy':18}{'pairs':>6}{'Spearman':>10}{'loss at end':>13}{'rise':>7}"
     f"{'old images':>12}{'Frechet':>9}{'s':>6}"
 )
 
@@ -58,7 +59,7 @@ def row(strategy: str, tasks: int, epochs: int, out: Path) -> str:
     risen = [entry["value"] for entry in rise if entry and entry["value"] is not None]
     judged = result["phases"][-1]["generation"]
     return (
-        f"{strategy:10}{result['scores']['pairs']:6}{rank:10.2f}{result['final']['loss']['value']:13.2f}"
+        f"{strategy:18}{result['scores']['pairs']:6}{rank:10.2f}{result['final']['loss']['value']:13.2f}"
         f"{sum(risen) / len(risen):7.2f}{judged['share_old']['value']:12.2f}"
         f"{judged['frechet']['value']:9.1f}{spent:6.0f}"
     )

@@ -32,6 +32,7 @@ def without_past() -> tuple[str, ...]:
         if (kind := strategy_class(name))
         and not kind.needs_path
         and not kind.of_beliefs
+        and not kind.of_generators
         and not any(field.is_required() for field in kind.model_fields.values())
     )
 

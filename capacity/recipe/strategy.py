@@ -53,10 +53,11 @@ class Strategy(Section):
     """What is done against forgetting, from the second task on.
 
     Nothing (`naive`); a quadratic penalty (`l2`, `ewc`, `si`, `mas`); a memory of old samples
-    (`replay`, `der`, `derpp`) or the old outputs (`lwf`) in the loss; a projected gradient (`agem`,
-    `ogd`, `gpm`); a belief held at the last one (`vcl`, `fisher_rao`); fewer trainable parameters
-    (`freeze`); a gentler training (`lower_lr`, `fewer_epochs`); all old data, the upper reference
-    (`joint`); or what was registered under a name of its own (`capacity.strategies.register`).
+    (`replay`, `der`, `derpp`), samples that the old network draws (`generative_replay`) or its
+    outputs (`lwf`) in the loss; a projected gradient (`agem`, `ogd`, `gpm`); a belief held at the
+    last one (`vcl`, `fisher_rao`); fewer trainable parameters (`freeze`); a gentler training
+    (`lower_lr`, `fewer_epochs`); all old data, the upper reference (`joint`); or what was
+    registered under a name of its own (`capacity.strategies.register`).
 
     The options are the fields of the class that is registered under the name, which
     `Strategy(name="ewc", strength=1.0)` is an object of.
@@ -67,6 +68,7 @@ class Strategy(Section):
         mitigates: Whether it is something to do, rather than nothing, or an upper reference.
         needs_path: Whether it must see the steps of the old tasks' trainings.
         of_beliefs: Whether it holds a belief, and a training of a point has nothing for it.
+        of_generators: Whether it is for tasks that say how samples are drawn from a network.
     """
 
     name: ClassVar[str] = ""
@@ -74,6 +76,7 @@ class Strategy(Section):
     mitigates: ClassVar[bool] = True
     needs_path: ClassVar[bool] = False
     of_beliefs: ClassVar[bool] = False
+    of_generators: ClassVar[bool] = False
 
     if not TYPE_CHECKING:
 

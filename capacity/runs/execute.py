@@ -99,8 +99,9 @@ class Execution:
         self._mitigation = Mitigation(
             recipe.training.strategy, self._model, Source(recipe.seed, ("strategy",))
         )
-        for options in recipe.measure.strategies:
-            Mitigation(options, self._model)  # one that cannot work with the network dies here
+        self._mitigation.check(self._tasks.tasks)
+        for options in recipe.measure.strategies:  # one that cannot work with them dies here
+            Mitigation(options, self._model).check(self._tasks.tasks)
         check_plan(recipe.training, self._model.layout, [len(t.train) for t in self._tasks.tasks])
         self._plan = Contribution(training=recipe.training)
         self._zero: list[Score] = []

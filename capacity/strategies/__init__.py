@@ -27,6 +27,7 @@ REGISTRY = Registry(
         "si": "capacity.strategies.regularisers:SI",
         "mas": "capacity.strategies.regularisers:MAS",
         "replay": "capacity.strategies.rehearsal:ExperienceReplay",
+        "generative_replay": "capacity.strategies.generative:GenerativeReplay",
         "lwf": "capacity.strategies.lwf:LwF",
         "der": "capacity.strategies.rehearsal:DarkReplay",
         "derpp": "capacity.strategies.rehearsal:DarkReplayLabels",

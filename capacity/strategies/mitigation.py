@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 from torch import Tensor
@@ -52,6 +53,15 @@ class Mitigation:
         self._watched: Watcher | None = None
         self.strategy.check(model)
 
+    def check(self, tasks: Iterable[Task]) -> None:
+        """Refuse tasks that the strategy cannot work with, by a ValueError.
+
+        Args:
+            tasks: Tasks that are to be learned.
+        """
+        for task in tasks:
+            self.strategy.check_task(task)
+
     def plan(self, new: Task, training: Training) -> Contribution:
         """Say what the strategy adds to learning the next task; nothing at the first.
 
@@ -62,6 +72,7 @@ class Mitigation:
         Returns:
             The contribution.
         """
+        self.strategy.check_task(new)
         if not self._old:
             return Contribution(training=training)
         return self.strategy.contribution(
@@ -111,6 +122,7 @@ class Mitigation:
             task: The task.
             theta: Parameters (R, P) after it.
         """
+        self.strategy.check_task(task)
         self._old = (*self._old, task)
         self._state = self.strategy.prepare(
             self._model, theta, self._old, self._state, self._source, self._watched

@@ -46,6 +46,14 @@ class Strategy(recipe.Strategy):
         """
         del model
 
+    def check_task(self, task: Task) -> None:
+        """Refuse a task that it cannot work with, by a ValueError.
+
+        Args:
+            task: A task, before it is learned.
+        """
+        del task
+
     def watch(self, state: Any) -> Watcher | None:
         """Say what must see the steps of the next task, the first included.
 

@@ -22,7 +22,7 @@ from torch import Tensor
 from capacity.base.random_streams import stream
 from capacity.recipe.config import TaskStream
 from capacity.tasks.assemble import sequence
-from capacity.tasks.generation import Judge, Network, judged
+from capacity.tasks.generation import STEPS, Judge, Network, judged
 from capacity.tasks.sampling import holdout, subsample
 from capacity.tasks.scenarios import class_groups
 from capacity.tasks.sources import DataSource
@@ -34,8 +34,8 @@ FREQUENCIES = 4
 """Cosines and sines that tell a network the time."""
 DRAWS = 16
 """Noisy versions of every image."""
-DRAWN, STRIP, STEPS = 256, 16, 20
-"""Images that are judged, those among them that are kept, and the steps that make each."""
+DRAWN, STRIP = 256, 16
+"""Images that are judged, and those among them that are kept."""
 _FEATURES = 32
 
 
@@ -113,6 +113,14 @@ class Digits:
         made = judged(images, _judge(*self._digits), self.old, real, classes=CLASSES)
         return {"old": list(self.old), "new": list(self.new), "images": shades.tolist(), **made}
 
+    def training_samples(self, network: Network, like: Tensor, count: int, *, seed: int) -> Split:
+        """Draw images, and noise on each as on the real ones."""
+        source = stream(seed, "diffusion", "training samples")
+        noise = torch.randn(count, PIXELS, generator=source, dtype=torch.float32).to(like)
+        images = generate(network, noise)
+        made = _with_noise(images.float().cpu(), source)
+        return Split(made.x.to(like), made.y.to(like))
+
     @property
     def _digits(self) -> tuple[bytes, bytes]:
         return self.x.double().numpy().tobytes(), self.y.numpy().tobytes()
@@ -151,8 +159,11 @@ def _build(stream_of_tasks: TaskStream) -> TaskSequence:
 
 
 def _drawn(x: Tensor, seed: int, number: int, part: str) -> Split:
+    return _with_noise(x, stream(seed, "diffusion", part, number))
+
+
+def _with_noise(x: Tensor, source: torch.Generator) -> Split:
     """Draw times, spread evenly, and noise for every image."""
-    source = stream(seed, "diffusion", part, number)
     many = x.repeat(DRAWS, 1)
     place = (
         torch.arange(len(many)) + torch.rand(len(many), generator=source, dtype=torch.float32)

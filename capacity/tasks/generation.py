@@ -17,10 +17,13 @@ from torch import Tensor
 
 from capacity.records.estimate import Estimate, from_error, not_defined
 from capacity.records.jackknife import jackknife
+from capacity.tasks.split import Split
 
 Network = Callable[[Tensor], Tensor]
 """Inputs (n, ...) to outputs (n, n_outputs) of a network as it now is."""
 
+STEPS = 20
+"""Runs of a network behind a sample that is drawn from it."""
 _GROUPS = 8
 """Parts that are left out in turn for the error of a distance."""
 
@@ -37,6 +40,19 @@ class Generator(Protocol):
 
         Returns:
             A record for `result.json`: `Generation` of `capacity.results.schema`.
+        """
+
+    def training_samples(self, network: Network, like: Tensor, count: int, *, seed: int) -> Split:
+        """Draw samples as a training takes them, of all that the network has learned.
+
+        Args:
+            network: The network as it now is.
+            like: A tensor on the network's device, in its precision.
+            count: Samples to draw.
+            seed: Of the draws.
+
+        Returns:
+            Inputs and targets, as those of the tasks, one row or more of each sample.
         """
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from torch import nn
 
@@ -64,12 +66,21 @@ def test_every_name_has_a_strategy():
         )
 
 
+class Draws:
+    """A generator whose samples nobody asks for."""
+
+    def training_samples(self, network, like, count, *, seed):
+        raise NotImplementedError
+
+
 def test_nothing_is_added_to_the_first_task():
     point, belief = FlatModel(network()), FlatModel(Belief(network()))
     for name in REGISTRY.built_in:
         given = {"parameters": ["0.*"]} if name == "freeze" else {}
-        flat = belief if REGISTRY.load(name).of_beliefs else point
-        plan = Mitigation(Strategy(name=name, **given), flat).plan(three()[0], Training())
+        kind = REGISTRY.load(name)
+        flat = belief if kind.of_beliefs else point
+        task = replace(three()[0], generator=Draws()) if kind.of_generators else three()[0]
+        plan = Mitigation(Strategy(name=name, **given), flat).plan(task, Training())
         assert plan.plain
         assert plan.training == Training()
 

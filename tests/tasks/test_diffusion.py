@@ -117,8 +117,10 @@ def made(tmp_path_factory):
         name="small",
         tasks=stream(experiences=5, samples=12),
         model=Model(hidden=(8,)),
-        training=capacity.Training(optimizer="adam", lr=0.01, epochs=1, strategy="replay"),
-        measure=capacity.Measure(strategies=("naive", "replay", "l2")),
+        training=capacity.Training(
+            optimizer="adam", lr=0.01, epochs=1, strategy="generative_replay"
+        ),
+        measure=capacity.Measure(strategies=("naive", "generative_replay", "l2")),
         replicas=2,
     )
     return capacity.run(recipe, out=tmp_path_factory.mktemp("diffusion") / "run", quiet=True)
