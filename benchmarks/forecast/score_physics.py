@@ -1,37 +1,78 @@
 """Which of the two physics is right where, on the development half, short plans included?
 
-The compressed training, the flow, and what each says of itself; and how the first betrays itself.
+The compressed training, for 5 % (`engine`) and with as many steps as the training asks for
+(`enough`), the flow, and what each says of itself.
 
     python benchmarks/forecast/score_physics.py [--units 70] [--cache DIR] [--save]
 
 needs the truth of `score.py --grid plain --half development --phase truth`, or a beginning of it.
-Rows are kept in the cache. Nothing is corrected or calibrated. `--save` writes
-results/score-physics.txt.
+Rows are kept in the cache (another engine needs another). Nothing is corrected or calibrated.
+`--save` writes results/score-physics.txt.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import math
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from score_budgets import SHORT
 from score_design import DEVELOPMENT, PLANS, Unit, network, part_of, units
-from score_plain import explained
+from score_plain import explained, no_rehearsal
 from score_truth import default_cache, known
 from torch import nn
 
-from capacity.forecasting.calibration import UNLEARNED
-from capacity.forecasting.engine import forecast_cheaply
+from capacity.forecasting.engine import CheapForecast, forecast_cheaply
 from capacity.forecasting.pseudo_kernel import forecast_by_flow
+from capacity.forecasting.quantities import QUANTITIES, half_width
 from capacity.networks.flat_model import FlatModel
+from capacity.records.estimate import Estimate
 
 BUDGET = 0.05
+NAMED = {"new_accuracy": "b accuracy", "new_loss": "b"}
+"""What rows call the new task's."""
 RESULT = Path(__file__).parent / "results" / "score-physics.txt"
+
+
+def estimates(said: CheapForecast) -> dict[str, Estimate]:
+    """Name the engine's estimates.
+
+    Args:
+        said: What the engine says of a pair.
+
+    Returns:
+        The estimates, by quantity.
+    """
+    return {
+        "drop": said.old[0].drop, "rise": said.old[0].rise,
+        "new_accuracy": said.new.accuracy, "new_loss": said.new.loss,
+    }  # fmt: skip
+
+
+def numbers_of(said: CheapForecast) -> dict[str, Any]:
+    """Write down what the engine says.
+
+    Args:
+        said: What it says of a pair.
+
+    Returns:
+        Numbers by name.
+    """
+    return {
+        "drop": said.old[0].drop.value, "rise": said.old[0].rise.value,
+        "b": said.new.loss.value, "b accuracy": said.new.accuracy.value,
+        "steps": said.steps, "batch": said.batch, "gone": said.displacement,
+        "gradients": said.gradients, "wander": said.wander,
+        "halves": {q: half_width(e) for q, e in estimates(said).items()},
+        "before": said.new_loss_before, "cost": said.cost_ratio.value, "share": said.share,
+        "asks": said.enough,
+    }  # fmt: skip
 
 
 def row(unit: Unit, cell: dict, theta: torch.Tensor) -> dict:
@@ -55,6 +96,11 @@ def row(unit: Unit, cell: dict, theta: torch.Tensor) -> dict:
         model, point, (old,), new, unit.training, budget=BUDGET, stretch=True, seed=unit.seed
     )
     between = time.process_time()
+    with no_rehearsal():
+        enough = forecast_cheaply(
+            model, point, (old,), new, unit.training, budget="auto", seed=unit.seed
+        )
+    then = time.process_time()
     flow = forecast_by_flow(model, point, (old,), new, unit.training, seed=unit.seed)
     ended = time.process_time()
 
@@ -70,16 +116,12 @@ def row(unit: Unit, cell: dict, theta: torch.Tensor) -> dict:
         "true": {
             q: cell[q][0] for q in ("drop", "rise", "new_accuracy", "new_loss")
         },
-        "engine": {
-            **numbers(engine.old[0], engine.new), "steps": engine.steps, "batch": engine.batch,
-            "gone": engine.displacement, "gradients": engine.gradients, "wander": engine.wander,
-            "before": engine.new_loss_before, "cost": engine.cost_ratio.value,
-            "share": engine.share, "seconds": between - began,
-        },
+        "engine": {**numbers_of(engine), "seconds": between - began},
+        "enough": {**numbers_of(enough), "seconds": then - between},
         "flow": {
             **numbers(flow.old[0], flow.new), "off": flow.off_line, "gone": flow.displacement,
             "learned": flow.learned, "samples": flow.samples, "time": flow.time,
-            "spent": flow.spent, "seconds": ended - between,
+            "spent": flow.spent, "seconds": ended - then,
         },
         "moved": numbers(flow.moved[0], flow.moved[-1]),
         "planned": unit.training.steps(len(new.train)),
@@ -129,6 +171,7 @@ def chosen(each: dict) -> dict:
 
 READERS: dict[str, Callable[[dict], dict]] = {
     "engine": lambda each: each["engine"],
+    "enough": lambda each: each["enough"],
     "flow": lambda each: each["flow"],
     "moved": lambda each: each["moved"],
     "learned B": chosen,
@@ -170,34 +213,79 @@ def table(found: Sequence[dict]) -> str:
     return "\n".join(lines)
 
 
-def betrayed(found: Sequence[dict]) -> str:
-    """Write the engine's errors by how much of the new task's loss its copy left.
+def bias(found: Sequence[dict]) -> str:
+    """Write how far the engine is off, and how far beside what its intervals cover.
 
     Args:
         found: The rows.
 
     Returns:
-        The text.
+        The text: root mean square errors, and the half-widths to add in squares for nine in ten, by
+        whether the budget paid the steps that the training asks for.
     """
-    lines = [
-        f"{'Left of the new loss':<22}{'n':>4}{'rms error of the drop':>24}{'B learned less':>18}"
+    said = [
+        (each[name], each["true"])
+        for each in found
+        for name in ("engine", "enough")
+        if each[name]["drop"] is not None
     ]
-    made = [r for r in found if r["engine"]["drop"] is not None]
-    for length, few in (("short", True), ("long", False)):
-        for name, high in ((f"at most {UNLEARNED:g}", False), ("more", True)):
-            some = [
-                r
-                for r in made
-                if (r["epochs"] <= SHORT) == few
-                and (r["engine"]["b"] > UNLEARNED * r["engine"]["before"]) == high
-            ]
-            off = np.array([r["engine"]["drop"] - r["true"]["drop"] for r in some])
-            less = [r["true"]["new_accuracy"] - r["engine"]["b accuracy"] for r in some]
-            error, lost = float(np.sqrt(np.square(off).mean())), float(np.mean(less))
-            lines.append(
-                f"{f'{length} plans, {name}':<22}{len(some):>4}{error:>24.3f}{lost:>18.3f}"
-            )
+    groups = {
+        "enough steps": [(s, t) for s, t in said if s["share"] >= s["asks"] - 1e-3],
+        "fewer": [(s, t) for s, t in said if s["share"] < s["asks"] - 1e-3],
+    }
+    lines = []
+    for head, of in (("Root mean square error", usual), ("Bias of nine in ten", nine_in_ten)):
+        lines.append(f"{head:<24}{'n':>4}" + "".join(f"{q:>14}" for q in QUANTITIES))
+        for name, some in groups.items():
+            line = f"{name:<24}{len(some):>4}"
+            for quantity in QUANTITIES:
+                line += f"{of([off(s, t[quantity], quantity) for s, t in some]):>14.3f}"
+            lines.append(line)
     return "\n".join(lines)
+
+
+def off(said: dict, true: float, quantity: str) -> tuple[float, float]:
+    """Say how far the engine was off.
+
+    Args:
+        said: What the engine says.
+        true: What was measured.
+        quantity: Of what.
+
+    Returns:
+        The error and the half-width that it states; of a rise or a loss on the scale of asinh.
+    """
+    value = said[NAMED.get(quantity, quantity)]
+    half = said["halves"][quantity]
+    if quantity in ("rise", "new_loss"):
+        return math.asinh(value) - math.asinh(true), half / math.hypot(1, value)
+    return value - true, half
+
+
+def usual(errors: Sequence[tuple[float, float]]) -> float:
+    """Root mean square of errors.
+
+    Args:
+        errors: Errors and stated half-widths.
+
+    Returns:
+        The root.
+    """
+    return math.sqrt(sum(error**2 for error, _ in errors) / len(errors))
+
+
+def nine_in_ten(errors: Sequence[tuple[float, float]]) -> float:
+    """Half-width to add to the stated ones, in squares, that nine errors in ten do not exceed.
+
+    Args:
+        errors: Errors and stated half-widths.
+
+    Returns:
+        The half-width, at the rank of split conformal prediction.
+    """
+    squares = sorted(error**2 - half**2 for error, half in errors)
+    rank = min(len(squares), math.ceil(0.9 * (len(squares) + 1)))
+    return math.sqrt(max(0.0, squares[rank - 1]))
 
 
 def main() -> None:
@@ -208,7 +296,7 @@ def main() -> None:
     asked = parser.parse_args()
     torch.set_num_threads(1)
     found = rows(asked.cache, asked.units)
-    text = f"{table(found)}\n\n{betrayed(found)}"
+    text = f"{table(found)}\n\n{bias(found)}"
     print(text)
     if asked.save:
         RESULT.write_text(text + "\n")

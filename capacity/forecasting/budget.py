@@ -18,8 +18,10 @@ from capacity.forecasting.compression import FEWEST_STEPS, SMALLEST_BATCH
 from capacity.recipe.config import Strategy
 from capacity.strategies.mitigation import from_options
 
-FEWEST_TESTS = 8
+FEWEST_TESTS = 32
 """Test samples of a task below which its accuracy says nothing."""
+_FEWEST_REMEMBERED = 8
+"""Samples below which importances and bases say nothing."""
 
 SHARE = 0.05
 """Least share of a training that `auto` spends."""
@@ -210,13 +212,13 @@ def allocate(
             and must not be stretched.
     """
     room = budget * training - prices.spent
-    narrowest = min(SMALLEST_BATCH, largest)
+    narrowest, fewest = min(SMALLEST_BATCH, largest), min(FEWEST_STEPS, planned)
     least_tests = [min(have, FEWEST_TESTS) for have in tests]
 
     def reading(read: Sequence[int]) -> float:
         return prices.test * sum(n * k for n, k in zip(read, passes, strict=True))
 
-    cheapest = prices.training(FEWEST_STEPS, narrowest) + reading(least_tests)
+    cheapest = prices.training(fewest, narrowest) + reading(least_tests)
     smallest = (cheapest + prices.spent) / training
     if math.isinf(budget):
         return Allocation(
@@ -238,7 +240,7 @@ def allocate(
                 "the full simulation"
             )
         return Allocation(
-            steps=FEWEST_STEPS,
+            steps=fewest,
             batch=narrowest,
             tests=tuple(least_tests),
             spent=prices.spent + cheapest,
@@ -252,17 +254,16 @@ def allocate(
         some = least_tests
     read = [max(low, int(part * have)) for low, have in zip(some, tests, strict=True)]
     left = room - reading(read)
-    if left < prices.training(FEWEST_STEPS, narrowest):
+    if left < prices.training(fewest, narrowest):
         read = least_tests
         left = room - reading(read)
 
     def paid(batch: int) -> int:
         return int(left / prices.training(1, batch))
 
-    batch = next(
-        (b for b in range(largest, narrowest, -1) if paid(b) >= min(wanted, planned)), narrowest
-    )
-    steps = min(max(paid(batch), FEWEST_STEPS), planned)
+    enough_steps = min(max(wanted, fewest), planned)
+    batch = next((b for b in range(largest, narrowest, -1) if paid(b) >= enough_steps), narrowest)
+    steps = min(max(paid(batch), fewest), planned)
     return Allocation(
         steps=steps,
         batch=batch,
@@ -300,7 +301,7 @@ def enough(
     Returns:
         The share, at most half.
     """
-    steps = max(FEWEST_STEPS, math.ceil(min(wanted, planned)))
+    steps = min(max(FEWEST_STEPS, math.ceil(wanted)), planned)
     read = [min(have, _READ) for have in tests]
     reading = prices.test * sum(n * k for n, k in zip(read, passes, strict=True))
     whole = prices.spent + prices.training(steps, min(SMALLEST_BATCH, largest)) + reading
@@ -327,6 +328,6 @@ def affordable(
     price = from_options(options).price(sample, old, outputs)
     if not price.sample or math.isinf(budget):
         return options, price.whole
-    most = max(FEWEST_TESTS, int(_MEMORIES * budget * training / price.sample))
+    most = max(_FEWEST_REMEMBERED, int(_MEMORIES * budget * training / price.sample))
     thinned = from_options(options).thinned(most)
     return thinned, thinned.price(sample, old, outputs).whole

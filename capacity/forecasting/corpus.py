@@ -118,7 +118,6 @@ class Corpus:
         ):
             return "the corpus holds constant rates, without weight decay, groups or clipping"
         for name, number, low, high in (
-            ("a budget of", conditions.budget, self.budget, self.budget),
             ("steps:", conditions.steps, *self._range("steps")),
             ("parameters:", conditions.parameters, *self._range("parameters")),
             ("samples:", conditions.samples, *self._range("samples")),
@@ -127,6 +126,20 @@ class Corpus:
             if not low / _BEYOND <= number <= high * _BEYOND:
                 return f"{name} {number:g} is far from the corpus's {low:g} to {high:g}"
         return None
+
+    def other_budget(self, conditions: Conditions) -> str | None:
+        """Say whether a forecast spent another share of its training than those of the corpus.
+
+        Args:
+            conditions: What the forecast was made for.
+
+        Returns:
+            The reason why the corpus does not speak of it, for people; None where it does.
+        """
+        own, theirs = conditions.budget, self.budget
+        if own is not None and theirs / _BEYOND <= own <= theirs * _BEYOND:
+            return None
+        return f"a budget of {own} is far from the corpus's {theirs:g}"
 
     def why_far(self, said: Mapping[str, Any]) -> str | None:
         """Say why the earlier transitions of a forecast's kind are not like it.

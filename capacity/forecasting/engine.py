@@ -77,6 +77,8 @@ class CheapForecast:
         new_loss_before: Loss on the new task before it is learned.
         share: Budget that it was made for, as a share of the training.
         rehearsed: Whether the copy took all the training's steps, as large as its own.
+        enough: Share of the training that pays as many steps as compressing it asks for, at most
+            half; nan where that was not asked.
     """
 
     old: tuple[Reading, ...]
@@ -90,6 +92,7 @@ class CheapForecast:
     new_loss_before: float
     share: float = math.nan
     rehearsed: bool = False
+    enough: float = math.nan
 
 
 @torch.no_grad()
@@ -165,8 +168,9 @@ def forecast_cheaply(
         "tests": [len(task.test) for task in scored],
         "passes": passes,
     }
+    good = enough(prices, wanted=steps_wanted(plan.training, samples), **asked)
     if budget == AUTO:
-        share = max(share, enough(prices, wanted=steps_wanted(plan.training, samples), **asked))
+        share = max(share, good)
     pays = allocate(
         prices,
         budget=share,
@@ -201,6 +205,7 @@ def forecast_cheaply(
         new_loss_before=start,
         share=share,
         rehearsed=pays.whole,
+        enough=good,
     )
 
 

@@ -83,7 +83,7 @@ def test_strategies_race_in_a_forecast_that_is_no_rehearsal(monkeypatch, names):
     model = nn.Sequential(nn.Linear(6, 16), nn.ReLU(), nn.Linear(16, 4))
     x = torch.randn(240, 6)
     y = (x @ torch.randn(6, 4)).argmax(-1)
-    plan = Training(optimizer="adam", lr=0.01, epochs=8, batch_size=16)
+    plan = Training(optimizer="adam", lr=0.01, epochs=40, batch_size=16)
     said = capacity.forecast(
         model, old=(x, y), new=(x, (y + 1) % 4), training=plan, strategies=names
     )

@@ -188,8 +188,9 @@ def test_copies_that_diverged_are_counted_and_leave_the_status():
 
 
 def test_a_share_of_the_training_is_no_rehearsal():
+    longer = PLAN.model_copy(update={"epochs": 30})
     made = capacity.forecast(
-        net(), old=task("old", 0), new=task("new", 1), training=PLAN, budget=0.3
+        net(), old=task("old", 0), new=task("new", 1), training=longer, budget=0.3
     )
     assert "Rehearsed" not in made.accuracy_drop.note + made.cost_ratio.note
     assert made.cost_ratio.value <= 0.3
@@ -215,12 +216,12 @@ def test_another_word_is_refused_by_name(bad):
         forecast_cheaply(model, model.initial(), (task("a", 0),), task("b", 1), PLAN, budget=bad)
 
 
-@pytest.mark.parametrize(("price", "read"), [(1.0, 100), (5.0, 8)])
+@pytest.mark.parametrize(("price", "read"), [(1.0, 100), (5.0, 32)])
 def test_a_hundred_test_samples_are_read_where_they_take_less_than_half(price, read):
     paid = allocate(
         Prices(step=0.0, sample=3.0, test=price, spent=0.0),
-        budget=0.05, training=10_000.0, wanted=10, planned=100, largest=32,
+        budget=0.05, training=20_000.0, wanted=10, planned=100, largest=32,
         tests=[500], passes=[2.0],
     )  # fmt: skip
-    assert paid.tests == (max(read, int(0.3 * 0.05 * 10_000 / price / 2)),)
-    assert paid.spent <= 0.05 * 10_000
+    assert paid.tests == (max(read, int(0.3 * 0.05 * 20_000 / price / 2)),)
+    assert paid.spent <= 0.05 * 20_000
