@@ -58,7 +58,8 @@ def kept_random_state(seed: int | RandomState | None = None) -> Iterator[None]:
         Nothing.
     """
     python, numbers = random.getstate(), np.random.get_state()  # noqa: NPY002
-    with torch.random.fork_rng():
+    # Looking for devices costs as much as a small network's gradient, so not where there are none.
+    with torch.random.fork_rng(devices=None if torch.cuda.is_available() else ()):
         try:
             if isinstance(seed, RandomState):
                 seed.restore()

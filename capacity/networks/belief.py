@@ -9,7 +9,7 @@ dropout's masks. In evaluation mode probabilities are averaged over draws that a
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -71,11 +71,15 @@ class Belief(nn.Module):
         self.network = copied(network)
         self.size = sum(mean.numel() for mean in means.values())
         self.turn = 0
-        self._kept: list[Tensor] = []
+        self._sizes = [mean.numel() for mean in means.values()]
+        self._shift: Tensor | None = None
         source = torch.Generator().manual_seed(_SEED)
         # Not buffers: they are no state of the network, and no training moves them.
         self._fixed = [
-            [torch.randn(m.shape, generator=source, dtype=torch.float32) for m in means.values()]
+            torch.cat([
+                torch.randn(m.shape, generator=source, dtype=torch.float32).reshape(-1)
+                for m in means.values()
+            ])
             for _ in range(positive_int("predictions", predictions))
         ]
 
@@ -105,6 +109,37 @@ class Belief(nn.Module):
         finally:
             self.turn = 0
 
+    def point(self, theta: Tensor) -> Tensor:
+        """Draw the network that a call in training mode runs: that of this turn.
+
+        The noise is drawn before the first call of a pair, and mirrored in the second.
+
+        Args:
+            theta: Widths, then means (2P,).
+
+        Returns:
+            Parameters of the network (P,).
+
+        Raises:
+            ValueError: If the second of a pair comes before the first.
+        """
+        widths, means = theta.chunk(2)
+        if self.turn % 2 == 0:
+            noise = torch.cat([torch.randn_like(part) for part in means.split(self._sizes)])
+            self._shift = widths * noise
+            return means + self._shift
+        shift, self._shift = self._shift, None
+        if shift is None:
+            raise ValueError(
+                f"turn {self.turn} mirrors the draw before it, which was not made; begin at turn 0"
+            )
+        return means - shift
+
+    @property
+    def in_it(self) -> str:
+        """What the names of the network's parameters and buffers begin with in the belief's."""
+        return "network."
+
     def forward(self, *inputs: Any, **named: Any) -> Tensor:
         """Run the network at a draw, or predict.
 
@@ -116,29 +151,19 @@ class Belief(nn.Module):
             Outputs (n, C): in evaluation mode logarithms of mean probabilities, or mean outputs.
         """
         means = dict(self.network.named_parameters())
-        moments = [(means[n], getattr(self, f"width_{k}")) for k, n in enumerate(self._names)]
+        flat = torch.cat([means[name].reshape(-1) for name in self._names])
+        widths = torch.cat([spread.reshape(-1) for spread in self.parameters(recurse=False)])
 
-        def away(noise: Iterable[Tensor]) -> list[Tensor]:
-            pairs = zip(moments, noise, strict=True)
-            return [spread * some.to(spread) for (_, spread), some in pairs]
-
-        def at(shifts: Sequence[Tensor], *, mirrored: bool) -> Tensor:
-            move = torch.sub if mirrored else torch.add
-            drawn = {
-                name: move(mean, shift)
-                for name, (mean, _), shift in zip(self._names, moments, shifts, strict=True)
-            }
+        def at(point: Tensor) -> Tensor:
+            parts = zip(self._names, point.split(self._sizes), strict=True)
+            drawn = {name: part.view_as(means[name]) for name, part in parts}
             made: Tensor = outputs_of(functional_call(self.network, drawn, inputs, named))
             return made
 
         if self.training:
-            if self.turn % 2 == 0:
-                self._kept = away(torch.randn_like(mean) for mean, _ in moments)
-                return at(self._kept, mirrored=False)
-            kept, self._kept = self._kept, []
-            return at(kept, mirrored=True)
-        shifts = [away(noise) for noise in self._fixed]
-        made = torch.stack([at(part, mirrored=m) for part in shifts for m in (False, True)])
+            return at(self.point(torch.cat([widths, flat])))
+        shifts = [widths * noise.to(widths) for noise in self._fixed]
+        made = torch.stack([at(p) for shift in shifts for p in (flat + shift, flat - shift)])
         if not self.probabilities or made.dim() != 3:
             return made.mean(0)
         return made.log_softmax(-1).logsumexp(0) - torch.log(torch.tensor(float(len(made))))

@@ -235,7 +235,7 @@ class FlatModel:
         with differentiable(recurrent=self.plain_kernels), mode:
             if self.writes_into(x):
                 x = own_copy(x, theta)
-            made = self._called({**self.unflatten(theta), **fixed}, x)
+            made = self._called(*self._at(theta, fixed), x)
         return made if self.table is None else made.flatten(1)
 
     @property
@@ -243,11 +243,23 @@ class FlatModel:
         """Whether gradients are taken replica by replica, by plain autograd."""
         return self.two_modes or not self.transforms
 
-    def _called(self, tensors: dict[str, Tensor], x: Tensor) -> Any:
+    def _at(self, theta: Tensor, fixed: dict[str, Tensor]) -> tuple[nn.Module, dict[str, Tensor]]:
+        """Give what is called, and its tensors: of a belief that trains the network at a draw."""
+        belief = self.belief
+        if belief is None or not belief.training:
+            return self._module, {**self.unflatten(theta), **fixed}
+        # Not through the belief's own call: what is not drawn for it costs half of a small one's.
+        start, count = len(belief.in_it), len(self.names) // 2
+        drawn = belief.point(theta).split(self.sizes[count:])
+        named = zip(self.names[count:], self.shapes[count:], drawn, strict=True)
+        tensors = {name[start:]: part.view(shape) for name, shape, part in named}
+        return belief.network, tensors | {name[start:]: t for name, t in fixed.items()}
+
+    def _called(self, module: nn.Module, tensors: dict[str, Tensor], x: Tensor) -> Any:
         batch = x if self.batches is None else self.batches.unpack(x)
         if self.asking is not None:
-            return self.asking.outputs(self._module, tensors, batch)
-        return call(self._module, tensors, batch)
+            return self.asking.outputs(module, tensors, batch)
+        return call(module, tensors, batch)
 
     def copies_of_fixed(self) -> dict[str, Tensor]:
         """Copy what is no trainable parameter.
@@ -463,7 +475,7 @@ class FlatModel:
         # Call the module at its own parameters, on buffers that may change.
         fixed = self.copies_of_fixed()
         own = {n: p.detach() for n, p in self._module.named_parameters() if p.requires_grad}
-        self._called({**own, **fixed}, x)
+        self._called(self._module, {**own, **fixed}, x)
 
     def loss(self, task: Task) -> Callable[[Tensor, Tensor, Tensor], Tensor]:
         """Bind a task's loss to this network.

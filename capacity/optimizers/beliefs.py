@@ -74,13 +74,13 @@ class Transport(Optimizer):
 
     def _moved(self, theta: Tensor, aim: Tensor, lr: float, time: float) -> Tensor:
         """Move along `aim`, while the entropy's force acts for `time`."""
-        width, mean = (theta - lr * aim).chunk(2, dim=-1)
-        root = (width.square() + 4 * time * self.temperature).sqrt()
-        # Where w < 0 the sum cancels: the conjugate does not.
-        wide = torch.where(
-            width > 0, 0.5 * (width + root), 2 * time * self.temperature / (root - width)
-        )
-        return torch.cat([wide, mean], dim=-1)
+        moved = torch.add(theta, aim, alpha=-lr)
+        width = moved[..., : theta.shape[-1] // 2]
+        root = width.square().add_(4 * time * self.temperature).sqrt_()
+        # (w + root)/2 cancels where w < 0; this is the same, and a sum of what is not below 0.
+        opened = root.add_(width.abs()).reciprocal_().mul_(2 * time * self.temperature)
+        width.relu_().add_(opened)
+        return moved
 
     def learning_time(self, rates: float) -> float | None:
         """The rates' sum, that of the heavy ball's limit with momentum."""
@@ -117,8 +117,9 @@ class Information(Transport):
     def _moved(self, theta: Tensor, aim: Tensor, lr: float, time: float) -> Tensor:
         width, mean = theta.chunk(2, dim=-1)
         along_width, along_mean = aim.chunk(2, dim=-1)
-        grown = (0.5 * (time * self.temperature - lr * width * along_width)).exp()
-        return torch.cat([width * grown, mean - lr * width.square() * along_mean], dim=-1)
+        grown = (width * along_width).mul_(-0.5 * lr).add_(0.5 * time * self.temperature).exp_()
+        moved = torch.addcmul(mean, width.square(), along_mean, value=-lr)
+        return torch.cat([grown.mul_(width), moved], dim=-1)
 
     def learning_time(self, rates: float) -> None:
         """Steps in another metric are no gradient flow of theta."""

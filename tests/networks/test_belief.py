@@ -159,3 +159,12 @@ def test_a_belief_is_forecast():
     assert made.loss_increase.value is not None
     assert made.loss_increase.status is capacity.Status.UNCALIBRATED
     assert "not of beliefs" in made.loss_increase.note
+
+
+def test_a_mirrored_draw_without_the_one_before_it_is_refused():
+    belief = capacity.Belief(nn.Linear(3, 2)).train()
+    with belief.at_turn(1), pytest.raises(ValueError, match=r"turn 1 mirrors the draw before it"):
+        belief(torch.zeros(1, 3))
+    belief(torch.zeros(1, 3))
+    with belief.at_turn(1):
+        assert belief(torch.zeros(1, 3)).shape == (1, 2)
