@@ -150,12 +150,13 @@ def carry_out(path: Path, chaos: Chaos, asked: argparse.Namespace) -> None:
     begin = ["tiny-digits", *FIELDS, "--seeds", f"0-{asked.runs - 1}", "--out", str(path)]
     again = ["--retry", str(path)]
     process = submitting(again if (path / "sweep.json").is_file() else begin, asked.jobs)
-    began = said = time.monotonic()
+    said = time.monotonic()
     while True:
         time.sleep(2)
         now, ended = time.monotonic(), finished(path)
         if now - said > 60:
-            print(f"{now - began:.0f} s: {ended} of {asked.runs} {chaos.record}", flush=True)
+            chaos.keep(seconds=now - said)
+            print(f"{ended} of {asked.runs} {chaos.record}", flush=True)
             said = now
         if process.poll() is not None:
             if Sweep.open(path).counts["finished"] == asked.runs:
@@ -198,11 +199,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         work = asked.work or Path(folder)
         work.mkdir(parents=True, exist_ok=True)
-        chaos, began = Chaos(work / "chaos.json", asked), time.monotonic()
-        try:
-            carry_out(work / "sweep", chaos, asked)
-        finally:
-            chaos.keep(seconds=time.monotonic() - began)
+        chaos = Chaos(work / "chaos.json", asked)
+        carry_out(work / "sweep", chaos, asked)
         same = same_alone(work / "sweep", work / "alone")
     found = chaos.record
     text = (
