@@ -7,8 +7,9 @@ tasks   One run of T tasks of 20 samples each (a network of 178 parameters, two 
         tasks and the rest; printed is the exponent with which each grows over the number of the
         task, over the last three quarters of the tasks. 0 is flat, 1 linear. The report is drawn at
         the end, and timed by itself.
-runs    N copies of one small run, with a seed and digests each, through `load_runs`
-        and a query, and through `compare`: processor time and peak memory.
+runs    N copies of one small run, with a seed and digests each, through `load_runs` and a query,
+        first without summaries, which it leaves, and then with them, and through `compare`:
+        processor time and peak memory; and of N/4, N/2 and N the exponent with which they grow.
 steps   S steps of SGD, without the tracker, with one that keeps no states, and with one that keeps
         1 MiB of them: resident memory after each tenth of the steps, and its growth over the
         second half.
@@ -212,22 +213,36 @@ def many_runs(count: int, work: Path) -> list[str]:
         apart(run_one, one)
     copy(one, folder, count)
     rows = []
-    for label, function in (("load_runs, one query", queried), ("compare, printed", compared)):
-        said, seconds, peak = apart(function, folder, count)
-        rows.append((label, seconds, peak, said))
-    _, seconds, peak = apart(queried, one, 1)
-    rows.insert(0, ("one run (imports)", seconds, peak, ""))
+    _, base, least = apart(queried, one, 1)
+    ways = {
+        "load_runs, no summaries": (queried, [count]),
+        "load_runs, one query": (queried, [count // 4, count // 2, count]),
+        "compare, printed": (compared, [count // 4, count // 2, count]),
+    }
+    for path in folder.glob("*/summary.parquet"):
+        path.unlink()
+    for label, (function, counts) in ways.items():
+        costs = []
+        for some in counts:
+            said, seconds, peak = apart(function, folder, some)
+            costs.append(seconds)
+        grows = slope([math.log(n) for n in counts], costs) if len(counts) > 1 else None
+        rows.append((label, seconds, peak, grows, said))
     lines = [
         f"{count} runs of tiny-digits ({size(one) / 1024:.0f} KiB each without report and "
         "checkpoints)",
         "",
-        f"{'':<26}{'s':>8}{'ms a run':>10}{'peak MiB':>10}{'KiB a run':>11}",
+        f"{'':<26}{'s':>8}{'ms a run':>10}{'exponent':>10}{'peak MiB':>10}{'KiB a run':>11}",
+        f"{'one run (imports)':<26}{base:>8.1f}{'':>10}{'':>10}{least:>10.0f}",
     ]
-    _, base, least, _ = rows[0]
-    for label, seconds, peak, said in rows:
-        each = f"{1000 * (seconds - base) / count:>10.2f}" if said else f"{'':>10}"
-        kept = f"{1024 * (peak - least) / count:>11.1f}" if said else ""
-        lines.append(f"{label:<26}{seconds:>8.1f}{each}{peak:>10.0f}{kept}  {said}".rstrip())
+    for label, seconds, peak, grows, said in rows:
+        each = 1000 * (seconds - base) / count
+        exponent = "" if grows is None else f"{grows:.2f}"
+        kept = 1024 * (peak - least) / count
+        lines.append(
+            f"{label:<26}{seconds:>8.1f}{each:>10.2f}{exponent:>10}{peak:>10.0f}{kept:>11.1f}  "
+            f"{said}"
+        )
     return lines
 
 
@@ -236,7 +251,7 @@ def run_one(out: Path) -> None:
 
 
 def copied(folder: Path) -> list[Path]:
-    names = ("report.html", "manifest.json")
+    names = ("report.html", "manifest.json", "summary.parquet")
     return [path for path in sorted(folder.iterdir()) if path.is_file() and path.name not in names]
 
 

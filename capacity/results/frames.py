@@ -49,12 +49,13 @@ def _rows(path: Path, view: RunView, name: str) -> Iterator[Row]:
             yield from _tested(row)
     elif name in _SIDES:
         side = f"_{_SIDES[name]}"
-        for row in rows_of(0, path, view)["transitions"]:
+        for row in rows_of(view)["transitions"]:
             kept = {k.replace(side, ""): v for k, v in row.items() if side in k}
             if kept:
                 yield {"task": row["task"], "old_task": row["old_task"], **kept}
     else:
-        yield from rows_of(0, path, view)[name]
+        path_of = {"path": str(path)} if name == "runs" else {}
+        yield from ({**path_of, **row} for row in rows_of(view)[name])
 
 
 def _flat(thermo: Any) -> Row:

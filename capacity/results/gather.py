@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -10,10 +11,8 @@ from typing import Any
 
 from capacity.recipe import config
 from capacity.results import fingerprint, recipe_differences
-from capacity.results.run_summary import summarised
-from capacity.results.snapshot import Snapshot
+from capacity.results.summary_file import checked, compared
 from capacity.results.view import Record, RunView
-from capacity.results.view_of_run import view_of
 
 FINISHED = "finished"
 
@@ -182,9 +181,7 @@ def read_checked(path: Path) -> RunView:
     Returns:
         Its content. A file that cannot be read, or that follows another schema, is a ValueError.
     """
-    run = Snapshot.open(path)
-    run.check(checkpoints=False)
-    return view_of(run)
+    return checked(path)[1]
 
 
 def gather(paths: Iterable[str | Path]) -> Gathered:
@@ -200,9 +197,13 @@ def gather(paths: Iterable[str | Path]) -> Gathered:
     settings: dict[object, dict[str, Any]] = {}
     fingerprints: dict[str, None] = {}
     first: dict[object, dict[int, Path]] = {}
-    for path in run_directories(paths):
-        view = read_checked(path)
-        recipe = recipe_differences.settings(_completed(view.recipe))
+    known: dict[str, dict[str, Any]] = {}
+    found = run_directories(paths)
+    for path, (whole, view) in zip(found, compared(found), strict=True):
+        text = json.dumps({**whole, "seed": None})  # a thousand seeds of one recipe are one
+        if text not in known:
+            known[text] = recipe_differences.settings(_completed(whole))
+        recipe = dict(known[text])
         taken = recipe.get("tasks.fingerprint")
         if taken is not None:
             # Two machines round the same function otherwise: that makes no other variant.
@@ -214,7 +215,7 @@ def gather(paths: Iterable[str | Path]) -> Gathered:
         )
         settings[key] = recipe
         group = by_recipe.setdefault(key, [])
-        entry = Entry(path=path, view=summarised(view))
+        entry = Entry(path=path, view=view)
         # The same recipe and seed give the same numbers: twice the same is no second sample.
         counted = first.setdefault(key, {})
         group.append(replace(entry, twin=counted.get(entry.seed)))

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any, TypeVar
 
 from capacity.records.rows import Rows
-from capacity.results.gather import paths_of, read_checked, run_directories
-from capacity.results.query_rows import COLUMNS, LISTS, LOGGED, Row, rows_of
+from capacity.results.gather import paths_of, run_directories
+from capacity.results.query_rows import COLUMNS, LISTS, LOGGED
+from capacity.results.summary_file import texts_of
 
 TABLES = tuple(COLUMNS)
 
+_Item = TypeVar("_Item")
 _AT_ONCE = 100
-"""Rows after which they move from Python to the database, which needs 0.4 MB for a row of runs."""
+"""Runs that move from Python to the database at once, which needs 0.4 MB for each of them."""
 # Whatever stands in a run or in a question, it reads and writes nothing but these tables.
 _LOCKED = {
     "enable_external_access": "false",
@@ -56,14 +59,9 @@ class RunTables:
         for name, columns in COLUMNS.items():
             declared = ", ".join(f'"{column}" {kind}' for column, kind in columns.items())
             self._connection.execute(f"CREATE TABLE {name} ({declared})")
-        waiting: dict[str, list[Row]] = {name: [] for name in TABLES}
-        for k, path in enumerate(self.paths):
-            for name, rows in rows_of(k, path, read_checked(path)).items():
-                waiting[name] += rows
-                if len(waiting[name]) >= _AT_ONCE:
-                    self._fill(name, waiting[name])
-        for name, rows in waiting.items():
-            self._fill(name, rows)
+        for some in batched(zip(enumerate(self.paths), texts_of(self.paths), strict=True)):
+            for name in TABLES:
+                self._fill(name, [(k, str(path), texts[name]) for (k, path), texts in some])
 
     def query(self, sql: str) -> Rows:
         """Ask the tables.
@@ -122,16 +120,18 @@ class RunTables:
         """One row per run, new task and strategy that was compared."""
         return self.query("FROM strategies")
 
-    def _fill(self, name: str, rows: list[Row]) -> None:
-        """Move rows into a table; one JSON text is read a hundred times faster than rows."""
-        if not rows:
-            return
-        columns: Mapping[str, str] = LOGGED if name == "metrics" else COLUMNS[name]
-        structure = "[{" + ", ".join(f'"{c}": {json.dumps(k)}' for c, k in columns.items()) + "}]"
-        kept = [{column: row.get(column) for column in columns} for row in rows]
-        # Half a character is no text to a database.
-        text = json.dumps(kept, ensure_ascii=False).encode(errors="replace").decode()
-        asked = "SELECT unnest(from_json(?::JSON, ?), max_depth := 2)"
+    def _fill(self, name: str, given: list[tuple[int, str, str]]) -> None:
+        """Move the rows of some runs into a table: numbers, paths and rows as JSON.
+
+        One JSON text is read a hundred times faster than rows.
+        """
+        columns: Mapping[str, Any] = LOGGED if name == "metrics" else COLUMNS[name]
+        of_rows = {c: kind for c, kind in columns.items() if c not in {"run", "path"}}
+        structure = json.dumps([of_rows])
+        lists = [list(part) for part in zip(*given, strict=True)]
+        asked = "SELECT unnest(?) AS run, unnest(?) AS path, unnest(?) AS text"
+        rows = "unnest(from_json(text::JSON, ?), max_depth := 2)"
+        asked = f"SELECT run, {'path, ' if name == 'runs' else ''}{rows} FROM ({asked})"
         if name == "metrics":
             # Lists that are unnested side by side go row by row.
             spread = ", ".join(f"unnest({column}) AS {column}" for column in LISTS)
@@ -139,8 +139,19 @@ class RunTables:
             asked = (
                 f"SELECT {single}, {spread}, unnest(range(len(test_loss))) AS tested FROM ({asked})"
             )
-        self._connection.execute(f"INSERT INTO {name} BY NAME {asked}", [text, structure])
-        rows.clear()
+        self._connection.execute(f"INSERT INTO {name} BY NAME {asked}", [structure, *lists])
+
+
+def batched(items: Iterable[_Item]) -> Iterator[list[_Item]]:
+    """Take so many at once that they move from Python to the database in one piece."""
+    some: list[_Item] = []
+    for item in items:
+        some.append(item)
+        if len(some) == _AT_ONCE:
+            yield some
+            some = []
+    if some:
+        yield some
 
 
 _ACCEPTED = f'pass one as "SELECT * FROM runs" (tables: {", ".join(TABLES)})'

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterable, Mapping
-from pathlib import Path
 from typing import Any
 
 from capacity.results.recipe_differences import flat
@@ -127,23 +126,21 @@ LOGGED: dict[str, Any] = {
 """What is taken from a row of metrics.jsonl, beside the number of the run."""
 
 
-def rows_of(k: int, path: Path, view: RunView) -> dict[str, list[Row]]:
-    """Give the rows of one run.
+def rows_of(view: RunView) -> dict[str, list[Row]]:
+    """Give the rows of one run, without its number and its path, which the reader has.
 
     Args:
-        k: Its number.
-        path: Its directory.
         view: Its content.
 
     Returns:
         Rows by table; those of `metrics` as they were logged, with lists over the tested tasks.
     """
     return {
-        "runs": [_run(k, path, view)],
-        "tasks": list(_tasks(k, view)),
-        "transitions": list(_transitions(k, view)),
-        "strategies": list(_strategies(k, view)),
-        "metrics": [{**row, "run": k} for row in view.rows],
+        "runs": [_run(view)],
+        "tasks": list(_tasks(view)),
+        "transitions": list(_transitions(view)),
+        "strategies": list(_strategies(view)),
+        "metrics": [dict(row) for row in view.rows],
     }
 
 
@@ -168,14 +165,12 @@ def cells(name: str, record: Mapping[str, Any] | None, *path: str) -> Row:
     }
 
 
-def _run(k: int, path: Path, view: RunView) -> Row:
+def _run(view: RunView) -> Row:
     fields = {
         name: value if isinstance(value, str) else json.dumps(value)
         for name, value in flat(view.recipe).items()
     }
     row: Row = {
-        "run": k,
-        "path": str(path),
         "name": view.name,
         "seed": view.recipe.get("seed"),
         "status": view.state,
@@ -195,12 +190,12 @@ def _run(k: int, path: Path, view: RunView) -> Row:
     return row
 
 
-def _tasks(k: int, view: RunView) -> Iterable[Row]:
+def _tasks(view: RunView) -> Iterable[Row]:
     kind = "accuracy" if view.classifies else "loss"
     last = view.forgotten(kind).get("last") or []
     end = view.learned - 1
     for i, task in enumerate(view.tasks):
-        row: Row = {"run": k, "task": i}
+        row: Row = {"task": i}
         for name in ("name", "status", "train_samples", "test_samples", "steps"):
             row[name] = task[name]
         for score in ("accuracy", "loss"):
@@ -212,24 +207,24 @@ def _tasks(k: int, view: RunView) -> Iterable[Row]:
         yield row | cells("inefficiency", view.phases[i], "thermo", "inefficiency_path")
 
 
-def _transitions(k: int, view: RunView) -> Iterable[Row]:
+def _transitions(view: RunView) -> Iterable[Row]:
     for transition in view.transitions:
         verdict = transition.get("verdicts") or transition.get("literal")
         before: Row = {"verdict": verdict and verdict["verdict"]}
         for name, where in _BEFORE.items():
             before |= cells(name, transition, *where)
         for old in transition["old"]:
-            row: Row = {"run": k, "task": transition["task"], "old_task": old["task"]}
+            row: Row = {"task": transition["task"], "old_task": old["task"]}
             for target in ("accuracy_drop", "loss_increase"):
                 for side in ("forecast", "measured"):
                     row |= cells(f"{target}_{side}", old[side], target)
             yield row | before
 
 
-def _strategies(k: int, view: RunView) -> Iterable[Row]:
+def _strategies(view: RunView) -> Iterable[Row]:
     for transition in view.transitions:
         for place, entry in enumerate(transition.get("by_strategy") or [], start=1):
-            row: Row = {"run": k, "task": transition["task"], "rank": place}
+            row: Row = {"task": transition["task"], "rank": place}
             row["strategy"] = entry["name"]
             for target in ("accuracy_drop", "loss_increase"):
                 found = [pick(cell["forecast"], target) for cell in entry["old"]]

@@ -18,7 +18,7 @@ from capacity.base.files import (
 from capacity.recipe import config
 from capacity.recipe.config import Recipe
 from capacity.recipe.strict_yaml import as_yaml
-from capacity.results.manifest import Listed, Manifest
+from capacity.results.manifest import Listed, Manifest, digest
 from capacity.results.recipe_of_result import check_result
 from capacity.results.shape import check_row
 
@@ -29,8 +29,9 @@ UNFINISHED = ("running", "interrupted", "failed")
 
 REPORT = "report.html"
 LOGGED = "metrics.jsonl"
+SUMMARY = "summary.parquet"
 _CHECKPOINTS = "checkpoints/"
-_SPARE = ("env.json", "status.json", "metrics.parquet")
+_SPARE = ("env.json", "status.json", "metrics.parquet", SUMMARY)
 """Files without which a run is as finished as with them."""
 
 
@@ -92,6 +93,22 @@ class RunReader:
             if checkpoints or not name.startswith(_CHECKPOINTS):
                 self._content(name)
 
+    def digests(self) -> dict[str, str]:
+        """Check the files that hold the run, and take their digests.
+
+        Returns:
+            Digests by file, but for checkpoints and the files that are made from others. A damaged
+            file of either kind is a ValueError; one that is gone has none.
+        """
+        found: dict[str, str] = {}
+        for name in self._listed():
+            if name.startswith(_CHECKPOINTS):
+                continue
+            data = self._content(name)
+            if data is not None and not name.endswith(".parquet"):
+                found[name] = digest(data)
+        return found
+
     def _listed(self) -> Listed:
         return self._manifest.listed()
 
@@ -126,6 +143,8 @@ class RunReader:
             return "restore it from a copy, or run the recipe in another directory"
         if name == "metrics.parquet":
             return "delete it; the same rows are in metrics.jsonl"
+        if name == SUMMARY:
+            return "delete it; it is made anew from the other files"
         if name in _SPARE:
             return "delete it; it holds no result"
         unfinished = (self.path / "journal").is_dir()

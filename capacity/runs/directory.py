@@ -21,7 +21,7 @@ from capacity.base.files import (
 from capacity.recipe.config import Recipe
 from capacity.results.fingerprint import with_the_same
 from capacity.results.manifest import Manifest
-from capacity.results.reader import LOGGED, REPORT, RunReader
+from capacity.results.reader import LOGGED, REPORT, SUMMARY, RunReader
 from capacity.results.recipe_of_result import changed_fields
 from capacity.runs.journal import Journal
 from capacity.runs.lock import DirectoryLock
@@ -33,6 +33,7 @@ _FILES = (
     "status.json",
     "metrics.jsonl",
     "metrics.parquet",
+    SUMMARY,
     "result.json",
     "spectra.safetensors",
     "report.html",

@@ -18,6 +18,7 @@ from capacity.networks.belief import believed
 from capacity.networks.models import build_model
 from capacity.recipe import config
 from capacity.recipe.config import Measure, Model, Recipe, TaskStream, Training
+from capacity.results.summary_file import read_whole
 from capacity.runs.directory import RunDirectory
 from capacity.runs.environment import describe
 from capacity.runs.execute import Execution
@@ -184,6 +185,8 @@ def run(
         directory.settle()
         if not report or _reported(made, progress):
             directory.journal(recipe).clear()
+            with suppress(ValueError):  # a damaged file, which whoever reads it is told
+                read_whole(directory.path)  # leaves the summary
     finally:
         directory.release()
     return made

@@ -12,7 +12,7 @@ import pytest
 import capacity
 from capacity.base import files
 from capacity.comparison.comparison_page import to_html
-from capacity.results import gather, query, reader
+from capacity.results import query, reader, summary_file
 from capacity.results.gather import read_checked, run_directories
 from capacity.results.manifest import Manifest
 from capacity.results.run_summary import summarised
@@ -32,7 +32,7 @@ def runs(tmp_path):
 
 def test_the_page_of_summaries_is_the_page_of_whole_runs(runs, monkeypatch):
     short = capacity.compare(runs)
-    monkeypatch.setattr(gather, "summarised", lambda view: view)
+    monkeypatch.setattr(summary_file, "summarised", lambda view: view)
     whole = capacity.compare(runs)
     assert str(short) == str(whole)
     assert to_html(short.gathered) == to_html(whole.gathered)
@@ -42,7 +42,7 @@ def test_the_page_of_summaries_is_the_page_of_whole_runs(runs, monkeypatch):
 def test_other_kinds_of_runs_lose_nothing_either(case, tmp_path, monkeypatch):
     folder = write(tmp_path / "a", case)
     short = to_html(capacity.compare(folder).gathered)
-    monkeypatch.setattr(gather, "summarised", lambda view: view)
+    monkeypatch.setattr(summary_file, "summarised", lambda view: view)
     assert short == to_html(capacity.compare(folder).gathered)
 
 

@@ -122,7 +122,7 @@ def test_every_reader_copes_with_the_gaps(runs, tmp_path):
         "SELECT count(test_loss), count(*) FROM metrics WHERE task = 3 AND epoch = 2"
     )
     assert tested.rows == [(len(OldTasks("sample 2", COUNT, 0).tested(3)), COUNT)]
-    assert len(rows_of(0, path, view)["tasks"]) == COUNT
+    assert len(rows_of(view)["tasks"]) == COUNT
     capacity.plots.accuracy_matrix(path)
     logged = content(path, view).series[max(row["step"] for row in view.rows)]
     assert all(math.isfinite(value) for value in logged.values())

@@ -50,6 +50,7 @@ def test_the_directory_holds_what_the_schema_says(tiny):
         "status.json",
         "metrics.jsonl",
         "metrics.parquet",
+        "summary.parquet",
         "result.json",
         "spectra.safetensors",
         "checkpoints",
