@@ -8,12 +8,14 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
 
 from capacity.cli import MAIN, _parse, main, parser
 from capacity.runs.directory import RunDirectory
+from forked import forked
 from report.fabricated_runs import two_variants
 
 BAD = {
@@ -166,9 +168,14 @@ def test_ctrl_c_and_kill_leave_a_readable_run(sign, tmp_path):
     def heed() -> None:  # where the tests themselves run in the background, SIGINT is ignored
         signal.signal(signal.SIGINT, signal.SIG_DFL)
 
-    with subprocess.Popen(
-        [*command, "--out", out], stderr=subprocess.PIPE, text=True, preexec_fn=heed
-    ) as process:
+    # One signal to an interpreter of its own, the other to a fork of this one.
+    beginning = forked() if sign == signal.SIGTERM else nullcontext()
+    with (
+        beginning,
+        subprocess.Popen(
+            [*command, "--out", out], stderr=subprocess.PIPE, text=True, preexec_fn=heed
+        ) as process,
+    ):
         try:
             deadline = time.monotonic() + 120
             while not (out / "metrics.jsonl").is_file() or not RunDirectory(out).metrics():

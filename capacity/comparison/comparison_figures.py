@@ -82,7 +82,7 @@ def quantity_figure(gathered: Gathered, k: int) -> Figure | None:
     runs = alt.Chart(data(dots)).encode(y=y, color=color)
     chart = alt.layer(
         base.mark_rule(strokeWidth=2).encode(
-            x=alt.X("low:Q", title=quantity.head, scale=x_scale, axis=x_axis), x2="high:Q"
+            x=alt.X("low:Q", title=quantity.head, scale=x_scale, axis=x_axis), x2=alt.X2("high:Q")
         ),
         base.mark_tick(thickness=3, size=20).encode(x=x, tooltip=tooltip),
         runs.mark_point(size=45, filled=False, strokeWidth=1.5, opacity=0.75).encode(
@@ -181,7 +181,7 @@ def course_figure(gathered: Gathered) -> Figure | None:
     ]
     chart = alt.layer(
         base.mark_area(tooltip=None).encode(
-            y=alt.Y("low:Q", title=y_title), y2="high:Q", opacity=dimmed("variant", 0.18)
+            y=alt.Y("low:Q", title=y_title), y2=alt.Y2("high:Q"), opacity=dimmed("variant", 0.18)
         ),
         base.mark_line(strokeWidth=2, strokeJoin="round", point=alt.OverlayMarkDef(size=40)).encode(
             y=y, opacity=dimmed("variant")
@@ -282,8 +282,10 @@ def task_figure(gathered: Gathered) -> Figure | None:
         base.mark_rect(fill="var(--heat)", stroke=None, cornerRadius=3).encode(fillOpacity=opacity)
     ]
     if len(short) <= 16:
-        ink = alt.condition("datum.shade > 0.72", alt.value("var(--heat-ink)"), alt.value(INK))
-        layers.append(base.mark_text(fontSize=12).encode(text="text:N", color=ink))
+        ink = alt.ColorValue(
+            INK, condition={"test": "datum.shade > 0.72", "value": "var(--heat-ink)"}
+        )
+        layers.append(base.mark_text(fontSize=12).encode(text=alt.Text("text:N"), color=ink))
     fades = "Faint" if gathered.classifies else "Strong"
     return Figure(
         id="fig-tasks",

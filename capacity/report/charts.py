@@ -200,6 +200,16 @@ def task_scale(labels: Sequence[str]) -> alt.Scale:
     return alt.Scale(domain=list(labels), range=colors)
 
 
+class _Rows(alt.Data):
+    """Inline data that Altair, which copies a chart at every change, leaves where they are."""
+
+    def __deepcopy__(self, memo: object) -> _Rows:
+        return self
+
+    def to_dict(self, *_: Any, **__: Any) -> dict[str, Any]:
+        return {"values": self["values"]}
+
+
 def data(rows: Sequence[dict[str, Any]]) -> alt.Data:
     """Hand rows to Altair as they are.
 
@@ -209,7 +219,7 @@ def data(rows: Sequence[dict[str, Any]]) -> alt.Data:
     Returns:
         Inline data.
     """
-    return alt.Data(values=[{name: _short(value) for name, value in row.items()} for row in rows])
+    return _Rows(values=[{name: _short(value) for name, value in row.items()} for row in rows])
 
 
 def _short(value: object) -> object:
@@ -237,7 +247,8 @@ def dimmed(name: str, full: float = 1.0) -> Any:
         An opacity channel.
     """
     chosen = f"focus == null || datum['{name}'] == focus"
-    return alt.condition(chosen, alt.value(full), alt.value(full * 0.12))
+    # As `alt.condition`, whose dictionary Altair would take long to find the class of.
+    return alt.OpacityValue(full * 0.12, condition={"test": chosen, "value": full})
 
 
 def spec(chart: alt.Chart | alt.LayerChart, *, height: int) -> dict[str, Any]:
@@ -270,11 +281,13 @@ def _share_data(made: dict[str, Any]) -> None:
     """Give layers that draw the same rows one copy of them."""
     named: dict[str, str] = {}
     found: dict[str, Any] = {}
+    texts: dict[int, str] = {}
     for layer in made.get("layer", []):
         values = (layer.get("data") or {}).get("values")
         if values is None:
             continue
-        key = json.dumps(values, sort_keys=True)
+        key = texts.get(id(values)) or json.dumps(values, sort_keys=True)
+        texts[id(values)] = key
         name = named.setdefault(key, f"rows{len(named)}")
         found[name] = values
         layer["data"] = {"name": name}

@@ -65,7 +65,7 @@ def closure_figure(view: RunView) -> Figure | None:
         .mark_rule(stroke=MUTED, strokeDash=[4, 4])
         .encode(y=alt.Y("limit:Q", title=title, axis=y_axis)),
         base.mark_line(strokeWidth=2).encode(y=y),
-        base.mark_rule(strokeWidth=1.5).encode(y=alt.Y("low:Q", title=title), y2="high:Q"),
+        base.mark_rule(strokeWidth=1.5).encode(y=alt.Y("low:Q", title=title), y2=alt.Y2("high:Q")),
         base.mark_circle(size=60, opacity=1).encode(
             y=y,
             tooltip=[

@@ -127,7 +127,7 @@ def _figure(
         *limit,
         base.mark_area(stroke=None, opacity=0.15).encode(
             y=alt.Y("low:Q", scale=scale, title=channel, axis=axis),
-            y2="high:Q",
+            y2=alt.Y2("high:Q"),
             **apart,
             fill=alt.Fill("kind:N", scale=shade, legend=None),
         ),

@@ -108,8 +108,10 @@ def matrix_figure(view: RunView) -> Figure | None:
     ]
     if n <= _PRINTED_CELLS:
         text = base.mark_text(fontSize=12 if n <= 10 else 10).encode(
-            text="text:N",
-            color=alt.condition("datum.shade > 0.72", alt.value("var(--heat-ink)"), alt.value(INK)),
+            text=alt.Text("text:N"),
+            color=alt.ColorValue(
+                INK, condition={"test": "datum.shade > 0.72", "value": "var(--heat-ink)"}
+            ),
         )
         layers.append(text)
     chart = alt.layer(*layers)
@@ -193,7 +195,7 @@ def curve_figure(view: RunView) -> Figure | None:
         *boundary_marks(view),
         base.mark_area(tooltip=None).encode(
             y=alt.Y("low:Q", title=y_title),
-            y2="high:Q",
+            y2=alt.Y2("high:Q"),
             opacity=dimmed("task", 0.18),
         ),
         base.mark_line(strokeWidth=2, strokeJoin="round").encode(y=y, opacity=dimmed("task")),
@@ -285,7 +287,9 @@ def train_figure(view: RunView) -> Figure | None:
     chart = alt.layer(
         *boundary_marks(view),
         base.mark_area(opacity=0.18, stroke=None).encode(
-            y=alt.Y("low:Q", scale=scale, title="training loss", axis=axis), y2="high:Q", fill=fill
+            y=alt.Y("low:Q", scale=scale, title="training loss", axis=axis),
+            y2=alt.Y2("high:Q"),
+            fill=fill,
         ),
         base.mark_line(strokeWidth=2, strokeJoin="round").encode(
             y=alt.Y("value:Q", scale=scale, title="training loss", axis=axis), color=color

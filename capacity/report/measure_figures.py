@@ -88,7 +88,7 @@ def spectrum_figure(view: RunView) -> Figure | None:
         one.encode(y=alt.Y("one:Q", scale=y_scale)),
         base.mark_line(strokeWidth=1, strokeOpacity=0.5).encode(y=y),
         base.mark_rule(strokeWidth=1.5).encode(
-            y=alt.Y("low:Q", title=title, scale=y_scale, axis=y_axis), y2="high:Q"
+            y=alt.Y("low:Q", title=title, scale=y_scale, axis=y_axis), y2=alt.Y2("high:Q")
         ),
         resolved.mark_circle(size=60, opacity=1).encode(y=y, tooltip=tooltip),
         open_.mark_point(size=60, fill="var(--surface)", strokeWidth=1.6).encode(
@@ -242,7 +242,7 @@ def volume_figure(view: RunView) -> Figure | None:
         base
         .properties(name=HOVER)
         .mark_circle(size=60, opacity=0)
-        .encode(tooltip=tooltip, opacity=alt.value(0)),
+        .encode(tooltip=tooltip, opacity=alt.OpacityValue(0)),
     ).add_params(focus())
     present = [label for label in labels if any(row["task"] == label for row in rows)]
     last = {row["task"]: row for row in rows}
@@ -311,7 +311,7 @@ def thermo_figure(view: RunView) -> Figure | None:
     chart = alt.layer(
         limit.encode(x=alt.X("one:Q", scale=scale)),
         base.mark_rule(strokeWidth=1.5).encode(
-            x=alt.X("low:Q", scale=scale, title=title, axis=axis), x2="high:Q"
+            x=alt.X("low:Q", scale=scale, title=title, axis=axis), x2=alt.X2("high:Q")
         ),
         base.mark_point(filled=True, size=85, opacity=1).encode(
             x=alt.X("value:Q", scale=scale, title=title, axis=axis),

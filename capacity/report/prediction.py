@@ -86,10 +86,10 @@ def drop_figure(view: RunView) -> Figure | None:
     chart = alt.layer(
         forecast.mark_bar(
             height=14, color=FORECAST, fillOpacity=0.3, cornerRadius=3, clip=True, minBandSize=3
-        ).encode(x=alt.X("low:Q", title=title, scale=x_scale, axis=x_axis), x2="high:Q"),
+        ).encode(x=alt.X("low:Q", title=title, scale=x_scale, axis=x_axis), x2=alt.X2("high:Q")),
         forecast.mark_tick(color=FORECAST, thickness=3, size=22).encode(x=x),
         measured.mark_rule(stroke=MEASURED, strokeWidth=1.5, clip=True).encode(
-            x="low:Q", x2="high:Q"
+            x=alt.X("low:Q"), x2=alt.X2("high:Q")
         ),
         measured.mark_circle(color=MEASURED, size=80, opacity=1).encode(x=x),
     )
@@ -163,10 +163,12 @@ def scatter_figure(view: RunView, target: str) -> Figure | None:
         diagonal.encode(x=alt.X("a:Q", scale=x_scale), y=alt.Y("b:Q", scale=x_scale)),
         base.mark_rule(clip=True, strokeWidth=1.2).encode(
             x=alt.X("f_low:Q", title=f"forecast{unit}", scale=x_scale, axis=axis),
-            x2="f_high:Q",
+            x2=alt.X2("f_high:Q"),
             y=y,
         ),
-        base.mark_rule(clip=True, strokeWidth=1.2).encode(x=x, y="m_low:Q", y2="m_high:Q"),
+        base.mark_rule(clip=True, strokeWidth=1.2).encode(
+            x=x, y=alt.Y("m_low:Q"), y2=alt.Y2("m_high:Q")
+        ),
         base.mark_circle(size=70, opacity=0.9, stroke="var(--surface)", strokeWidth=1).encode(
             x=x, y=y, tooltip=tooltip
         ),
@@ -241,7 +243,7 @@ def capacity_figure(view: RunView) -> Figure | None:
     chart = alt.layer(
         whole.encode(x=alt.X("p:Q", scale=scale)),
         base.mark_rule(strokeWidth=1.5, clip=True).encode(
-            x=alt.X("low:Q", scale=scale, title=title, axis=axis), x2="high:Q"
+            x=alt.X("low:Q", scale=scale, title=title, axis=axis), x2=alt.X2("high:Q")
         ),
         base.mark_point(filled=True, size=85, opacity=1).encode(
             x=alt.X("value:Q", scale=scale, title=title, axis=axis),

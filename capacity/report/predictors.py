@@ -66,7 +66,7 @@ def predictor_figure(view: RunView) -> Figure | None:
     chart = alt.layer(
         zero.encode(x=alt.X("zero:Q", scale=x_scale)),
         base.mark_rule(strokeWidth=2).encode(
-            x=alt.X("low:Q", scale=x_scale, title=title, axis=x_axis), x2="high:Q"
+            x=alt.X("low:Q", scale=x_scale, title=title, axis=x_axis), x2=alt.X2("high:Q")
         ),
         base.mark_point(filled=True, size=85, opacity=1).encode(
             x=alt.X("value:Q", scale=x_scale, title=title, axis=x_axis),

@@ -75,7 +75,7 @@ def boundary_marks(view: RunView) -> list[Any]:
         alt
         .Chart(data(rules))
         .mark_rule(stroke=MUTED, strokeDash=[2, 3], opacity=0.6)
-        .encode(x="step:Q")
+        .encode(x=alt.X("step:Q"))
     ]
     if len(starts) <= 24:
         # On a telephone twenty numbers would run into each other.
@@ -83,9 +83,9 @@ def boundary_marks(view: RunView) -> list[Any]:
         labels = alt.Chart(data(shown)).mark_text(fontSize=12, fontWeight="bold", baseline="bottom")
         layers.append(
             labels.encode(
-                x="step:Q",
-                y=alt.value(-3),
-                text="number:N",
+                x=alt.X("step:Q"),
+                y=alt.YValue(-3),
+                text=alt.Text("number:N"),
                 color=alt.Color("color:N", scale=None, legend=None),
             )
         )

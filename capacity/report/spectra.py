@@ -58,9 +58,9 @@ def composed_figure(view: RunView) -> Figure | None:
     ]
     bars = base.encode(
         x=x,
-        x2="to:Q",
+        x2=alt.X2("to:Q"),
         y=alt.Y("floor:Q", scale=y_scale, title=title, axis=y_axis),
-        y2="count:Q",
+        y2=alt.Y2("count:Q"),
         tooltip=tooltip,
     )
     chart = alt.layer(
@@ -83,7 +83,7 @@ def composed_figure(view: RunView) -> Figure | None:
         .encode(
             x=alt.X("middle:Q", scale=x_scale),
             y=alt.Y("low:Q", scale=y_scale, title=title, axis=y_axis),
-            y2="high:Q",
+            y2=alt.Y2("high:Q"),
         ),
         alt
         .Chart(data([{"one": 1}]))

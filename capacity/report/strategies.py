@@ -77,7 +77,8 @@ def strategy_figure(view: RunView) -> Figure | None:
     ]
     chart = alt.layer(
         base.mark_rule(strokeWidth=1.2, strokeOpacity=0.45, clip=True).encode(
-            x=alt.X("low:Q", title=title, scale=x_scale, axis=alt.Axis(tickCount=7)), x2="high:Q"
+            x=alt.X("low:Q", title=title, scale=x_scale, axis=alt.Axis(tickCount=7)),
+            x2=alt.X2("high:Q"),
         ),
         base.mark_circle(size=70).encode(x=x, tooltip=tooltip),
         alt

@@ -8,15 +8,24 @@ import time
 
 import pytest
 
+from forked import forked
+
 pytestmark = pytest.mark.slow
 
 RUN = [sys.executable, "-m", "capacity.cli", "run", "tiny-digits", "--out"]
-FULL = """
-import resource, sys
-resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))  # the first checkpoint has 38 kB
-from capacity.cli import main
-sys.exit(main(sys.argv[1:]))
-"""
+
+
+@pytest.fixture(autouse=True)
+def _forked():
+    with forked():
+        yield
+
+
+def fill_up() -> None:
+    """Let this process write no file as large as the first checkpoint, which has 38 kB."""
+    import resource
+
+    resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))
 
 
 def said_in_one_line(ended: subprocess.CompletedProcess[str]) -> str:
@@ -29,8 +38,8 @@ def said_in_one_line(ended: subprocess.CompletedProcess[str]) -> str:
 @pytest.mark.usefixtures("kept")
 def test_a_disk_that_is_full_ends_the_run_and_leaves_others_alone(tmp_path):
     ended = subprocess.run(
-        [sys.executable, "-c", FULL, *RUN[3:], str(tmp_path / "full"), "model.hidden=[64]"],
-        capture_output=True, text=True, timeout=300, check=False,
+        [*RUN, str(tmp_path / "full"), "model.hidden=[64]"],
+        capture_output=True, text=True, timeout=300, check=False, preexec_fn=fill_up,
     )  # fmt: skip
     assert ended.returncode == 1
     assert str(tmp_path / "full") in said_in_one_line(ended)

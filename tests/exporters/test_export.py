@@ -19,6 +19,7 @@ import pytest
 
 import capacity
 from capacity.exporters.content import content
+from forked import forked
 from report.fabricated_run import CASES, accuracy, write
 
 pytestmark = pytest.mark.slow
@@ -78,7 +79,8 @@ def test_tensorboard_goes_into_the_run_directory_by_default(tmp_path):
 
 def killed(code, *words):
     """Run code that ends by SIGKILL, and give the number that its process had."""
-    process = subprocess.Popen([sys.executable, "-c", code, *map(str, words)])
+    with forked():
+        process = subprocess.Popen([sys.executable, "-c", code, *map(str, words)])
     assert process.wait() == -signal.SIGKILL
     return process.pid
 

@@ -1,17 +1,11 @@
 """An Avalanche strategy with the plugin trains as without it, and says what it will forget."""
 
+import importlib.util
 import math
 
 import pytest
 import torch
 from torch import nn
-
-pytest.importorskip("avalanche")
-
-from avalanche.evaluation.metrics import loss_metrics
-from avalanche.logging import BaseLogger
-from avalanche.training.plugins import EvaluationPlugin, GDumbPlugin, ReplayPlugin
-from avalanche.training.supervised import Naive
 
 import streams
 from capacity.integrations.avalanche_plugin import CapacityPlugin
@@ -30,12 +24,12 @@ def benchmark():
     return streams.benchmark(splits, splits)
 
 
-# Avalanche calls what it deprecates itself.
-pytestmark = pytest.mark.filterwarnings("ignore:Call to deprecated:DeprecationWarning")
-
-
-class Silent(BaseLogger):
-    pass
+# Avalanche is imported in the tests: it takes as long as torch, for every worker that collects.
+pytestmark = [
+    pytest.mark.skipif(importlib.util.find_spec("avalanche") is None, reason="no Avalanche here"),
+    # It calls what it deprecates itself.
+    pytest.mark.filterwarnings("ignore:Call to deprecated:DeprecationWarning"),
+]
 
 
 def network():
@@ -44,6 +38,14 @@ def network():
 
 
 def trained(stream, plugins, watched):
+    from avalanche.evaluation.metrics import loss_metrics
+    from avalanche.logging import BaseLogger
+    from avalanche.training.plugins import EvaluationPlugin
+    from avalanche.training.supervised import Naive
+
+    class Silent(BaseLogger):
+        pass
+
     model = network()
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
     plugin = CapacityPlugin(stream, budget=math.inf)
@@ -75,6 +77,8 @@ def test_the_plugin_forecasts_measures_and_disturbs_nothing():
 
 
 def test_a_strategys_own_plugins_are_in_the_forecast():
+    from avalanche.training.plugins import ReplayPlugin
+
     stream = benchmark()
     plugin = trained(stream, lambda: [ReplayPlugin(mem_size=40)], watched=True)[1]
     naive = trained(stream, list, watched=True)[1]
@@ -83,6 +87,8 @@ def test_a_strategys_own_plugins_are_in_the_forecast():
 
 
 def test_an_unknown_plugin_is_said():
+    from avalanche.training.plugins import GDumbPlugin
+
     stream = benchmark()
     with pytest.warns(UserWarning, match="GDumbPlugin is not known here"):
         plugin = trained(stream, lambda: [GDumbPlugin(mem_size=20)], watched=True)[1]

@@ -6,6 +6,7 @@ import altair as alt
 import pytest
 from jsonschema import ValidationError
 
+from capacity.report import charts
 from capacity.report.page import figures, read
 from report.fabricated_run import CASES, write
 
@@ -102,3 +103,16 @@ def test_axes_that_the_zoom_moves_have_one_scale_per_channel(made):
         for layer in figure.spec["layer"]:
             for channel in ("x", "y"):
                 assert (layer.get("encoding", {}).get(channel) or {}).get("scale", {}) is not None
+
+
+def test_a_chart_is_changed_without_copying_its_rows():
+    rows = charts.data([{"x": 1.23456789, "task": "a"}, {"x": 2.0, "task": "b"}])
+    base = alt.Chart(rows).encode(x=alt.X("x:Q"), opacity=charts.dimmed("task"))
+    chart = alt.layer(base.mark_point(), base.mark_rule()).add_params(charts.focus())
+    assert chart.properties(height=9).data is rows
+    made = charts.spec(chart, height=100)
+    assert rows.to_dict()["values"][0] == {"x": 1.23457, "task": "a"}
+    faded = alt.condition(
+        "focus == null || datum['task'] == focus", alt.value(1.0), alt.value(0.12)
+    )
+    assert made["layer"][0]["encoding"]["opacity"] == faded

@@ -22,6 +22,7 @@ from capacity.runs.environment import command_line
 from capacity.runs.jobs_progress import JobsProgress
 from capacity.runs.seed_runs import run_seeds
 from capacity.runs.seeds_folder import SeedsFolder, parse_seeds
+from forked import forked
 
 pytestmark = pytest.mark.slow
 
@@ -37,7 +38,8 @@ def made(tmp_path_factory):
     blocked = recipe().model_copy(update={"seed": 2})
     (folder / "seed-2" / "recipe.yaml").write_text(blocked.to_yaml())
     (folder / "seed-2" / "metrics.jsonl").mkdir()
-    return run_seeds(recipe(), range(3), jobs=2, out=folder, quiet=True)
+    with forked():
+        return run_seeds(recipe(), range(3), jobs=2, out=folder, quiet=True)
 
 
 def recipe():
@@ -154,9 +156,10 @@ def test_resume_goes_on_with_the_seeds_that_are_not_finished(made, tmp_path, cap
     words = ["run", "--resume", str(folder), "--jobs", "2", "--quiet"]
     assert main([*words, "training.lr=0.25"]) == 2
     assert "training.lr was 0.5, is 0.25" in capsys.readouterr().err
-    assert main(words) == 1, "a directory still stands where seed 2 wants to write a file"
-    (folder / "seed-2" / "metrics.jsonl").rmdir()
-    assert main(words) == 0
+    with forked():
+        assert main(words) == 1, "a directory still stands where seed 2 wants to write a file"
+        (folder / "seed-2" / "metrics.jsonl").rmdir()
+        assert main(words) == 0
     assert (folder / "seed-0" / "status.json").read_bytes() == before
     assert capacity.open_run(folder / "seed-2").status == "finished"
     assert SeedsFolder(folder).asked() == [0, 1, 2]
@@ -232,7 +235,10 @@ def test_ctrl_c_ends_all_and_leaves_readable_runs(tmp_path):
     def heed() -> None:  # where the tests themselves run in the background, SIGINT is ignored
         signal.signal(signal.SIGINT, signal.SIG_DFL)
 
-    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, preexec_fn=heed) as process:
+    with (
+        forked(),
+        subprocess.Popen(command, stderr=subprocess.PIPE, text=True, preexec_fn=heed) as process,
+    ):
         try:
             deadline = time.monotonic() + 240
             while not all(training(out / f"seed-{k}") for k in (0, 1)):
@@ -260,7 +266,7 @@ def test_seeds_whose_parent_is_killed_stop_and_can_go_on(tmp_path):
     words = ["tiny-digits", *LIGHT, "training.epochs=1000000", "--seeds", "0"]
     command = [sys.executable, "-m", "capacity.cli", "run", *words, "--out", str(out)]
     directory = RunDirectory(out / "seed-0")
-    with subprocess.Popen(command, stderr=subprocess.DEVNULL) as process:
+    with forked(), subprocess.Popen(command, stderr=subprocess.DEVNULL) as process:
         try:
             deadline = time.monotonic() + 240
             while not training(directory.path):

@@ -16,6 +16,7 @@ from capacity.cli import main
 from capacity.recipe import config
 from capacity.runs.sweep import STATES, Sweep
 from capacity.runs.sweep_grid import parse_grid, recipes_of_grid
+from forked import forked
 
 LIGHT = ["training.epochs=1", "tasks.experiences=1", "measure.transport=false", "replicas=1"]
 FIXED = {name: [value] for name, _, value in (word.partition("=") for word in LIGHT)}
@@ -103,9 +104,10 @@ def made(tmp_path_factory):
     blocked.mkdir(parents=True)
     (blocked / "recipe.yaml").write_text(recipe.to_yaml())
     (blocked / "metrics.jsonl").mkdir()
-    return capacity.sweep(
-        "tiny-digits", grid, seeds=[0, 1], jobs=2, out=folder, quiet=True, report=False
-    )
+    with forked():
+        return capacity.sweep(
+            "tiny-digits", grid, seeds=[0, 1], jobs=2, out=folder, quiet=True, report=False
+        )
 
 
 @pytest.mark.slow
@@ -132,7 +134,8 @@ def test_status_says_what_is_done_and_retry_runs_what_failed_again(made, capsys)
     (made.path / "lr=0.5,seed=1" / "metrics.jsonl").rmdir()
     assert main(["sweep", "--resume", str(made.path), "--quiet"]) == 1
     assert Sweep.open(made.path).counts["failed"] == 1  # a failure is kept until it is asked for
-    assert main(["sweep", "--retry", str(made.path), "--quiet"]) == 0
+    with forked():
+        assert main(["sweep", "--retry", str(made.path), "--quiet"]) == 0
     assert Sweep.open(made.path).counts["finished"] == 4
     assert not list(made.path.glob("*/report.html"))  # as it was begun
     for label, stamp in before.items():
@@ -149,6 +152,7 @@ def test_another_sweep_or_recipe_in_the_folder_is_refused(made):
 
 @pytest.mark.slow
 def test_nothing_is_lost_when_the_submitting_process_is_killed(tmp_path):
+    """With interpreters of their own, as a user's shell and the queue start them."""
     out = tmp_path / "out"
     words = [
         sys.executable, "-m", "capacity.cli", "sweep", "tiny-digits", "training.lr=0.1,0.5",
@@ -165,5 +169,6 @@ def test_nothing_is_lost_when_the_submitting_process_is_killed(tmp_path):
     assert killed.counts["left"] >= 1
     while "running" in killed.states.values() and time.monotonic() < deadline:
         time.sleep(0.2)  # its worker notices that nobody waits for it
-    assert main(["sweep", "--resume", str(out), "--quiet"]) == 0
+    with forked():
+        assert main(["sweep", "--resume", str(out), "--quiet"]) == 0
     assert Sweep.open(out).counts["finished"] == 2
