@@ -101,6 +101,7 @@ def start(
     minutes: float,
     writes: int | None = None,
     name: str = "",
+    traced: bool = True,
 ) -> BaseProcess:
     """Start, or go on with, a run.
 
@@ -112,24 +113,30 @@ def start(
         writes: Which write of `name` (from 1) ends in a SIGKILL, just before the file is renamed;
             None lets the run live.
         name: Part of that file's path.
+        traced: Whether Hessian products go through graphs, whose tracing takes most of such a run.
 
     Returns:
         The process.
     """
-    arguments = (recipe.to_yaml(), str(out), minutes, writes, name)
+    arguments = (recipe.to_yaml(), str(out), minutes, writes, name, traced)
     process = context.Process(target=_run, args=arguments, daemon=True)
     process.start()
     return process
 
 
-def _run(recipe: str, out: str, minutes: float, writes: int | None, name: str) -> None:
+def _run(
+    recipe: str, out: str, minutes: float, writes: int | None, name: str, traced: bool
+) -> None:
     import torch
     import yaml
 
+    from capacity.products.hessian_products import HessianProducts
     from capacity.runs.run import run
 
     torch.set_num_threads(1)
     without_reports()
+    if not traced:
+        HessianProducts._trace = lambda self, *_: self._untraced()  # type: ignore[method-assign]
     if writes is not None:
         _die_at(writes, name)
     run(

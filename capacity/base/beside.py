@@ -81,6 +81,14 @@ class Beside(Generic[T]):
             raise made
         return made
 
+    def done(self) -> bool:
+        """Say whether there is an answer, or its beginning.
+
+        Returns:
+            Whether `result` would not wait for the function.
+        """
+        return bool(select.select([self._answer], [], [], 0.0)[0])
+
     def stop(self) -> None:
         """End the process; one that has ended already is only forgotten."""
         if self._pid:

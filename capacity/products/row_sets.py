@@ -94,6 +94,21 @@ class LayerFeatures:
             total += (back * inputs[:, None, :, None]).view_as(total)
         return total
 
+    def squares(self) -> Tensor:
+        """Sum the squares of the rows, parameter by parameter.
+
+        Returns:
+            The diagonal of Phi' Phi (P,), in the precision of the features.
+        """
+        made = self._layers[0].a.new_zeros(self._size)
+        for layer in self._layers:
+            signal = layer.d.square().sum(1)
+            if layer.weight is not None:
+                made[layer.weight] = (signal.T @ layer.a.square()).flatten()
+            if layer.bias is not None:
+                made[layer.bias] = signal.sum(0)
+        return made
+
     def apply(self, vectors: Tensor) -> Tensor:
         """Multiply with vectors of parameters.
 

@@ -33,7 +33,7 @@ class _Renderer:
     """Asks the drawing process, which is started when it is needed."""
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
+        self.lock = threading.Lock()
         self._process: subprocess.Popen[bytes] | None = None
         self._owner = 0
 
@@ -50,7 +50,7 @@ class _Renderer:
             RenderingError: If it refuses, or ended over it.
         """
         line = json.dumps(request).encode() + b"\n"
-        with self._lock:
+        with self.lock:
             answer, code = self._exchange(line)
             if code == 0:  # it had been idle for long, and left just now
                 answer, code = self._exchange(line)
@@ -63,7 +63,7 @@ class _Renderer:
 
     def _exchange(self, line: bytes) -> tuple[bytes, int | None]:
         """Send a line; the answer, or nothing and the exit code."""
-        process = self._running()
+        process = self.running()
         assert process.stdin is not None
         assert process.stdout is not None
         answer = b""
@@ -80,7 +80,8 @@ class _Renderer:
             return answer, None
         return b"", self._drop(ended=True)
 
-    def _running(self) -> subprocess.Popen[bytes]:
+    def running(self) -> subprocess.Popen[bytes]:
+        """Give the process, started if there is none."""
         if self._owner != os.getpid():  # a fork must not talk over its parent's pipe
             self._process = None
         if self._process is None or self._process.poll() is not None:
@@ -120,6 +121,12 @@ class _Renderer:
 
 _RENDERER = _Renderer()
 atexit.register(_RENDERER.close)
+
+
+def ahead() -> None:
+    """Start the process, so that it is there when a chart comes."""
+    with suppress(RenderingError), _RENDERER.lock:  # else the first chart says what is wrong
+        _RENDERER.running()
 
 
 def draw(chart: dict[str, Any]) -> str:

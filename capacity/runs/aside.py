@@ -39,6 +39,17 @@ class Aside:
     def __contains__(self, stage: str) -> bool:
         return stage in self._going
 
+    def done(self, stage: str) -> bool:
+        """Say whether a stage that was begun has an answer, for which `result` need not wait.
+
+        Args:
+            stage: Its name in the journal.
+
+        Returns:
+            Whether it has.
+        """
+        return self._going[stage].done()
+
     def result(self, stage: str, kind: str) -> Made:
         """Wait for a stage that was begun.
 

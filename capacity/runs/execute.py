@@ -45,6 +45,9 @@ from capacity.tasks.task import TaskSequence
 from capacity.training.data_order import DataOrder
 from capacity.training.train import Divergence
 
+_BESIDE = 2
+"""Rooms that are measured at a time: the next is begun while the last takes longer than a task."""
+
 
 class _Latest(NamedTuple):
     """What the last epoch of a training ended with: parameters, scores on training and tests."""
@@ -122,6 +125,7 @@ class Execution:
         self._threads = threads or threads_for(self._model, device)
         two = processes > 1 and self._threads == 1 and device.type == "cpu" and possible()
         self._aside = Aside(two, directory.spent)
+        self._rooms: dict[int, BeforeTask] = {}
 
     def prepare(self) -> int:
         """Look at what is done already, before anything is written.
@@ -193,16 +197,28 @@ class Execution:
         for i in range(count):
             before = self._before(i) if i else None
             self._learn(i)
-            lost = i in self._found.diverged
-            if not lost:
-                self._after(i)
             if before is not None:
-                self._room(i, before)  # measured beside, it may take until here
-            if lost:
+                self._rooms[i] = before  # measured beside, it may take until here, or longer
+            if i in self._found.diverged:
                 self._compose(i)
+                self._catch_up()
                 return "diverged"
+            self._after(i)
+            self._catch_up(going=_BESIDE)
         self._compose(count)
+        if self._report is not None:
+            self._report.ahead()
+        self._catch_up()
         return "finished"
+
+    def _catch_up(self, going: int = 0) -> None:
+        """Write down the rooms that were measured beside; wait until only so many are going."""
+        for i, before in list(self._rooms.items()):
+            room = f"task{i}.capacity"
+            done = room not in self._aside or self._aside.done(room)
+            if done or len(self._rooms) > going:
+                self._room(i, before)
+                del self._rooms[i]
 
     def _kinds(self, count: int) -> list[str]:
         """List the kinds of the stages ahead, by the names of their timers."""
@@ -296,6 +312,7 @@ class Execution:
         if not (self._aside.wanted and measure.capacity) or room in self._journal:
             return
         if i > 1 or len(self._tasks) == 2:
+            self._catch_up(going=_BESIDE - 1)
             self._aside.begin(room, before.room, before.here().room)
         elif measure.forecast and forecast not in self._journal:
             # The first is measured here: its traced graphs are there for the processes to come.

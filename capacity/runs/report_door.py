@@ -7,6 +7,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from capacity.base.beside import Beside, seconds_of
+from capacity.report import renderer
 from capacity.report.renderer import RenderingError
 from capacity.runs.directory import RunDirectory
 
@@ -73,6 +74,12 @@ class ReportSoFar:
         with self._directory.timed("report"):
             self._write()
         return self._noted(first, time.monotonic() - now)
+
+    def ahead(self) -> None:
+        """Load what draws a page, while there is something to wait for."""
+        if self._ended > 0 or self._going is not None:  # else no page is wanted
+            renderer.ahead()
+            import capacity.report.page as _page  # noqa: F401
 
     def arrived(self) -> bool:
         """Wait for a page that is written beside.

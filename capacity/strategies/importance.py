@@ -10,9 +10,15 @@ from torch.func import grad
 
 from capacity.base.differential import hessian, pullback, vmap
 from capacity.networks.flat_model import FlatModel
+from capacity.products.feature_rows import features
+from capacity.products.output_space import metric_root, task_outputs
+from capacity.products.row_sets import LayerFeatures
 from capacity.strategies.terms import sample_mean
 from capacity.tasks.losses import additive
 from capacity.tasks.task import Split, Task
+
+_ROWS = 4096
+"""Most rows, a sample's outputs each, whose factors are held at a time."""
 
 
 def empirical_fisher(model: FlatModel, theta: Tensor, task: Task, split: Split) -> Tensor:
@@ -51,6 +57,9 @@ def true_fisher(model: FlatModel, theta: Tensor, task: Task, split: Split) -> Te
         The diagonal (R, P).
     """
     bare = replace(additive(task, split), outputs=None)  # its loss, on the outputs that it reads
+    quick = _fisher_of_layers(model, theta, task, bare, split)
+    if quick is not None:
+        return quick
     width = task.select(model.outputs(theta[0], split.x[:1])).shape[-1]
 
     def diagonal(t: Tensor, x: Tensor, y: Tensor) -> Tensor:
@@ -60,6 +69,24 @@ def true_fisher(model: FlatModel, theta: Tensor, task: Task, split: Split) -> Te
         return (rows * (curved @ rows)).sum(0)
 
     return sample_mean(diagonal, theta, split, per_sample=2 * width).clamp(min=0)
+
+
+def _fisher_of_layers(
+    model: FlatModel, theta: Tensor, task: Task, bare: Task, split: Split
+) -> Tensor | None:
+    """Give the same where linear layers hold all parameters: their rows need not be written out."""
+    shape = task_outputs(model, theta[0], task, split.x[:1]).shape
+    if bare.loss not in ("cross_entropy", "mse") or len(shape) != 2:
+        return None
+    total, size = torch.zeros_like(theta), max(1, _ROWS // shape[1])
+    for made, point in zip(total, theta, strict=True):
+        for x, y in zip(split.x.split(size), split.y.split(size), strict=True):
+            f = task_outputs(model, point, task, x)
+            rows = features(model, point, task, x, metric_root(bare, f, y).transpose(1, 2))
+            if not isinstance(rows, LayerFeatures):
+                return None
+            made += rows.squares()
+    return total / len(split)
 
 
 def output_sensitivity(model: FlatModel, theta: Tensor, task: Task, split: Split) -> Tensor:

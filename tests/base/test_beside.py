@@ -77,3 +77,17 @@ def test_it_ends_with_the_process_that_began_it():
 def test_one_core_is_no_place_for_two(monkeypatch):
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0}, raising=False)
     assert not beside.possible()
+
+
+def test_it_says_when_there_is_an_answer():
+    read, write = os.pipe()
+    waiting = Beside(lambda: os.read(read, 1))
+    assert not waiting.done()
+    os.write(write, b"x")
+    deadline = time.monotonic() + 60
+    while not waiting.done():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    assert waiting.result() == b"x"
+    os.close(read)
+    os.close(write)

@@ -12,6 +12,7 @@ import torch
 
 from capacity.jacobian.distributed import ShardedJacobian
 from capacity.jacobian.training_jacobian import TrainingJacobian
+from forked import forked
 from transport_sharded import measure, setting
 
 pytestmark = pytest.mark.slow
@@ -40,9 +41,10 @@ def shards(tmp_path_factory):
         for rank, log in enumerate(logs):
             with log.open("w") as output:
                 command = [sys.executable, worker, str(rank), str(PROCESSES), folder]
-                running.append(
-                    subprocess.Popen(command, env=environment(), stdout=output, stderr=output)
-                )
+                with forked():
+                    running.append(
+                        subprocess.Popen(command, env=environment(), stdout=output, stderr=output)
+                    )
         for process, log in zip(running, logs, strict=True):
             assert process.wait(timeout=240) == 0, log.read_text()
     finally:
@@ -85,13 +87,14 @@ def test_without_a_process_group(float64):
 def test_the_example_runs_under_torchrun():
     script = ROOT / "benchmarks" / "transport" / "sharded_spectrum.py"
     launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
-    done = subprocess.run(
-        [*launcher, "--nproc-per-node", str(PROCESSES), str(script)],
-        env=environment(),
-        capture_output=True,
-        text=True,
-        timeout=240,
-    )
+    with forked():
+        done = subprocess.run(
+            [*launcher, "--nproc-per-node", str(PROCESSES), str(script)],
+            env=environment(),
+            capture_output=True,
+            text=True,
+            timeout=240,
+        )
     assert done.returncode == 0, done.stdout + done.stderr
     assert "P = 3010, 2 processes, cpu" in done.stdout
     difference = float(done.stdout.split("largest relative difference")[1])

@@ -13,6 +13,8 @@ import capacity
 from capacity.base import beside
 from capacity.networks.evaluate import evaluate
 from capacity.networks.flat_model import FlatModel
+from capacity.runs.aside import Aside
+from capacity.runs.execute import Execution
 from capacity.runs.repeatable import threads_for
 
 pytestmark = pytest.mark.usefixtures("quick_run")
@@ -26,8 +28,9 @@ def task(labels):
 
 def result(out, tasks=2, **how):
     torch.manual_seed(3)
+    labels = [(0, 1), (1, 2), (0, 2), (0, 1), (1, 2)]
     run = capacity.run(
-        [task((0, 1)), task((1, 2)), task((0, 2))][:tasks],
+        [task(pair) for pair in labels[:tasks]],
         model=nn.Sequential(nn.Linear(4, 3), nn.Tanh(), nn.Linear(3, 3)),
         training=capacity.Training(lr=0.2, epochs=3, batch_size=8),
         measure=capacity.Measure(
@@ -65,6 +68,25 @@ def test_a_process_beside_that_is_killed_has_its_work_done_from_where_it_began(
     killed, spent = result(tmp_path / "killed", tasks=3, processes=2)
     assert killed == alone
     assert spent["capacity beside"] > 0
+
+
+@pytest.mark.slow
+def test_a_room_that_takes_long_is_waited_for_at_the_end(tmp_path, monkeypatch):
+    monkeypatch.setattr("capacity.runs.execute.possible", lambda: True)
+    monkeypatch.setattr("capacity.base.beside.Beside.done", lambda _: False)
+    learn, wait, order = Execution._learn, Aside.result, []
+    monkeypatch.setattr(
+        Execution, "_learn", lambda self, i: [learn(self, i), order.append(f"learned {i}")]
+    )
+    monkeypatch.setattr(
+        Aside, "result", lambda self, stage, kind: [wait(self, stage, kind), order.append(stage)][0]
+    )
+    both, _ = result(tmp_path / "both", tasks=5, processes=2)
+    rooms = [stage for stage in order if stage.endswith("capacity")]
+    assert rooms == ["task2.capacity", "task3.capacity", "task4.capacity"]
+    assert order.index("learned 3") < order.index("task2.capacity") < order.index("learned 4")
+    assert order.index("learned 4") < order.index("task3.capacity")
+    assert all(t["capacity"] is not None for t in both["transitions"])
 
 
 @pytest.mark.slow

@@ -48,6 +48,8 @@ KILLS = {
     "verdicts": [("task1.capacity", 1)],
 }
 """Which write, counted from where the run goes on, is the last of a process."""
+TRACED = {"momentum", "verdicts"}
+"""Runs that trace anew in every process; the others are killed more often."""
 
 pytestmark = [
     pytest.mark.slow,
@@ -95,15 +97,17 @@ def begun(context, tmp_path_factory):
 
 @pytest.mark.parametrize("name", KILLS)
 def test_killed_at_every_stage(name, context, tmp_path):
-    recipe = recipe_named(name)
-    whole = start(context, recipe, tmp_path / "whole", minutes=5.0)
+    recipe, how = recipe_named(name), {"traced": name in TRACED}
+    whole = start(context, recipe, tmp_path / "whole", minutes=5.0, **how)
     killed = tmp_path / "killed"
     for where, writes in KILLS[name]:
-        process = start(context, recipe, killed, minutes=EVERY_STEP, writes=writes, name=where)
+        process = start(
+            context, recipe, killed, minutes=EVERY_STEP, writes=writes, name=where, **how
+        )
         process.join()
         assert process.exitcode == -signal.SIGKILL, f"no write {writes} of {where}"
         assert capacity.open_run(killed).status in {"running", "finished"}
-    last = start(context, recipe, killed, minutes=EVERY_STEP)
+    last = start(context, recipe, killed, minutes=EVERY_STEP, **how)
     last.join()
     whole.join()
     assert (last.exitcode, whole.exitcode) == (0, 0)

@@ -10,7 +10,9 @@ from torch.func import grad
 from capacity.networks.evaluate import evaluate
 from capacity.networks.flat_model import FlatModel
 from capacity.products.curvature_operators import ggn
+from capacity.products.row_sets import LayerFeatures
 from capacity.recipe.config import Training
+from capacity.strategies import importance
 from capacity.strategies.importance import (
     empirical_fisher,
     output_sensitivity,
@@ -40,6 +42,42 @@ def test_the_true_fisher_is_the_diagonal_of_the_gauss_newton_matrix(float64, hea
     for r in range(2):
         dense = ggn(flat, task, theta[r], task.train)(torch.eye(flat.size))
         torch.testing.assert_close(found[r], dense.diagonal(), rtol=1e-10, atol=1e-14)
+
+
+@pytest.mark.parametrize("chunk", [4, 4096])
+def test_the_fisher_of_linear_layers_is_that_of_written_out_rows(float64, monkeypatch, chunk):
+    flat, theta = starts(2)
+    monkeypatch.setattr(importance, "_ROWS", chunk)
+    task = three(heads=True)[1]
+    quick = true_fisher(flat, theta, task, task.train)
+    rows = LayerFeatures.squares
+    monkeypatch.setattr(LayerFeatures, "squares", lambda self: pytest.fail("by layers"))
+    with pytest.raises(pytest.fail.Exception, match="by layers"):
+        true_fisher(flat, theta, task, task.train)
+    monkeypatch.setattr(LayerFeatures, "squares", rows)
+    monkeypatch.setattr(importance, "_fisher_of_layers", lambda *_: None)
+    written = true_fisher(flat, theta, task, task.train)
+    torch.testing.assert_close(quick, written, rtol=1e-10, atol=1e-14)
+
+
+class Scaled(nn.Module):
+    """A parameter of no linear layer."""
+
+    def __init__(self):
+        super().__init__()
+        self.layer, self.scale = nn.Linear(5, 4), nn.Parameter(torch.ones(4))
+
+    def forward(self, x):
+        return torch.tanh(self.layer(x)) * self.scale
+
+
+def test_the_true_fisher_of_other_networks_writes_rows_out(float64):
+    torch.manual_seed(0)
+    flat, task = FlatModel(Scaled()), three()[1]
+    theta = flat.initial()[None]
+    found = true_fisher(flat, theta, task, task.train)[0]
+    dense = ggn(flat, task, theta[0], task.train)(torch.eye(flat.size))
+    torch.testing.assert_close(found, dense.diagonal(), rtol=1e-10, atol=1e-14)
 
 
 def test_the_true_fisher_is_an_expectation_over_the_networks_own_labels(float64):
