@@ -42,10 +42,13 @@ from capacity.training.train import train
 
 RESULT = Path(__file__).parent / "results" / "ivon.txt"
 WIDTH, BATCH, HIDDEN = 0.1, 32, 32
+SLOW = 0.01
+"""Of IVON's order: it forgets its curvature at 0.0005 a step, and moves its mean at 0.05."""
 RATES = {
     "sgd": (0.05, 0.1, 0.2, 0.4),
     "natural, diagonal": (0.0025, 0.005, 0.01, 0.02),
     "belief: information": (5.0, 10.0, 20.0, 40.0),
+    "the same, slow widths": (20.0, 40.0, 80.0, 160.0),
     "IVON": (0.025, 0.05, 0.1, 0.2),
 }
 """Rates to choose from."""
@@ -142,6 +145,10 @@ def plans(count: int, epochs: int, rates: Mapping[str, float]) -> dict[str, Trai
         "sgd": {},
         "natural, diagonal": {"optimizer": "natural", "options": {"curvature": "diagonal"}},
         "belief: information": {"belief": belief, "temperature": 1 / count},
+        "the same, slow widths": {
+            "belief": belief | {"width_rate": SLOW},
+            "temperature": 1 / count,
+        },
     }
     return {name: Training(lr=rates[name], **kind, **common) for name, kind in kinds.items()}
 

@@ -33,17 +33,21 @@ class Transport(Optimizer):
         momentum: Of a heavy ball on the gradient, at least 0 and below 1.
         nesterov: Step along g + momentum m instead of m.
         weight_decay: Of the quadratic prior decay/2 E|theta|^2, added to the loss.
+        width_rate: Learning rate of the widths over that of the means, above 0: their part of the
+            metric is divided by it.
     """
 
     temperature: float
     momentum: float = 0.0
     nesterov: bool = False
     weight_decay: float = 0.0
+    width_rate: float = 1.0
     name: str = "belief by transport"
     anchored = True
 
     def __post_init__(self) -> None:
         positive_float("temperature", self.temperature)
+        positive_float("width_rate", self.width_rate)
 
     @classmethod
     def from_plan(cls, training: Training) -> Self:
@@ -56,7 +60,12 @@ class Transport(Optimizer):
             The update map.
         """
         assert training.temperature is not None, "a plan with a belief has a temperature"
-        return cls(training.temperature, weight_decay=training.weight_decay)
+        assert training.belief is not None, "only beliefs are moved so"
+        return cls(
+            training.temperature,
+            weight_decay=training.weight_decay,
+            width_rate=training.belief.width_rate,
+        )
 
     def init(self, theta: Tensor) -> State:
         """Start from theta, at rest: (theta,), with momentum (theta, 0)."""
@@ -75,7 +84,10 @@ class Transport(Optimizer):
     def _moved(self, theta: Tensor, aim: Tensor, lr: float, time: float) -> Tensor:
         """Move along `aim`, while the entropy's force acts for `time`."""
         moved = torch.add(theta, aim, alpha=-lr)
-        width = moved[..., : theta.shape[-1] // 2]
+        half = theta.shape[-1] // 2
+        width, time = moved[..., :half], self.width_rate * time
+        if self.width_rate != 1:
+            width.add_(aim[..., :half], alpha=lr * (1 - self.width_rate))
         root = width.square().add_(4 * time * self.temperature).sqrt_()
         # (w + root)/2 cancels where w < 0; this is the same, and a sum of what is not below 0.
         opened = root.add_(width.abs()).reciprocal_().mul_(2 * time * self.temperature)
@@ -108,8 +120,8 @@ class Information(Transport):
 
     d mean = -width^2 g_mean and d log width = -(width g_width - tau)/2. Stepped in the logarithm,
     so that no width reaches 0. With E[d2 L] = g_width/width this is the variational online Newton
-    method (Khan et al. 2018, arXiv 1806.04854) that IVON improves, with its learning rate and
-    without its running mean.
+    method (Khan et al. 2018, arXiv 1806.04854) that IVON improves, with its learning rate; a
+    `width_rate` below 1 averages the curvature over as many more steps, as IVON's running mean.
     """
 
     name: str = "belief by information"
@@ -117,7 +129,8 @@ class Information(Transport):
     def _moved(self, theta: Tensor, aim: Tensor, lr: float, time: float) -> Tensor:
         width, mean = theta.chunk(2, dim=-1)
         along_width, along_mean = aim.chunk(2, dim=-1)
-        grown = (width * along_width).mul_(-0.5 * lr).add_(0.5 * time * self.temperature).exp_()
+        pace = 0.5 * self.width_rate
+        grown = (width * along_width).mul_(-pace * lr).add_(pace * time * self.temperature).exp_()
         moved = torch.addcmul(mean, width.square(), along_mean, value=-lr)
         return torch.cat([grown.mul_(width), moved], dim=-1)
 

@@ -24,6 +24,9 @@ class BeliefOptions(Section):
     in that of Fisher and Rao, variational inference by natural gradients."""
     width: PositiveFloat = 0.02
     """Standard deviation of every parameter before the first task, in the unit of theta."""
+    width_rate: PositiveFloat = 1.0
+    """Learning rate of the widths over that of the means. Below 1 the curvature that widths follow
+    is averaged over as many more steps, which lets the means take longer ones."""
     draws: Annotated[int, Field(ge=1, le=1000)] = 1
     """Antithetic pairs of networks per step, whose mean gradient it takes."""
     predictions: Annotated[int, Field(ge=1, le=1000)] = 2

@@ -117,7 +117,8 @@ def belief_cost(
         entropies.append(entropy(point))
     free = [e - tau * h[:, None] for e, h in zip(energies, entropies, strict=True)]
     spent = free[0] - free[1]
-    squared = distance_sq(training.belief.geometry, before, after)
+    belief = training.belief
+    squared = distance_sq(belief.geometry, before, after, width_rate=belief.width_rate)
     mean, error = _of_draws(spent)
     excess, sure = time * mean - squared, _SURE * time * error
     if not alone:
@@ -194,27 +195,31 @@ def entropy(theta: Tensor) -> Tensor:
     return widths.log().sum(-1).cpu() + constant
 
 
-def distance_sq(geometry: str, before: Tensor, after: Tensor) -> Tensor:
+def distance_sq(geometry: str, before: Tensor, after: Tensor, *, width_rate: float = 1.0) -> Tensor:
     """Square the distance of beliefs in the metric of their flow.
 
     Args:
         geometry: `transport` for W2, `information` for Fisher-Rao.
         before: Parameters (R, 2P), widths first.
         after: The same of others.
+        width_rate: Learning rate of the widths over that of the means, by which their part of the
+            metric is divided.
 
     Returns:
         Squares (R,), float64, on the CPU.
     """
     (s0, m0), (s1, m1) = (part.double().cpu().chunk(2, -1) for part in (before, after))
     if geometry == "transport":
-        return (s1 - s0).square().sum(-1) + (m1 - m0).square().sum(-1)
+        return (s1 - s0).square().sum(-1) / width_rate + (m1 - m0).square().sum(-1)
+    # (dm^2 + 2 ds^2/r)/s^2 is 1/r times the metric of Fisher and Rao at widths s/sqrt(r).
+    unit = math.sqrt(width_rate)
     each = gaussian_distance(
         mean_start=m0.numpy(),
-        deviation_start=s0.numpy(),
+        deviation_start=s0.numpy() / unit,
         mean_end=m1.numpy(),
-        deviation_end=s1.numpy(),
+        deviation_end=s1.numpy() / unit,
     )
-    return torch.from_numpy(each).square().sum(-1)
+    return torch.from_numpy(each).square().sum(-1) / width_rate
 
 
 def _of_draws(values: Tensor) -> tuple[Tensor, Tensor]:

@@ -26,13 +26,14 @@ def gradient(theta):
     return torch.stack([A * theta[0], A * (theta[1] - M)])
 
 
-def followed(geometry, steps):
+def followed(geometry, steps, width_rate=1.0):
     """The end of the flow, and its action in its own metric."""
-    update, lr = GEOMETRIES[geometry](TAU), TIME / steps
+    update, lr = GEOMETRIES[geometry](TAU, width_rate=width_rate), TIME / steps
     state, action = update.init(START), 0.0
     for count in range(1, steps + 1):
         after = update.step(state, gradient(state[0]), lr, count)
-        action += float(distance_sq(geometry, state[0][None], after[0][None])) / lr
+        pair = state[0][None], after[0][None]
+        action += float(distance_sq(geometry, *pair, width_rate=width_rate)) / lr
         state = after
     return torch.cat([state[0], torch.tensor([action])])
 
@@ -55,6 +56,33 @@ def closed_form(geometry):
     kept = math.exp(-TAU * TIME)
     precision = kept / width**2 + A / TAU * (1 - kept)
     return precision**-0.5, M + kept / (width**2 * precision) * (mean - M)
+
+
+@pytest.mark.parametrize("width_rate", [0.1, 3.0])
+@pytest.mark.parametrize("geometry", GEOMETRIES)
+def test_widths_at_a_rate_of_their_own_are_a_flow_in_a_metric_of_its_own(
+    geometry, width_rate, float64
+):
+    *end, action = (
+        2 * followed(geometry, 400, width_rate) - followed(geometry, 200, width_rate)
+    ).tolist()
+    after, plain = torch.tensor(end), followed(geometry, 400)
+    drop = energy(START) - energy(after)
+    assert action == pytest.approx(drop, rel=1e-3)
+    assert abs(end[0] / float(plain[0]) - 1) > 0.005
+    assert TIME * drop > float(
+        distance_sq(geometry, START[None], after[None], width_rate=width_rate)
+    )
+    if geometry == "transport":  # the widths' time runs so much faster
+        variance = TAU / A + math.exp(-2 * A * TIME * width_rate) * (0.7**2 - TAU / A)
+        assert end[0] == pytest.approx(variance**0.5, rel=1e-4)
+
+
+def test_a_distance_with_widths_of_another_rate_has_the_metric_it_says(float64):
+    point, move = torch.tensor([[0.4, 0.3]]), 1e-4 * torch.tensor([[0.7, -0.4]])
+    found = distance_sq("information", point - move / 2, point + move / 2, width_rate=0.25)
+    ds, dm = move[0]
+    assert float(found) == pytest.approx(float((dm**2 + 8 * ds**2) / 0.4**2), rel=1e-6)
 
 
 @pytest.mark.slow
