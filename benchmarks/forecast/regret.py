@@ -4,9 +4,10 @@
 
 needs the truth of `score.py --grid plain --half held-out --phase truth`, or a beginning of it, for
 the networks as they are after the old task. The new task is then forecast under six strategies, by
-`auto` and for 5 % each, and learned under each of them. What counts is the mean accuracy over both
-tasks: what the strategy named gives away against the best, how often it is within two points, and
-the same without replay among them; beside it, always taking one strategy. Rows are kept in the
+`auto`, by what `auto` does with long trainings (`auto, long`) and for 5 % each, and learned under
+each of them. What counts is the mean accuracy over both tasks: what the strategy named gives away
+against the best, how often it is within two points, and the same without replay among them; beside
+it, always taking one strategy. Rows are kept in the
 cache: a run that is interrupted goes on. `--save` writes results/regret.txt.
 """
 
@@ -16,11 +17,13 @@ import argparse
 import json
 import time
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 import torch
 from score_design import HELD_OUT, STRATEGIES, Unit, network, part_of, strategies, units
+from score_plain import LONG, no_rehearsal
 from score_scores import naming
 from score_truth import Known, default_cache, known, under
 from torch import nn
@@ -28,9 +31,48 @@ from torch import nn
 import capacity
 from capacity.networks.evaluate import evaluate
 from capacity.networks.flat_model import FlatModel
+from capacity.tasks.task import Task
 
-BUDGETS = (0.05, "auto")
+BUDGETS = (0.05, LONG, "auto")
 RESULT = Path(__file__).parent / "results" / "regret.txt"
+
+
+def said(
+    unit: Unit, module: nn.Module, old: Task, new: Task, budget: float | str
+) -> dict[str, Any] | None:
+    """Forecast a network under every strategy.
+
+    Args:
+        unit: The network on its pair.
+        module: The network after the old task.
+        old: The old task.
+        new: The new one.
+        budget: What may be spent; `score_plain.LONG` takes the training for a long one.
+
+    Returns:
+        The strategies, the best first, and processor seconds; None where the training is too small
+        for a forecast within the budget.
+
+    Raises:
+        ValueError: If there is no forecast for another reason.
+    """
+    named, began = strategies(), time.process_time()
+    with no_rehearsal() if budget == LONG else nullcontext():
+        try:
+            made = capacity.forecast(
+                module, old=old, new=new, training=unit.training, strategies=list(named.values()),
+                budget="auto" if budget == LONG else budget, seed=unit.seed, device="cpu",
+            )  # fmt: skip
+        except ValueError as error:
+            if "pays no forecast" not in str(error):
+                raise
+            return None
+    labels = {options.label: name for name, options in named.items()}
+    return {
+        "ranked": [labels[label] for label in made.by_strategy],
+        "leaders": [labels[label] for label in made.leaders()],
+        "seconds": time.process_time() - began,
+    }
 
 
 def row(unit: Unit, truth: Known) -> dict[str, Any]:
@@ -49,20 +91,9 @@ def row(unit: Unit, truth: Known) -> dict[str, Any]:
     named = strategies()
     made: dict[str, Any] = {"unit": unit.key, "family": unit.stream.family}
     for budget in BUDGETS:
-        began = time.process_time()
-        try:
-            said = capacity.forecast(
-                module, old=old, new=new, training=unit.training, strategies=list(named.values()),
-                budget=budget, seed=unit.seed, device="cpu",
-            )  # fmt: skip
-        except ValueError:  # the training is too small for a forecast within the budget
-            continue
-        labels = {options.label: name for name, options in named.items()}
-        made[str(budget)] = {
-            "ranked": [labels[label] for label in said.by_strategy],
-            "leaders": [labels[label] for label in said.leaders()],
-            "seconds": time.process_time() - began,
-        }
+        asked = said(unit, module, old, new, budget)
+        if asked is not None:
+            made[str(budget)] = asked
     model = FlatModel(module)
     theta = model.initial()[None]
     then = float(evaluate(model, theta, old, old.test).accuracy)
