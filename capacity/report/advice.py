@@ -9,7 +9,7 @@ from capacity.records.estimate import Estimate
 from capacity.records.number_format import Cell, header_cell
 from capacity.records.numbers import MINUS, MISSING, number, plural, span
 from capacity.report.strategy_forecasts import Ranked, ranked
-from capacity.report.tables import Table, drop_target
+from capacity.report.tables import Table, TaskTable, drop_target
 from capacity.results.view import Record, RunView, pick
 
 _WITHIN = 1.0
@@ -165,7 +165,7 @@ def next_table(view: RunView) -> Table | None:
     kept = order[:_SHOWN]
     kept += [one for one in order[_SHOWN:] if one.plain]
     percent, points = (", %", ", points") if view.classifies else ("", "")
-    return Table(
+    return TaskTable(
         id="table-next",
         caption=f"Means over {plural(len(view.transitions), 'new task')}, as forecast",
         columns=(

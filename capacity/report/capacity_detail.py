@@ -6,7 +6,7 @@ import math
 
 from capacity.records.number_format import Cell, cell, header_cell, text_cell
 from capacity.records.numbers import MISSING, number, plural, with_error
-from capacity.report.tables import Table, drop_target
+from capacity.report.tables import Table, TaskTable, drop_target
 from capacity.results.criterion_schema import FormName, Verdicts
 from capacity.results.schema import Transition
 from capacity.results.view import Record, RunView, measured_mean, pick
@@ -100,7 +100,7 @@ def verdict_table(view: RunView) -> Table | None:
     if not rows:
         return None
     measured = "; ".join(f"{form.replace('_', ' ')}: {form_unit(view, form)[0]}" for form in FORMS)
-    return Table(
+    return TaskTable(
         id="table-criterion",
         caption="Will the new task make the network forget? Every form of the criterion",
         columns=(
@@ -150,7 +150,7 @@ def preserving_table(view: RunView) -> Table | None:
         ))
     if not rows:
         return None
-    return Table(
+    return TaskTable(
         id="table-preserving",
         caption="The preserving space: how it was chosen, and how well it is known (replica 0)",
         columns=(
@@ -198,7 +198,7 @@ def sensitivity_table(view: RunView) -> Table | None:
             ))
     if not rows:
         return None
-    return Table(
+    return TaskTable(
         id="table-sensitivity",
         caption="What R_A hangs on: the tolerance a and the scale \u03b5",
         columns=(
@@ -240,7 +240,7 @@ def plasticity_table(view: RunView) -> Table | None:
         ))
     if not rows:
         return None
-    return Table(
+    return TaskTable(
         id="table-plasticity",
         caption="Room and plasticity along the sequence (replica 0)",
         columns=(

@@ -57,6 +57,7 @@ CONFIG: dict[str, Any] = {
 HOVER = "hover"
 """Name of a layer that only answers the pointer."""
 
+_LONG_SCALE = 24
 _WORTH = 8
 """Rows from which on packing them pays."""
 
@@ -271,10 +272,24 @@ def spec(chart: alt.Chart | alt.LayerChart, *, height: int) -> dict[str, Any]:
     # The version in $schema is Altair's; the library that draws comes from vl-convert.
     made.pop("$schema", None)
     _share_data(made)
+    _drop_unseen(made)
     made["config"] = CONFIG
     made["autosize"] = {"type": "fit-x", "contains": "padding"}
     made["padding"] = {"left": 2, "right": 8, "top": 8, "bottom": 2}
     return made
+
+
+def _drop_unseen(made: dict[str, Any]) -> None:
+    """Leave the labels that no row has out of long scales, which every layer repeats."""
+    rows = [*made.get("datasets", {}).values(), (made.get("data") or {}).get("values") or []]
+    seen = {value for part in rows for row in part for value in row.values()}
+    for layer in made.get("layer", []):
+        for channel in layer.get("encoding", {}).values():
+            scale = (channel.get("scale") if isinstance(channel, dict) else None) or {}
+            domain, colors = scale.get("domain"), scale.get("range")
+            if isinstance(domain, list) and isinstance(colors, list) and len(domain) > _LONG_SCALE:
+                pairs = [(a, b) for a, b in zip(domain, colors, strict=True) if a in seen]
+                scale["domain"], scale["range"] = [a for a, _ in pairs], [b for _, b in pairs]
 
 
 def _share_data(made: dict[str, Any]) -> None:

@@ -21,10 +21,13 @@ from capacity.report.charts import (
     task_keys,
     task_scale,
 )
-from capacity.report.tables import Table
+from capacity.report.tables import Table, TaskTable, evenly, some_drawn
 from capacity.results.criterion_schema import Closure, FormName, Verdicts
 from capacity.results.schema import Transition
 from capacity.results.view import Record, RunView, pick
+
+_CURVES = 40
+"""Curves of a figure."""
 
 
 def closure_figure(view: RunView) -> Figure | None:
@@ -42,8 +45,9 @@ def closure_figure(view: RunView) -> Figure | None:
     form = found[0][1]["decides"]
     name, scale, _ = form_unit(view, form)
     curves = [(t, closures[form]) for t, _, closures in found]
+    drawn = [curves[k] for k in evenly(len(curves), _CURVES)]
     above = bool(curves[0][1]["fires_above"])
-    rows = [row for t, c in curves for row in _curve(view, t, c, above, scale)]
+    rows = [row for t, c in drawn for row in _curve(view, t, c, above, scale)]
     if not rows:
         return None
     threshold = [{"limit": curves[0][1]["threshold"] * scale}]
@@ -82,7 +86,8 @@ def closure_figure(view: RunView) -> Figure | None:
         title="How the room for the next task closes while a task is learned",
         caption=f"At some moments of each training the next task is judged: {name} if it were "
         f"learned from there. The room is closed where the curve {side} the dashed threshold. "
-        "Bars: 90 % intervals, the known error of the form included.",
+        "Bars: 90 % intervals, the known error of the form included. "
+        + some_drawn(len(curves), _CURVES),
         alt=f"Line chart of {name} against learning time, one line per next task: "
         + "; ".join(
             f"{view.label(t['task'])} "
@@ -159,7 +164,7 @@ def _closure_table(view: RunView, found: list[Record], form: FormName) -> Table:
                 text_cell(closed if not k else ""),
                 cell(pick(curve, "time"), interval=True) if not k else Cell(""),
             ))
-    return Table(
+    return TaskTable(
         caption="The next task, judged along the training before it",
         columns=("Next task", "Learning time", capital(name), "Room", "Closes at learning time"),
         rows=rows,

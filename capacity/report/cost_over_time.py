@@ -22,11 +22,11 @@ from capacity.report.charts import (
     spec,
 )
 from capacity.report.sequence_axis import boundary_marks, step_axis, thin
-from capacity.report.tables import Table
+from capacity.report.tables import Table, TaskTable, rows_of
 from capacity.results.view import Record, RunView
 
-_POINTS, _TABLE_ROWS = 375, 160
-"""Points of one kind, of up to four; rows of a table."""
+_POINTS = 250
+"""Points of one kind, of up to four."""
 _COST = {
     "T \u03a3, action of the path": ("action", MEASURED, []),
     "T \u0394L, by loss drop": ("loss_drop", "var(--third)", [6, 3]),
@@ -218,8 +218,9 @@ def _rows(view: RunView, kinds: Kinds, *, timed: bool) -> list[dict[str, Any]]:
 
 
 def _table(view: RunView, kinds: Kinds, present: list[str], title: str, *, timed: bool) -> Table:
-    starts, rows = _starts(view), []
-    for row in thin([row for row in view.rows if row["epoch"]], _TABLE_ROWS):
+    starts, rows, columns = _starts(view), [], ("Task", "Epoch", *present)
+    trained = [row for row in view.rows if row["epoch"]]
+    for row in thin(trained, rows_of(len(columns))):
         time = row["learning_time"] - starts[int(row["task"])] if timed else None
         cells = []
         for kind in present:
@@ -230,4 +231,4 @@ def _table(view: RunView, kinds: Kinds, present: list[str], title: str, *, timed
                 cells.append(Cell(with_error(*found) if found[1] else number(found[0])))
         epoch = Cell(str(row["epoch"]))
         rows.append((header_cell(view.label(int(row["task"]))), epoch, *cells))
-    return Table(caption=title, columns=("Task", "Epoch", *present), rows=rows)
+    return TaskTable(caption=title, columns=columns, rows=rows)

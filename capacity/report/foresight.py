@@ -9,7 +9,7 @@ from statistics import fmean
 from capacity.records.estimate import Estimate
 from capacity.records.number_format import Cell, header_cell, text_cell
 from capacity.records.numbers import MISSING, fixed, number, plural
-from capacity.report.tables import Table, drop_target
+from capacity.report.tables import Table, TaskTable, drop_target
 from capacity.report.transition_lights import held, threshold
 from capacity.results.view import Record, RunView, pick
 
@@ -143,7 +143,7 @@ def foresight_table(view: RunView) -> Table | None:
         return None
     count = len(pairs(view))
     unit = ", points" if view.classifies else ""
-    return Table(
+    return TaskTable(
         id="table-foresight",
         caption="What was said beforehand",
         columns=("Said beforehand", f"Off by{unit}", "Forgets or not: right", "Order (rank)"),

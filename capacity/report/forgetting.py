@@ -11,11 +11,11 @@ from capacity.records.numbers import number
 from capacity.report.charts import FORECAST, HOVER, MEASURED, Figure, Key, data, spec
 from capacity.report.learning import some_of
 from capacity.report.sequence_axis import boundary_marks, step_axis, thin
-from capacity.report.tables import Table, evenly
+from capacity.report.tables import Table, TaskTable, evenly, rows_of
 from capacity.results.view import Record, RunView, pick
 
-_POINTS, _TABLE_ROWS, _NAMED = 1500, 160, 8
-_COLUMNS, _ROWS = 24, 50
+_POINTS, _NAMED = 375, 8
+_COLUMNS = 24
 
 
 def forgetting_figure(view: RunView) -> Figure | None:
@@ -106,23 +106,24 @@ def forgetting_tables(view: RunView) -> list[Table]:
         "last": "against just after the task was learned",
         "max": f"against the {best} so far",
     }
-    made = []
+    made: list[Table] = []
     for version, against in explained.items():
         cells = tables[version] or []
         old = evenly(len(cells) - 1, _COLUMNS) if cells else []
         known = [i for i, row in enumerate(cells) if any(e is not None for e in row)]
+        columns = ("After learning", *_heads(view, old))
         rows = [
             (
                 header_cell(view.label(i)),
                 *(cell(pick({"e": cells[i][j]}, "e"), scale=scale) for j in old),
             )
-            for i in (known[k] for k in evenly(len(known), _ROWS))
+            for i in (known[k] for k in evenly(len(known), rows_of(len(columns))))
         ]
         if rows:
-            table = Table(
+            table = TaskTable(
                 id=f"table-forgetting-{version}",
                 caption=f"forgetting_{version}, {unit}, {against}",
-                columns=("After learning", *_heads(view, old)),
+                columns=columns,
                 rows=rows,
                 remark=some_of(len(old), len(cells) - 1),
             )
@@ -155,8 +156,8 @@ def _of(view: RunView, row: Record, kind: str) -> tuple[float | None, float | No
 
 
 def _table(view: RunView, kind: str, scale: float, kept: str, lost: str) -> Table:
-    rows = []
-    for row in thin(view.rows, _TABLE_ROWS):
+    columns, rows = ("While learning", "Epoch", "Step", kept, lost), []
+    for row in thin(view.rows, rows_of(len(columns))):
         values = _of(view, row, kind)
         rows.append((
             header_cell(view.label(int(row["task"]))),
@@ -164,9 +165,9 @@ def _table(view: RunView, kind: str, scale: float, kept: str, lost: str) -> Tabl
             Cell(str(row["step"])),
             *(Cell(number(None if v is None else v * scale)) for v in values),
         ))
-    return Table(
+    return TaskTable(
         caption="Means over the tasks so far",
-        columns=("While learning", "Epoch", "Step", kept, lost),
+        columns=columns,
         rows=rows,
         remark="Means over replicas.",
     )

@@ -24,13 +24,12 @@ from capacity.report.charts import (
     task_scale,
 )
 from capacity.report.sequence_axis import boundary_marks, step_axis, thin
-from capacity.report.tables import Table, evenly, some_drawn
+from capacity.report.tables import TaskTable, evenly, rows_of, some_drawn
 from capacity.results.view import Record, RunView
 
-_CURVE_POINTS, _CURVES = 6000, 40
-_TABLE_ROWS = 160
-_PRINTED_CELLS, _DRAWN_CELLS = 16, 40
-_COLUMNS, _ROWS = 24, 50
+_CURVE_POINTS, _CURVES, _LOSSES = 2400, 40, 375
+_PRINTED_CELLS, _DRAWN_CELLS = 16, 30
+_COLUMNS = 24
 """Of a table over pairs of tasks: two hundred tasks are forty thousand numbers."""
 _BAND = {"low": "minus one standard error", "high": "plus one"}
 
@@ -123,7 +122,7 @@ def matrix_figure(view: RunView) -> Figure | None:
             header_cell(view.label(i)),
             *(Cell(_said(mean[i][j], stderr[i][j] if stderr else None, scale)) for j in shown),
         )
-        for i in (learned[k] for k in evenly(len(learned), _ROWS))
+        for i in (learned[k] for k in evenly(len(learned), rows_of(len(columns))))
     ]
     spread = " ± standard error" if view.replicas > 1 else ""
     held = "fades" if view.classifies else "darkens"
@@ -141,7 +140,7 @@ def matrix_figure(view: RunView) -> Figure | None:
         f"task: {_mean_of(rows, own=True)}{unit} on average on a task just learned, "
         f"{_mean_of(rows, own=False)}{unit} on all tasks at the end.",
         spec=spec(chart, height=cell * n),
-        table=Table(
+        table=TaskTable(
             caption=f"{scored}{', %,' if view.classifies else ''} mean{spread}",
             columns=columns,
             rows=cells,
@@ -204,7 +203,7 @@ def curve_figure(view: RunView) -> Figure | None:
     tested = evenly(len(labels), _COLUMNS)
     columns = ("Task", "Epoch", "Step", *(labels[j] for j in tested))
     scored = f"{view.scored_on} {kind}".capitalize()
-    shown = thin(view.rows, _TABLE_ROWS)
+    shown = thin(view.rows, rows_of(len(columns)))
     cells = [
         (
             header_cell(labels[row["task"]]),
@@ -233,7 +232,7 @@ def curve_figure(view: RunView) -> Figure | None:
         + ".",
         spec=spec(chart, height=300),
         keys=[key for key in task_keys(labels) if key.label in {labels[j] for j in lines}],
-        table=Table(
+        table=TaskTable(
             caption=f"{scored} per epoch{', %' if view.classifies else ''}",
             columns=columns,
             rows=cells,
@@ -253,13 +252,14 @@ def train_figure(view: RunView) -> Figure | None:
         The figure; None while there is no finite loss.
     """
     labels = [view.label(i) for i in range(len(view.tasks))]
+    lines = set(evenly(len(labels), _CURVES))
     points = [
         _point(row, row["train_loss"], row.get("train_loss_stderr"))
         | {
             "task": labels[row["task"]],
             "said": _said(row["train_loss"], row.get("train_loss_stderr")),
         }
-        for row in thin(view.rows, _CURVE_POINTS)
+        for row in thin([row for row in view.rows if row["task"] in lines], _LOSSES)
         if row.get("train_loss") is not None
     ]
     if not points:
@@ -299,20 +299,22 @@ def train_figure(view: RunView) -> Figure | None:
         .mark_circle(size=90, opacity=0)
         .encode(y=alt.Y("value:Q", scale=scale), color=color, tooltip=tooltip),
     )
-    shown = thin(view.rows, _TABLE_ROWS)
+    columns = ("Task", "Epoch", "Step", "Learning rate", "Training loss")
+    shown = thin(view.rows, rows_of(len(columns)))
     return Figure(
         id="fig-train",
         title="Training loss along the sequence",
         caption="Loss on the training data of the task being learned. It jumps where a task "
         "begins: that is how badly the network fits the new task before its first step."
-        + (" The axis is logarithmic." if log else ""),
+        + (" The axis is logarithmic." if log else "")
+        + f" {some_drawn(len(labels), _CURVES)}".rstrip(),
         alt="Line chart of the training loss against training step; at the end of each task "
         + ", ".join(f"{task} {said}" for task, said in list(_last(points).items())[:8])
         + ".",
         spec=spec(chart, height=170),
-        table=Table(
+        table=TaskTable(
             caption="Training loss per epoch",
-            columns=("Task", "Epoch", "Step", "Learning rate", "Training loss"),
+            columns=columns,
             rows=[
                 (
                     header_cell(labels[row["task"]]),

@@ -25,7 +25,7 @@ from capacity.report.charts import (
     task_scale,
 )
 from capacity.report.sequence_axis import boundaries
-from capacity.report.tables import Table, evenly, some_drawn
+from capacity.report.tables import Table, TaskTable, evenly, some_drawn
 from capacity.results.view import RunView, pick
 
 _VOLUME_POINTS, _DOTS, _SPECTRA = 300, 40, 24
@@ -116,7 +116,7 @@ def spectrum_figure(view: RunView) -> Figure | None:
             *([Key("not resolved", MUTED, "ring")] if missed else []),
             Key("\u03c3 = 1: no change", MUTED, "dash"),
         ],
-        table=Table(
+        table=TaskTable(
             caption="Singular values of J, largest first",
             columns=("Task", "Rank", "Value ± residual", "Resolved"),
             rows=[
@@ -168,7 +168,7 @@ def transport_table(view: RunView) -> Table | None:
         ))
     if not rows:
         return None
-    return Table(
+    return TaskTable(
         id="table-transport",
         caption="The training Jacobian of every task (replica 0)",
         columns=(
@@ -255,7 +255,7 @@ def volume_figure(view: RunView) -> Figure | None:
         f"{rows[-1]['said']} nats.",
         spec=spec(chart, height=200),
         keys=[key for key in task_keys(labels) if key.label in present],
-        table=Table(
+        table=TaskTable(
             caption="Cumulative log|det J| at the end of every task",
             columns=("Task", "Step", "log|det J|, nats"),
             rows=[
@@ -380,7 +380,7 @@ def thermo_table(view: RunView) -> Table | None:
         ))
     if not rows:
         return None
-    return Table(
+    return TaskTable(
         id="table-thermo",
         caption="Cost of learning every task, mean ± standard error over replicas",
         columns=(

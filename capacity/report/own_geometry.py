@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from capacity.records.number_format import cell, header_cell, text_cell
-from capacity.report.tables import Table
+from capacity.report.tables import Table, TaskTable
 from capacity.results.view import RunView, pick
 
 
@@ -33,7 +33,7 @@ def geometry_table(view: RunView) -> Table | None:
         ))
     if not rows:
         return None
-    return Table(
+    return TaskTable(
         id="table-geometry",
         caption="Cost of learning in the metric of the optimiser's own steps",
         columns=(
@@ -70,7 +70,7 @@ def decomposition_table(view: RunView) -> Table | None:
             ))
     if not rows:
         return None
-    return Table(
+    return TaskTable(
         id="table-decomposition",
         caption="What the improvement of the expected loss was spent on",
         columns=("Task", "Expected loss fell by", "Transport, d²/T", "Commitment", "Excess"),
@@ -108,7 +108,7 @@ def belief_table(view: RunView) -> Table | None:
         ))
     if not rows:
         return None
-    return Table(
+    return TaskTable(
         id="table-belief",
         caption="Free energy that the belief spent on every task, against its speed limit",
         columns=(

@@ -38,7 +38,7 @@ _KINDS = {
     "measured": Key("measured", MEASURED, "dot"),
 }
 
-_ALT_TASKS, _MARKS, _LINES = 6, 400, 40
+_ALT_TASKS, _MARKS, _LINES = 6, 250, 40
 _ENDS = {"low": "90 % interval from", "high": "to"}
 _SIDES = (("value", ""), ("low", ", 90 % interval from"), ("high", ", to"))
 

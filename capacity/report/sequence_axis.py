@@ -11,6 +11,9 @@ from capacity.report.charts import MUTED, data, task_color
 from capacity.report.tables import evenly
 from capacity.results.view import Record, RunView
 
+_RULES = 40
+"""Beginnings of tasks that are marked."""
+
 
 def thin(rows: Sequence[Record], most: int) -> list[Record]:
     """Leave rows out evenly, but never the first or the last one of a task.
@@ -70,7 +73,8 @@ def boundary_marks(view: RunView) -> list[Any]:
         {"step": (start + stop) / 2, "number": str(task + 1), "color": task_color(task)}
         for (task, start), stop in zip(starts, stops, strict=True)
     ]
-    rules = [{"step": step} for _, step in starts[1:]]
+    # Of very many tasks some beginnings are marked, evenly: all of them would be a grey ground.
+    rules = [{"step": starts[k + 1][1]} for k in evenly(len(starts) - 1, _RULES)]
     layers = [
         alt
         .Chart(data(rules))

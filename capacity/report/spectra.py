@@ -9,7 +9,7 @@ import altair as alt
 from capacity.records.number_format import Cell, header_cell, text_cell
 from capacity.records.numbers import number, plural, with_error
 from capacity.report.charts import MUTED, Figure, Key, data, log_ticks, spec
-from capacity.report.tables import Table
+from capacity.report.tables import TaskTable
 from capacity.results.view import Record, RunView
 
 _PARTS = {
@@ -122,7 +122,7 @@ def composed_figure(view: RunView) -> Figure | None:
             *([Key("not resolved", MUTED, "outline")] if unresolved else []),
             Key("\u03c3 = 1: no change", MUTED, "dash"),
         ],
-        table=Table(
+        table=TaskTable(
             caption=f"Singular values of J of {subject} per class",
             columns=("Singular values", "Part", "How many", "Resolved"),
             rows=[

@@ -7,7 +7,7 @@ from dataclasses import replace
 from capacity.records.estimate import Estimate, Status
 from capacity.records.number_format import Cell, cell, header_cell, stacked
 from capacity.records.numbers import MISSING, number, plural
-from capacity.report.tables import Table
+from capacity.report.tables import Table, TaskTable
 from capacity.results.schema import Spectrum
 from capacity.results.view import Record, RunView, pick
 
@@ -66,7 +66,7 @@ def parts_table(view: RunView) -> Table | None:
         return None
     parts = rows[0][1]["parts"]
     high, low = f"{parts['chaotic_above']:g}", f"{parts['stable_below']:g}"
-    return Table(
+    return TaskTable(
         id="table-parts",
         caption="Parts of the spectrum: how many singular values lie where (replica 0)",
         columns=(
@@ -103,7 +103,7 @@ def rank_table(view: RunView) -> Table | None:
     rows = _rows(view)
     if not rows:
         return None
-    return Table(
+    return TaskTable(
         id="table-ranks",
         caption="Ranks of J, and what resolving it took (replica 0)",
         columns=(

@@ -21,8 +21,11 @@ from capacity.report.charts import (
     task_scale,
 )
 from capacity.report.strategy_forecasts import foreseen, ranked, without_value
-from capacity.report.tables import Table, drop_target
+from capacity.report.tables import Table, TaskTable, drop_target, evenly, some_drawn
 from capacity.results.view import RunView
+
+_DOTS = 60
+"""New tasks whose dots are drawn."""
 
 
 def strategy_figure(view: RunView) -> Figure | None:
@@ -40,7 +43,8 @@ def strategy_figure(view: RunView) -> Figure | None:
         return None
     labels = [view.label(i) for i in range(len(view.tasks))]
     rows: list[dict[str, Any]] = []
-    for transition in view.transitions:
+    for k in evenly(len(view.transitions), _DOTS):
+        transition = view.transitions[k]
         for found in foreseen(transition, target):
             value = (found.drop.value or 0.0) * scale
             ends = found.drop.interval or (found.drop.value or 0.0,) * 2
@@ -98,7 +102,9 @@ def strategy_figure(view: RunView) -> Figure | None:
         caption="One dot per new task, a tick at the mean over them; the strategies stand in the "
         "order of the average they would end with, the best on top. Further left forgets less, but "
         "may also learn less: the table has both. A bar is a 90 % interval, "
-        f"{view.interval_covers}." + _left_out(view, target),
+        f"{view.interval_covers}."
+        + _left_out(view, target)
+        + f" {some_drawn(len(view.transitions), _DOTS)}".rstrip(),
         alt=f"Forecast forgetting per strategy: {best.label} ends with the best average, "
         f"{worst.label} with the worst.",
         spec=spec(chart, height=max(30 * len(order), 60)),
@@ -156,7 +162,7 @@ def strategy_table(view: RunView) -> Table:
              Cell(MISSING))
             for label, lost in without_value(transition, target)
         ]  # fmt: skip
-    return Table(
+    return TaskTable(
         caption="Every strategy as it was forecast for every new task",
         columns=(
             "New task",

@@ -20,7 +20,9 @@ from capacity.records.numbers import MINUS, MISSING, number, plural
 from capacity.results.schema import Transition
 from capacity.results.view import Record, RunView, forecast_mean, measured_mean, pick
 
-_PAIRS = 300
+CELLS = 500
+"""Cells of a table with something per task: a report of two hundred tasks has thirty tables."""
+_PAIRS = CELLS // 4
 """Rows of a table of pairs of tasks: two hundred tasks have twenty thousand."""
 
 _MARKS = "†‡§¶‖*"
@@ -96,6 +98,37 @@ class Table:
     def heads(self) -> list[str]:
         """Names of the columns, without their groups."""
         return [column.rpartition("::")[2] for column in self.columns]
+
+
+@dataclass(frozen=True, kw_only=True)
+class TaskTable(Table):
+    """A table whose rows are as many as there are tasks: of very many it has some, and says so."""
+
+    def __post_init__(self) -> None:
+        """Leave rows out, evenly."""
+        kept = evenly(len(self.rows), rows_of(len(self.columns)))
+        if len(kept) == len(self.rows):
+            return
+        said = f"{len(kept)} of {len(self.rows)} rows; all are in result.json."
+        changed = {
+            "rows": [self.rows[k] for k in kept],
+            "anchors": [self.anchors[k] for k in kept] if self.anchors else self.anchors,
+            "remark": f"{self.remark} {said}".strip(),
+        }
+        for name, value in changed.items():
+            object.__setattr__(self, name, value)
+
+
+def rows_of(columns: int) -> int:
+    """Say how many rows a table of many tasks has.
+
+    Args:
+        columns: Its columns.
+
+    Returns:
+        The most rows.
+    """
+    return max(CELLS // columns, 20)
 
 
 def _mark(k: int) -> str:
@@ -207,7 +240,7 @@ def forecast_table(view: RunView) -> Table:
             cell(pick(transition, "new", "measured", new), scale=scale, missing=open_),
             cell(pick(transition, "cost_ratio"), missing=off),
         ))
-    return Table(
+    return TaskTable(
         id="table-forecast",
         caption="Forecast before training, and what was measured after it",
         columns=(
@@ -256,7 +289,7 @@ def room_table(view: RunView) -> Table:
         for transition in view.transitions
         if transition.get("note")
     ]
-    return Table(
+    return TaskTable(
         id="table-room",
         caption="Room left by the earlier tasks, need of the new one, and cost of learning it",
         columns=(
@@ -338,7 +371,7 @@ def score_table(view: RunView) -> Table:
         for target, scale, _ in targets:
             row += [Cell(MISSING), Cell(MISSING), cell(pick(errors, target), scale=scale)]
         rows.append(row)
-    return Table(
+    return TaskTable(
         id="table-scores",
         caption=f"How well each predictor ranks {plural(scores.get('pairs', 0), 'pair')} of a new "
         "and an old task",
@@ -378,7 +411,7 @@ def pair_table(view: RunView, target: str) -> Table:
     ]
     left = len(every) - len(shown)
     unit = "points" if scale == 100.0 else "loss"
-    return Table(
+    return TaskTable(
         caption="Every pair of a new and an old task",
         columns=("New task", "Old task", f"Forecast, {unit}", f"Measured, {unit}"),
         rows=rows,
@@ -408,7 +441,7 @@ def eps_table(view: RunView) -> Table | None:
     ]
     if len(rows) <= len(view.transitions):
         return None
-    return Table(
+    return TaskTable(
         id="table-eps",
         caption="R_A depends on the scale \u03b5 below which a direction does not count",
         columns=("New task", "\u03b5", "R_A, nats", "R_A, directions"),

@@ -11,7 +11,7 @@ from capacity.records.estimate import Estimate
 from capacity.records.number_format import Cell, cell, header_cell, stacked, text_cell
 from capacity.records.numbers import MISSING, number
 from capacity.report.strategy_forecasts import best_mitigation, foreseen
-from capacity.report.tables import Table, drop_target
+from capacity.report.tables import Table, TaskTable, drop_target
 from capacity.results.schema import Transition
 from capacity.results.view import RunView, forecast_mean, measured_mean, pick
 
@@ -109,7 +109,7 @@ def light_table(view: RunView) -> Table:
     columns += ["Forecast", "Measured", "Held?"]
     columns += ["Criterion"] if criterion else []
     columns += ["Best strategy"] if strategies else []
-    return Table(
+    return TaskTable(
         id="table-lights",
         caption=f"Does the network forget? {what}, by new task",
         columns=columns,

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import itertools
+from collections import Counter
 
 import pytest
 
+from capacity.records.number_format import Cell
+from capacity.report.blocks import Answer, Fold, figures_in
 from capacity.report.cost_over_time import cost_figure
 from capacity.report.forgetting import forgetting_tables
-from capacity.report.learning import curve_figure, matrix_figure
+from capacity.report.learning import curve_figure, matrix_figure, train_figure
 from capacity.report.measure_figures import spectrum_figure, thermo_figure
 from capacity.report.prediction import capacity_figure, drop_figure, scatter_figure
+from capacity.report.sections import SECTIONS
 from capacity.report.sequence_axis import thin
-from capacity.report.tables import evenly, pair_table
+from capacity.report.tables import CELLS, Table, TaskTable, evenly, pair_table
 from capacity.results.view import RunView
 from report import fabricated_run
 
@@ -29,6 +33,16 @@ def view():
             recipe=recipe,
             rows=fabricated_run.metrics("long"),
         )
+
+
+def tables_of(blocks):
+    for block in blocks:
+        if isinstance(block, Answer | Fold):
+            yield from tables_of(block.blocks)
+        elif isinstance(block, Table):
+            yield block
+        else:
+            yield from (figure.table for figure in figures_in([block]) if figure.table)
 
 
 def cells(table):
@@ -50,6 +64,40 @@ def test_rows_are_thinned_to_the_ends_of_tasks_where_these_are_many():
     assert {row["epoch"] for row in few} == {2}
     assert {few[0]["task"], few[-1]["task"]} == {0, 199}
     assert thin(rows[:30], 100) == rows[:30]
+
+
+def test_a_table_of_very_many_rows_has_some_of_them_and_their_anchors():
+    rows = [(Cell(str(k)), Cell("")) for k in range(1000)]
+    few = TaskTable(
+        caption="", columns=("k", ""), rows=rows, anchors=[f"row-{k}" for k in range(1000)]
+    )
+    assert len(few.rows) == CELLS // 2
+    assert [f"row-{row[0].text}" for row in few.rows] == few.anchors
+    assert few.remark == f"{CELLS // 2} of 1000 rows; all are in result.json."
+    assert TaskTable(caption="", columns=("k", ""), rows=rows[:30]).remark == ""
+
+
+def test_the_whole_report_has_a_bounded_number_of_cells_and_marks(view):
+    blocks = [block for section in SECTIONS for block in section.blocks(view)]
+    tables = list(tables_of(blocks))
+    assert len(tables) > 20
+    assert max(cells(table) for table in tables) <= max(CELLS, 20 * 30)
+    for figure in figures_in(blocks):
+        sets = figure.spec.get("datasets") or {"rows": figure.spec["data"]["values"]}
+        assert sum(map(len, sets.values())) <= 3600, figure.id
+        seen = {value for rows in sets.values() for row in rows for value in row.values()}
+        for layer in figure.spec["layer"]:
+            color = layer["encoding"].get("color", {})
+            domain = (color.get("scale") or {}).get("domain") or []
+            assert len(domain) <= 24 or set(domain) <= seen, figure.id
+
+
+def test_losses_of_some_tasks_are_whole_lines(view):
+    figure = train_figure(view)
+    (rows,) = [rows for rows in figure.spec["datasets"].values() if "task" in rows[0]]
+    counts = Counter(row["task"] for row in rows)
+    assert len(counts) == 40
+    assert min(counts.values()) == 5
 
 
 def test_the_matrix_is_one_of_blocks_and_means_are_kept(view):
@@ -80,7 +128,7 @@ def test_tables_over_pairs_are_bounded(view):
         assert (
             f"of {COUNT * (COUNT - 1) // 2} pairs" in table.remark or "of 89 tasks" in table.remark
         )
-    assert "400 of 4005 pairs are drawn" in scatter_figure(view, "accuracy_drop").caption
+    assert "250 of 4005 pairs are drawn" in scatter_figure(view, "accuracy_drop").caption
 
 
 def test_costs_of_very_many_tasks_are_those_at_their_ends(view):
