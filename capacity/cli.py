@@ -129,7 +129,7 @@ def _run(parsed: argparse.Namespace) -> int:
             report=not parsed.no_report,
         )
     except RunFailedError as error:
-        if not isinstance(error.__cause__, OSError):
+        if not error.passing:
             raise  # ours: the traceback says where
         return _failed(error)
     page = made.path / "report.html"

@@ -40,9 +40,21 @@ from capacity.tasks.scoring import scoring_words, task_record
 from capacity.tasks.streams import as_sequence
 from capacity.tasks.task import LossFunction, TaskSequence
 
+_MACHINE = (OSError, MemoryError, torch.OutOfMemoryError, torch.AcceleratorError)
+"""Errors of the machine, the last one of a device that is gone."""
+
 
 class RunFailedError(RuntimeError):
-    """A run stopped by an error that is not the user's; its directory says `failed`."""
+    """A run stopped by an error that is not the user's; its directory says `failed`.
+
+    Attributes:
+        passing: Whether the machine was the cause, as a full disk or a device that is gone, and the
+            same call may go on later.
+    """
+
+    def __init__(self, said: str, *, passing: bool = False) -> None:
+        super().__init__(said)
+        self.passing = passing
 
 
 @in_own_precision
@@ -251,12 +263,12 @@ def _carry_out(
         with suppress(OSError):  # a full disk may be what ended the run
             directory.set_status("failed", said)
         # Not the user's mistake, which would have died at the door as a ValueError.
-        passing = isinstance(error, OSError | MemoryError | torch.OutOfMemoryError)
+        passing = isinstance(error, _MACHINE)
         further = how_to_resume(recipe, directory.path)
         if not passing:  # what a machine lacked may be there next time; a cause in code stays
             further = f"the same call would fail again; once the cause is mended, {further}"
         raise RunFailedError(
-            f"{said} ({directory.path} keeps what was measured; {further})"
+            f"{said} ({directory.path} keeps what was measured; {further})", passing=passing
         ) from error
     said = ""
     if directory.removed:
