@@ -19,6 +19,7 @@ import noise_level
 import numpy as np
 import pytest
 import reachable_study
+import regularisers
 import run
 import torch
 from thermo_claims import exponent
@@ -54,6 +55,9 @@ TOY = {
     ),
     "reachable": lambda: reachable_study.measured(
         [digits()] * 3, count=2, old_samples=20, samples=6, share=0.3, old_steps=40, lr=0.2
+    ),
+    "regularisers": lambda: regularisers.measured(
+        samples=20, count=2, hidden=3, steps=20, level=2.3
     ),
 }
 

@@ -30,6 +30,7 @@ import gaussian_toy
 import learning_rate
 import noise_level
 import reachable_study
+import regularisers
 import torch
 from thermo_claims import Section
 from thermo_drawing import printed
@@ -68,6 +69,7 @@ EXPERIMENTS = {
     "reachable": Experiment(
         reachable_study.Findings, reachable_study.measured, reachable_study.section
     ),
+    "regularisers": Experiment(regularisers.Findings, regularisers.measured, regularisers.section),
 }
 """In the order of the page."""
 
