@@ -18,6 +18,7 @@ from capacity.networks.belief import believed
 from capacity.networks.models import build_model
 from capacity.recipe import config
 from capacity.recipe.config import Measure, Model, Recipe, TaskStream, Training
+from capacity.recipe.strategy import PLAIN
 from capacity.results.summary_file import read_whole
 from capacity.runs.directory import RunDirectory
 from capacity.runs.environment import describe
@@ -94,7 +95,7 @@ def run(
             (outputs, targets) that returns the mean.
         training: Overrides the recipe's training section.
         measure: Overrides the recipe's measure section; tasks of your own are measured at level
-            `forecast` without it.
+            `forecast` without it, with replay forecast beside plain training.
         replicas: Overrides the recipe's number of replicas.
         seed: Overrides the recipe's seed.
         name: Overrides the recipe's name.
@@ -129,6 +130,8 @@ def run(
     recipe, sequence = _resolve(tasks, model, loss)
     if sequence is not None and (training is None or isinstance(training, Training)):
         training = with_loader_batches(training, sequence.tasks)
+        if measure is None:
+            measure = _usual(sequence, training or recipe.training)
     changes: dict[str, Any] = {
         "training": training,
         "measure": measure,
@@ -321,6 +324,15 @@ def _resolve(
     sequence = as_sequence(tasks, loss=loss)
     kind = Model() if model is None else Model(kind="custom")
     return Recipe(name=sequence.name, tasks=TaskStream(dataset="custom"), model=kind), sequence
+
+
+def _usual(sequence: TaskSequence, training: Training) -> Measure:
+    """Say what is measured of tasks of one's own: replay beside plain training, if it can be."""
+    # Replay works with every network; its one memory holds targets of one kind.
+    targets = [task.train.y for task in sequence.tasks]
+    kinds = {(y.dtype, y.shape[1:]) for y in targets if isinstance(y, torch.Tensor)}
+    alone = len(sequence) > 1 and len(kinds) == 1 and training.strategy.name == PLAIN
+    return Measure.model_validate({"strategies": ["replay"] if alone else []})
 
 
 def _model_factory(

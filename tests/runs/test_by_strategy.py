@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+from dataclasses import replace
 
 import pytest
 import torch
@@ -14,6 +15,8 @@ from capacity.recipe import config
 from capacity.recipe.config import Measure
 from capacity.records.estimate import Estimate
 from capacity.runs.directory import RunDirectory
+from capacity.runs.run import _usual
+from capacity.tasks.streams import as_sequence
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("quick_runs")]
 
@@ -144,3 +147,24 @@ def test_runs_that_compare_other_strategies_are_told_apart(made, tmp_path):
     recipe = config.load("tiny-digits", [*LIGHT, "tasks.samples=64", "measure.strategies=[lwf]"])
     other = capacity.run(recipe, out=tmp_path / "run", quiet=True)
     assert "lwf" in str(capacity.compare(made.path, other.path))
+
+
+def test_tasks_of_ones_own_have_replay_beside_plain_training(tmp_path):
+    tasks = [(x := torch.randn(40, 4), (x[:, k] > 0).long()) for k in range(2)]
+    how = {"model": nn.Linear(4, 2), "replicas": 1, "quiet": True}
+    plan = capacity.Training(lr=0.1, epochs=2)
+    run = capacity.run(tasks, training=plan, out=tmp_path / "plain", **how)
+    (said,) = run.forecasts
+    assert [entry["name"] for entry in said["by_strategy"]] == ["replay"]
+    bare = capacity.run(
+        tasks, training=plan, measure=Measure(), out=tmp_path / "asked for nothing", **how
+    )
+    assert bare.forecasts[0]["by_strategy"] == []
+    ewc = plan.model_copy(update={"strategy": config.Strategy(name="ewc")})
+    other = capacity.run(tasks, training=ewc, out=tmp_path / "ewc", **how)
+    assert other.forecasts[0]["by_strategy"] == []
+    sequence = as_sequence(tasks)
+    first, second = sequence.tasks
+    second = replace(second, train=replace(second.train, y=second.train.y.int()))
+    assert len(_usual(sequence, plan).strategies) == 1
+    assert _usual(replace(sequence, tasks=(first, second)), plan).strategies == ()
