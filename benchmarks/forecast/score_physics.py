@@ -28,6 +28,7 @@ from score_plain import explained, no_rehearsal
 from score_truth import default_cache, known
 from torch import nn
 
+from capacity.forecasting.calibration import asinh_half
 from capacity.forecasting.engine import CheapForecast, forecast_cheaply
 from capacity.forecasting.pseudo_kernel import forecast_by_flow
 from capacity.forecasting.quantities import QUANTITIES, half_width
@@ -258,7 +259,7 @@ def off(said: dict, true: float, quantity: str) -> tuple[float, float]:
     value = said[NAMED.get(quantity, quantity)]
     half = said["halves"][quantity]
     if quantity in ("rise", "new_loss"):
-        return math.asinh(value) - math.asinh(true), half / math.hypot(1, value)
+        return math.asinh(value) - math.asinh(true), asinh_half(value, half)
     return value - true, half
 
 

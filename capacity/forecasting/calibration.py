@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from capacity.forecasting.record import Forecast
 
 BIAS = {
-    "drop": (0.039, 0.084), "rise": (0.364, 0.733),
+    "drop": (0.039, 0.084), "rise": (0.364, 0.715),
     "new_accuracy": (0.148, 0.223), "new_loss": (0.334, 0.419),
 }  # fmt: skip
 """Half-width of the bias of compressed trainings that 90 % of the development half had no more of,
@@ -186,6 +186,19 @@ def _too_few(said: CheapForecast) -> str:
     )
 
 
+def asinh_half(value: float, half: float) -> float:
+    """Give a half-width on the scale of asinh.
+
+    Args:
+        value: The middle.
+        half: Its half-width.
+
+    Returns:
+        Half the distance of the ends there: a slope at the middle would make any width of it.
+    """
+    return (math.asinh(value + half) - math.asinh(value - half)) / 2
+
+
 def widened(name: str, estimate: Estimate, bias: float) -> Estimate:
     """Add a bias to an interval, in squares.
 
@@ -202,7 +215,7 @@ def widened(name: str, estimate: Estimate, bias: float) -> Estimate:
     if value is None or own is None:
         return estimate
     if name in _ASINH:
-        middle, half = math.asinh(value), math.hypot(own / math.hypot(1, value), bias)
+        middle, half = math.asinh(value), math.hypot(asinh_half(value, own), bias)
         ends = math.sinh(middle - half), math.sinh(middle + half)
     else:
         half = math.hypot(own, bias)

@@ -119,7 +119,8 @@ def with_bias(name, estimate, group):
     half = (estimate.interval[1] - estimate.interval[0]) / 2
     if name in ("rise", "new_loss"):
         middle = math.asinh(estimate.value)
-        half = math.sqrt(half**2 / (1 + estimate.value**2) + bias**2)
+        ends = math.asinh(estimate.interval[0]), math.asinh(estimate.interval[1])
+        half = math.sqrt(((ends[1] - ends[0]) / 2) ** 2 + bias**2)
         return pytest.approx((math.sinh(middle - half), math.sinh(middle + half)))
     half = math.sqrt(half**2 + bias**2)
     return pytest.approx((max(-1, estimate.value - half), min(1, estimate.value + half)))
@@ -132,6 +133,13 @@ def test_a_budget_that_pays_too_few_steps_names_one_that_pays_them():
     for enough in (0.04, math.nan):
         made = calibrated(FORECAST, replace(SAID, share=0.05, enough=enough), known, corpus())
         assert "fewer steps than" not in made.new_loss.note
+
+
+def test_an_interval_as_wide_as_can_be_stays_finite():
+    """A last step far off made it so wide that its ends were no numbers."""
+    made = calibration.widened("rise", Estimate(value=2.0, interval=(-1e5, 1e5)), 0.3)
+    low, high = made.interval
+    assert -1e6 < low < -1e4 < 1e5 < high < 1e6
 
 
 def test_what_has_no_interval_gets_none():
