@@ -125,3 +125,33 @@ def test_a_recipe_asks_for_it_with_a_temperature_and_friction():
 def test_friction_must_be_there():
     with pytest.raises(ValueError, match="friction = 0"):
         UnderdampedLangevin(0.5, friction=0)
+
+
+def test_without_friction_the_symplectic_form_and_the_energy_are_kept(float64):
+    # V = sum log cosh: no quadratic, so that the step's Jacobian differs from place to place.
+    update = UnderdampedLangevin(1e-300, friction=1e-300)
+
+    def step(state, lr):
+        theta, p = state.chunk(2)
+        return torch.cat(update.step((theta, p), theta.tanh(), lr, 1))
+
+    eye, nothing = torch.eye(3), torch.zeros(3, 3)
+    form = torch.cat([torch.cat([nothing, eye], 1), torch.cat([-eye, nothing], 1)])
+    start = torch.tensor([0.7, -1.2, 0.3, 0.4, 0.1, -0.8])
+    moved = torch.func.jacrev(lambda state: step(step(state, 0.3), 0.3))(start)
+    torch.testing.assert_close(moved.T @ form @ moved, form)
+    assert float((moved - torch.eye(6)).norm()) > 0.1
+
+    def drift(lr, steps):
+        state, energies = start, []
+        for _ in range(steps):
+            theta, p = state.chunk(2)
+            # The momentum's last half kick: the energy is of one moment.
+            half = p - 0.5 * lr * theta.tanh()
+            energies.append(float(theta.cosh().log().sum() + 0.5 * half.square().sum()))
+            state = step(state, lr)
+        return max(energies) - min(energies)
+
+    coarse, fine = drift(0.2, 80), drift(0.1, 160)
+    assert coarse < 0.05  # it does not grow with the time, 16
+    assert 3 < coarse / fine < 5.5  # of the second order in the step
