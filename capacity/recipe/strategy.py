@@ -69,6 +69,8 @@ class Strategy(Section):
         needs_path: Whether it must see the steps of the old tasks' trainings.
         of_beliefs: Whether it holds a belief, and a training of a point has nothing for it.
         of_generators: Whether it is for tasks that say how samples are drawn from a network.
+        reads_old_outputs: Whether its steps follow what the network's outputs for old tasks do,
+            on a memory or on new samples.
     """
 
     name: ClassVar[str] = ""
@@ -77,6 +79,7 @@ class Strategy(Section):
     needs_path: ClassVar[bool] = False
     of_beliefs: ClassVar[bool] = False
     of_generators: ClassVar[bool] = False
+    reads_old_outputs: ClassVar[bool] = False
 
     if not TYPE_CHECKING:
 

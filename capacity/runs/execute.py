@@ -102,9 +102,9 @@ class Execution:
         self._mitigation = Mitigation(
             recipe.training.strategy, self._model, Source(recipe.seed, ("strategy",))
         )
-        self._mitigation.check(self._tasks.tasks)
+        self._mitigation.check(self._tasks.tasks, recipe.training)
         for options in recipe.measure.strategies:  # one that cannot work with them dies here
-            Mitigation(options, self._model).check(self._tasks.tasks)
+            Mitigation(options, self._model).check(self._tasks.tasks, recipe.training)
         check_plan(recipe.training, self._model.layout, [len(t.train) for t in self._tasks.tasks])
         self._plan = Contribution(training=recipe.training)
         self._zero: list[Score] = []

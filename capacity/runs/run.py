@@ -35,6 +35,8 @@ from capacity.runs.unfinished import (
     left_unfinished,
     shell_call,
 )
+from capacity.strategies.mitigation import metric_misses
+from capacity.strategies.rehearsal import ExperienceReplay
 from capacity.tasks.build import build_tasks
 from capacity.tasks.loaders import with_loader_batches
 from capacity.tasks.scoring import scoring_words, task_record
@@ -332,6 +334,7 @@ def _usual(sequence: TaskSequence, training: Training) -> Measure:
     targets = [task.train.y for task in sequence.tasks]
     kinds = {(y.dtype, y.shape[1:]) for y in targets if isinstance(y, torch.Tensor)}
     alone = len(sequence) > 1 and len(kinds) == 1 and training.strategy.name == PLAIN
+    alone = alone and not metric_misses(ExperienceReplay(), sequence.tasks, training)
     return Measure.model_validate({"strategies": ["replay"] if alone else []})
 
 

@@ -28,6 +28,7 @@ class LwF(Strategy):
 
     name = "lwf"
     title = "LwF"
+    reads_old_outputs = True
     strength: PositiveFloat = 1.0
     temperature: PositiveFloat = 2.0
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 from typing import Any
 
 from torch import Tensor
 
 from capacity.base.checks import one_of
 from capacity.networks.flat_model import FlatModel
+from capacity.optimizers.from_recipe import from_training
 from capacity.recipe import config
 from capacity.recipe.config import Training
 from capacity.strategies import REGISTRY
@@ -36,6 +37,24 @@ def from_options(options: config.Strategy) -> Strategy:
     return options
 
 
+def metric_misses(options: config.Strategy, tasks: Sequence[Task], training: Training) -> bool:
+    """Say whether steps are in a metric of the new task's outputs where others have a say in them.
+
+    Along what moves those alone the metric is its damping, and a step lr/damping times theirs.
+
+    Args:
+        options: The strategy.
+        tasks: The tasks, old and new.
+        training: How each of them is learned.
+
+    Returns:
+        Whether a strategy follows old outputs, these are others, and the optimizer has a metric.
+    """
+    if len({task.outputs for task in tasks}) < 2 or not options.reads_old_outputs:
+        return False
+    return from_training(training).unclipped.conditions
+
+
 class Mitigation:
     """Carries a strategy through a sequence of tasks, for R replicas.
 
@@ -53,14 +72,25 @@ class Mitigation:
         self._watched: Watcher | None = None
         self.strategy.check(model)
 
-    def check(self, tasks: Iterable[Task]) -> None:
+    def check(self, tasks: Sequence[Task], training: Training) -> None:
         """Refuse tasks that the strategy cannot work with, by a ValueError.
 
         Args:
             tasks: Tasks that are to be learned.
+            training: How each of them is.
         """
         for task in tasks:
             self.strategy.check_task(task)
+        self._check_metric(tasks, training)
+
+    def _check_metric(self, tasks: Sequence[Task], training: Training) -> None:
+        if metric_misses(self.strategy, tasks, training):
+            raise ValueError(
+                f"training.optimizer = {training.optimizer!r} steps in a metric of the outputs of "
+                f"the new task, and strategy {self.strategy.name!r} also follows those of old "
+                "tasks, which have heads of their own here; take 'ewc' or another penalty, one "
+                "head for all tasks (tasks.heads: false), or another optimizer"
+            )
 
     def plan(self, new: Task, training: Training) -> Contribution:
         """Say what the strategy adds to learning the next task; nothing at the first.
@@ -73,6 +103,7 @@ class Mitigation:
             The contribution.
         """
         self.strategy.check_task(new)
+        self._check_metric((*self._old, new), training)
         if not self._old:
             return Contribution(training=training)
         return self.strategy.contribution(

@@ -24,6 +24,8 @@ Selection = Literal["balanced", "reservoir"]
 class _Rehearsal(Strategy):
     """A memory of old samples."""
 
+    reads_old_outputs = True
+
     def prepare(
         self,
         model: FlatModel,

@@ -165,6 +165,11 @@ def test_tasks_of_ones_own_have_replay_beside_plain_training(tmp_path):
     assert other.forecasts[0]["by_strategy"] == []
     sequence = as_sequence(tasks)
     first, second = sequence.tasks
-    second = replace(second, train=replace(second.train, y=second.train.y.int()))
+    mixed = replace(second, train=replace(second.train, y=second.train.y.int()))
     assert len(_usual(sequence, plan).strategies) == 1
-    assert _usual(replace(sequence, tasks=(first, second)), plan).strategies == ()
+    assert _usual(replace(sequence, tasks=(first, mixed)), plan).strategies == ()
+    # Natural gradient's metric knows the outputs of one head, and replay has a say in others.
+    heads = replace(sequence, tasks=(first, replace(second, outputs=(0, 1))))
+    natural = capacity.Training(optimizer="natural", lr=0.1, epochs=2)
+    assert _usual(heads, natural).strategies == ()
+    assert len(_usual(heads, plan).strategies) == 1

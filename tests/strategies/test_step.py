@@ -10,15 +10,17 @@ from torch.func import hessian, jacrev
 
 from capacity.jacobian.training_jacobian import TrainingJacobian
 from capacity.jacobian.trajectory import Trajectory
+from capacity.networks.flat_model import FlatModel
 from capacity.optimizers.conditioner import conditioned
 from capacity.optimizers.from_recipe import from_training
 from capacity.optimizers.natural import Natural
 from capacity.optimizers.optimizer import stated
 from capacity.optimizers.own_steps import BatchStep
 from capacity.optimizers.sgd import SGD
-from capacity.recipe.config import Training
+from capacity.recipe.config import Strategy, Training
 from capacity.strategies.mitigation import Mitigation
 from capacity.strategies.step import StrategyStep
+from capacity.tasks.task import Split, Task
 from capacity.training.steps import Step
 from capacity.training.train import train
 from strategy_cases import OPTIONS, after_two, learn, order, starts, three
@@ -214,3 +216,28 @@ def test_a_changed_plan():
     made, _, _, task = after_two("fewer_epochs", SHORT)
     assert made.plan(task, SHORT).training.epochs == 1
     assert made.plan(task, SHORT).plain
+
+
+@pytest.mark.parametrize("strategy", ["replay", "derpp", "agem", "lwf", "ewc"])
+@pytest.mark.parametrize("heads", [True, False])
+def test_natural_goes_with_old_outputs_where_all_tasks_read_the_same(strategy, heads):
+    """Along another task's head its metric is the damping alone, and a step far too long."""
+    x, y = torch.randn(12, 4), torch.arange(12) % 2
+    tasks = [
+        Task(
+            name=f"{k}", train=Split(x, y), test=Split(x, y),
+            outputs=(2 * k, 2 * k + 1) if heads else None,
+        )
+        for k in range(2)
+    ]  # fmt: skip
+    model = FlatModel(torch.nn.Linear(4, 4))
+    made = Mitigation(Strategy(name=strategy), model)
+    plan = Training(optimizer="natural", lr=0.1, epochs=1)
+    if heads and strategy != "ewc":
+        with pytest.raises(ValueError, match=f"'natural' steps in a metric.*'{strategy}' also"):
+            made.check(tasks, plan)
+        made.check(tasks, Training(lr=0.1, epochs=1))
+        made.check(tasks[:1], plan)
+    else:
+        made.check(tasks, plan)
+        assert made.plan(tasks[0], plan).plain
