@@ -39,6 +39,7 @@ from capacity.forecasting.within_budget import (
 )
 from capacity.networks.belief import believed
 from capacity.networks.flat_model import FlatModel
+from capacity.networks.gathered import gathered
 from capacity.networks.own_losses_door import check_outputs_are_known
 from capacity.recipe.config import Strategy, Training
 from capacity.records.estimate import Estimate, Status, from_samples
@@ -164,7 +165,8 @@ def forecast(
     Args:
         model: The network as it is after the old task; only `requires_grad` parameters count.
             Layers in training mode (dropout, batch norm) train in it, and are scored in evaluation
-            mode. Or a `transformers.Trainer`, which says what it is about to train: model, data
+            mode. One that `fully_shard` shards (FSDP2) is gathered, by all processes together. Or
+            a `transformers.Trainer`, which says what it is about to train: model, data
             set, collator, loss and plan; `new`, `training` and `loss` may then be left out.
         old: The old task, a *list* of them, or a mapping of them by name. A task is a `Task`, an
             `(x, y)` pair of tensors, a pair of such pairs (train, test), a `Dataset`, a
@@ -243,6 +245,8 @@ def forecast(
     loss = "cross_entropy" if loss is None else loss
     old_tasks = old_tasks_of(old, loss=loss)
     new_task = as_task(new, name="new", loss=loss)
+    if isinstance(model, nn.Module):
+        model = gathered(model)
     flat = FlatModel(believed(model, training or Training(), classifies=new_task.classifies))
     training = with_loader_batches(training, [new_task])
     theta = flat.to(where).initial()

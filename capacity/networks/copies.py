@@ -54,15 +54,20 @@ def copied(module: nn.Module) -> nn.Module:
 
 
 def _refuse_sharded(module: nn.Module) -> None:
-    """Refuse a module whose parameters are spread over processes (FSDP2, tensor parallelism)."""
-    sharded = [n for n, t in module.named_parameters() if hasattr(t, "full_tensor")]
+    """Refuse a module whose parameters are spread over processes (FSDP, tensor parallelism)."""
+    sharded = [
+        name
+        for name, tensor in module.named_parameters()
+        if hasattr(tensor, "full_tensor") or type(tensor).__name__ == "FlatParameter"  # FSDP1
+    ]
     if sharded:
         raise ValueError(
             f"model is sharded over processes: of {sharded[0]} and {len(sharded) - 1} more "
             "parameters each process holds a part, and derivatives are taken of whole ones; gather "
             "them into a plain copy of the network (torch.distributed.checkpoint.state_dict."
             "get_model_state_dict with full_state_dict=True) and pass that; tangents of one model "
-            "are shared out over processes by torchrun instead"
+            "are shared out over processes by torchrun instead, and capacity.forecast gathers what "
+            "fully_shard shards by itself"
         )
 
 
