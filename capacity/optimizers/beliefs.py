@@ -87,12 +87,12 @@ class Transport(Optimizer):
         half = theta.shape[-1] // 2
         width, time = moved[..., :half], self.width_rate * time
         if self.width_rate != 1:
-            width.add_(aim[..., :half], alpha=lr * (1 - self.width_rate))
-        root = width.square().add_(4 * time * self.temperature).sqrt_()
+            width = width + lr * (1 - self.width_rate) * aim[..., :half]
+        # In place only what derivatives do not come back to.
+        root = width.square().add_(4 * time * self.temperature).sqrt()
         # (w + root)/2 cancels where w < 0; this is the same, and a sum of what is not below 0.
-        opened = root.add_(width.abs()).reciprocal_().mul_(2 * time * self.temperature)
-        width.relu_().add_(opened)
-        return moved
+        opened = 2 * time * self.temperature / (root + width.abs())
+        return torch.cat([width.relu().add(opened), moved[..., half:]], dim=-1)
 
     def learning_time(self, rates: float) -> float | None:
         """The rates' sum, that of the heavy ball's limit with momentum."""
@@ -132,7 +132,7 @@ class Information(Transport):
         pace = 0.5 * self.width_rate
         grown = (width * along_width).mul_(-pace * lr).add_(pace * time * self.temperature).exp_()
         moved = torch.addcmul(mean, width.square(), along_mean, value=-lr)
-        return torch.cat([grown.mul_(width), moved], dim=-1)
+        return torch.cat([grown * width, moved], dim=-1)
 
     def learning_time(self, rates: float) -> None:
         """Steps in another metric are no gradient flow of theta."""

@@ -73,7 +73,7 @@ def test_its_step_has_an_exact_jacobian(float64, monkeypatch):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("budget", [None, 0.5])
+@pytest.mark.parametrize("budget", [None, 0.7])
 def test_it_is_forecast_by_name_and_as_an_object(budget):
     a, _, new = pairs()
     made = capacity.forecast(

@@ -114,4 +114,6 @@ def test_each_level_adds_to_the_one_before(runs):
 def test_a_level_changes_no_number_of_another(runs):
     for made in runs.values():
         assert made.result["accuracy"] == runs["full"].result["accuracy"]
-        assert made.forecasts == runs["full"].forecasts
+        # Without a measure tasks of one's own have replay beside plain training.
+        plain = [{**said, "by_strategy": []} for said in made.forecasts]
+        assert plain == runs["full"].forecasts
