@@ -7,8 +7,9 @@ with linear warmup and decay, 80 and 160 steps of 8 texts, two seeds: 24 cells. 
 used to choose a constant.
 
 The truth is a plain torch loop (`truth`), one training of B per cell; the forecast is
-`capacity.forecast` at budget 5 % and `auto`. Beside it stands a line on B's loss before the
-training (`loss beforehand`), fitted to the cells of the other pairs.
+`capacity.forecast` at budget 5 %, or the least that pays a forecast (so few steps leave no
+twentieth), and `auto`. Beside it stands a line on B's loss before the training (`loss beforehand`),
+fitted to the cells of the other pairs.
 
 Every cell is kept in the cache as soon as it is known, so a run that is stopped goes on.
 
