@@ -68,11 +68,11 @@ def calibrated(
     row = numbers(said, conditions)
     if reason is None and not complete(row):
         reason = "the forecast has no value or interval to start from"
-    if known is not None and reason is None and known.other_budget(conditions):
+    if known is not None and reason is None and (other := known.other_budget(conditions)):
         # The bias was measured without strategies, and with enough steps is all that is left.
         if said.share >= said.enough - _SLACK and kind_of(conditions.strategy) == PLAIN:
             return _with_bias(made, few)
-        reason = known.other_budget(conditions)
+        reason = other
     if known is not None and reason is None:
         reason = known.why_far(row)
     if known is None or reason is not None:

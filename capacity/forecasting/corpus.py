@@ -137,9 +137,9 @@ class Corpus:
             The reason why the corpus does not speak of it, for people; None where it does.
         """
         own, theirs = conditions.budget, self.budget
-        if own is not None and theirs / _BEYOND <= own <= theirs * _BEYOND:
-            return None
-        return f"a budget of {own} is far from the corpus's {theirs:g}"
+        if own is None or theirs / _BEYOND <= own <= theirs * _BEYOND:
+            return None  # a simulation has no budget, and `why_not` says so
+        return f"a budget of {own:g} is far from the corpus's {theirs:g}"
 
     def why_far(self, said: Mapping[str, Any]) -> str | None:
         """Say why the earlier transitions of a forecast's kind are not like it.
