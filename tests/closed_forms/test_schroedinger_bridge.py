@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from scipy.integrate import quad
-from scipy.optimize import minimize_scalar
+from scipy.linalg import sqrtm
+from scipy.optimize import minimize, minimize_scalar
 
 from capacity.closed_forms import ornstein_uhlenbeck, schroedinger_bridge
 
@@ -31,6 +32,42 @@ def test_it_is_the_least_of_all_gaussian_plans(case):
         mean_start=m0, variance_start=s0, mean_end=m1, variance_end=s1, temperature=tau, time=time
     )
     assert float(made.divergence) == pytest.approx(least.fun, rel=1e-8)
+
+
+def of_matrices(moved, a, b, tau, time):
+    """Theory's form for covariances: D = (4 A^1/2 B A^1/2 + sig^4)^1/2, traces and log det."""
+    sig2, size, eye = 2 * tau * time, len(a), np.eye(len(a))
+    root = np.real(sqrtm(a))
+    d = np.real(sqrtm(4 * root @ b @ root + sig2**2 * eye))
+    transport = moved @ moved + np.trace(a + b - d) + size * sig2 * (1 - np.log(2 * sig2))
+    transport += sig2 * np.linalg.slogdet(d + sig2 * eye)[1]
+    entropy = 0.5 * np.linalg.slogdet(2 * np.pi * np.e * b)[1]
+    return transport / (2 * sig2) - entropy + 0.5 * size * np.log(2 * np.pi * sig2)
+
+
+def test_it_is_that_of_matrices_which_is_the_least_of_all_gaussian_plans():
+    source = np.random.default_rng(5)
+    a, b = (r @ r.T + 0.2 * np.eye(2) for r in source.normal(size=(2, 2, 2)))
+    moved, tau, time = source.normal(size=2), 0.3, 1.4
+    sig2 = 2 * tau * time
+
+    def of_plan(entries):
+        cross = entries.reshape(2, 2)
+        sign, kept = np.linalg.slogdet(2 * np.pi * np.e * (b - cross.T @ np.linalg.solve(a, cross)))
+        apart = moved @ moved + np.trace(a + b - 2 * cross)
+        return apart / (2 * sig2) + np.log(2 * np.pi * sig2) - 0.5 * (kept if sign > 0 else -1e9)
+
+    least = minimize(of_plan, np.zeros(4), method="Nelder-Mead", options={
+        "xatol": 1e-10, "fatol": 1e-13, "maxiter": 4000, "maxfev": 4000,
+    })  # fmt: skip
+    assert np.abs(a @ b - b @ a).max() > 0.1
+    assert of_matrices(moved, a, b, tau, time) == pytest.approx(least.fun, rel=1e-6)
+    modes = [np.diag(np.diag(x)) for x in (a, b)]
+    ours = schroedinger_bridge(
+        mean_start=0.0, variance_start=np.diag(a), mean_end=moved, variance_end=np.diag(b),
+        temperature=tau, time=time,
+    )  # fmt: skip
+    assert ours.divergence.sum() == pytest.approx(of_matrices(moved, *modes, tau, time), rel=1e-12)
 
 
 def test_without_noise_it_is_the_distance_and_from_a_point_a_divergence_of_gaussians():

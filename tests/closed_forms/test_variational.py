@@ -69,6 +69,20 @@ def test_implicit_steps_of_a_belief_minimise_what_they_say(step, away, lr):
     assert made.deviation == pytest.approx(np.exp(found[1]), abs=1e-5)
 
 
+@pytest.mark.parametrize("lr", [1e-3, 0.3, 50.0])
+def test_implicit_steps_of_a_belief_are_stationary_to_rounding(lr):
+    # dF and d(distance)/lr cancel where the step ends, in each coordinate.
+    a, m, tau, mu, s = (float(BELIEF[k]) for k in BELIEF)
+    for step, away in (
+        (jko_step, lambda mean, deviation: (mean - mu, deviation - s)),
+        (kl_step, lambda mean, deviation: ((mean - mu) / s**2, deviation / s**2 - 1 / deviation)),
+    ):
+        made = step(**BELIEF, lr=lr)
+        slopes = a * (made.mean - m), a * made.deviation - tau / made.deviation
+        for slope, held in zip(slopes, away(made.mean, made.deviation), strict=True):
+            assert lr * float(slope) == pytest.approx(-float(held), rel=1e-9)
+
+
 def test_many_small_implicit_steps_are_the_flows():
     # Transport: Ornstein-Uhlenbeck; information: L = L_0 e^{-tau t} + (a/tau)(1 - e^{-tau t}).
     time, count = 1.5, 20000

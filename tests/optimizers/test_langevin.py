@@ -91,6 +91,37 @@ def test_the_stationary_variance_of_theta_is_exact_at_every_stable_step(step, fl
     assert float(ended[1, 1]) == pytest.approx(tau * (1 - curvature * step**2 / 4), rel=1e-10)
 
 
+def test_with_much_friction_it_is_langevin_dynamics_in_the_time_over_the_friction(float64):
+    curvature, tau, time, spread = 1.3, 0.4, 0.7, 2.0
+
+    def moments(friction):
+        """Mean and variance of theta at t/friction, from a mean of 1 and thermal momenta."""
+        step = 1e-3 / friction
+        moved = one_mode(step, friction, curvature)
+        size = math.sqrt(tau * (1 - math.exp(-2 * friction * step)))
+        noise = size * torch.tensor([0.5 * step, 1.0])
+        # The affine map of (second moments, 1), so that powers take all steps at once.
+        second = torch.eye(5)
+        second[:4, :4] = torch.kron(moved, moved)
+        second[:4, 4] = torch.outer(noise, noise).flatten()
+        steps = round(time * friction / step)
+        start = torch.tensor([spread, 0.0, 0.0, tau, 1.0])
+        ended = torch.linalg.matrix_power(second, steps) @ start
+        return float(torch.linalg.matrix_power(moved, steps)[0, 0]), float(ended[0])
+
+    known = capacity.closed_forms.ornstein_uhlenbeck(
+        rate=curvature, target=0.0, temperature=tau, mean=1.0, variance=spread, time=time
+    )
+    truth = float(known.mean), float(known.variance)
+    off = [
+        max(abs(found / true - 1) for found, true in zip(moments(g), truth, strict=True))
+        for g in (10.0, 100.0, 1000.0)
+    ]
+    # The correction is of the order of curvature/friction^2.
+    assert off[0] > 80 * off[1] > 4000 * off[2]
+    assert off[2] < 2e-6
+
+
 @pytest.mark.slow
 def test_the_jacobian_on_the_extended_state_is_exact(float64):
     plan = capacity.Training(

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import copy
 import json
 
 import pytest
 import torch
-from torch.func import grad, hessian, jacrev
+from torch.func import functional_call, grad, hessian, jacrev
 
 import capacity
 from capacity.forecasting.linearized import simulate
@@ -36,9 +37,9 @@ def plan(**options):
     )
 
 
-def regression(count=40):
-    x = torch.randn(count, 6)
-    y = x @ torch.randn(6, 2) + 0.1 * torch.randn(count, 2)
+def regression(count=40, size=6):
+    x = torch.randn(count, size)
+    y = x @ torch.randn(size, 2) + 0.1 * torch.randn(count, 2)
     return capacity.Task(name="lines", train=(x, y), test=(x, y), loss="mse")
 
 
@@ -127,6 +128,46 @@ def test_least_squares_arrive_in_one_step(float64):
     path.record((theta,), x, y, 0.3)
     v = torch.randn(1, path.size)
     torch.testing.assert_close(TrainingJacobian([path]).forward(v), 0.7 * v)
+
+
+class Rescaled(torch.nn.Module):
+    """A network whose parameters are told in other units: sinh of the ones that are trained."""
+
+    def __init__(self, inner):
+        super().__init__()
+        self.inner = copy.deepcopy(inner).requires_grad_(requires_grad=False)
+        pairs = [(n.replace(".", "_"), n, p) for n, p in inner.named_parameters()]
+        self.names = [(own, name) for own, name, _ in pairs]
+        for own, _, parameter in pairs:
+            self.register_parameter(own, torch.nn.Parameter(parameter.detach().asinh()))
+
+    def forward(self, x):
+        told = {name: getattr(self, own).sinh() for own, name in self.names}
+        return functional_call(self.inner, told, (x,))
+
+
+def test_a_reparametrised_network_follows_the_same_functions_to_first_order(float64):
+    # Fewer parameters than outputs, so that G alone is a metric.
+    inner, task = network(3, 2), regression(20, 3)
+    kinds = FlatModel(inner), FlatModel(Rescaled(inner))
+    x, y = task.train.x, task.train.y
+
+    def apart(update, lr):
+        ends, starts = [], []
+        for flat in kinds:
+            theta = flat.initial()
+            made = bound(update, flat, task) if isinstance(update, Natural) else update
+            (after,) = made.advance(flat.loss(task), (theta,), x, y, lr, 1)
+            starts.append(flat.outputs(theta, x))
+            ends.append(flat.outputs(after, x))
+        torch.testing.assert_close(*starts)
+        return float((ends[0] - ends[1]).norm() / (ends[0] - starts[0]).norm())
+
+    coarse, fine = (apart(Natural(damping=1e-12), lr) for lr in (1e-2, 1e-3))
+    assert coarse / fine == pytest.approx(10, rel=0.05)
+    assert fine < 1e-3
+    plain = from_training(capacity.Training(optimizer="sgd"))
+    assert apart(plain, 1e-3) > 0.05
 
 
 @pytest.mark.slow  # a training, and its simulation

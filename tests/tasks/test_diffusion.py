@@ -63,6 +63,25 @@ def test_the_sampler_arrives_at_the_law_whose_optimal_denoiser_it_is_given(float
     torch.testing.assert_close(made.var(0), variances, rtol=0.15, atol=1e-3)
 
 
+def test_the_optimal_denoiser_is_the_regression_of_the_noise_on_what_is_seen(float64):
+    # x_t = sqrt(abar) x_0 + sqrt(1 - abar) eps is linear, so E[eps | x_t] is read off covariances.
+    root = torch.randn(64, 64) / 8
+    covariance, u = root @ root.T, torch.tensor([0.3])
+    seen = {}
+    for name, x, noise in (
+        ("image", torch.eye(64), torch.zeros(64, 64)),
+        ("noise", torch.zeros(64, 64), torch.eye(64)),
+    ):
+        seen[name] = diffusion.noisy(x, u.expand(64), noise)[:, :64].T
+    spread = seen["image"] @ covariance @ seen["image"].T + seen["noise"] @ seen["noise"].T
+    regression = torch.linalg.solve(spread, seen["noise"]).T
+    abar = torch.cos(0.5 * math.pi * u).square()
+    told = (1 - abar).sqrt() * torch.linalg.inv(
+        abar * covariance + (1 - abar) * torch.eye(64)
+    )  # eps*(x_t) = told @ x_t
+    torch.testing.assert_close(regression, told, rtol=1e-6, atol=1e-9)
+
+
 def test_the_distance_is_that_of_gaussians(float64):
     random = np.random.default_rng(0)
     x = random.normal(size=(500, 3))

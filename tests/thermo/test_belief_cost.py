@@ -49,6 +49,28 @@ def test_entropy_and_distances_are_those_of_gaussians(float64):
     torch.testing.assert_close(found, (2 * torch.arccosh(each) ** 2).sum())
 
 
+@pytest.mark.parametrize("geometry", ["transport", "information"])
+def test_no_flow_on_a_quadratic_is_faster_than_its_limit_in_two_hundred_cases(geometry, float64):
+    source = torch.Generator().manual_seed(4)
+    a, tau, time, s0 = torch.randn(4, 200, generator=source).mul(1.5).exp()
+    mu0 = 2 * torch.randn(200, generator=source)
+    if geometry == "transport":
+        mu = torch.exp(-a * time) * mu0
+        s = (tau / a + torch.exp(-2 * a * time) * (s0**2 - tau / a)).sqrt()
+    else:
+        kept = torch.exp(-tau * time)
+        precision = kept / s0**2 + a / tau * (1 - kept)
+        mu, s = kept / (s0**2 * precision) * mu0, precision**-0.5
+
+    def free(mean, width):
+        return 0.5 * a * (mean**2 + width**2) - tau * width.log()
+
+    squared = distance_sq(geometry, torch.stack([s0, mu0], 1), torch.stack([s, mu], 1))
+    ratio = time * (free(mu0, s0) - free(mu, s)) / squared
+    assert bool((ratio > 1 - 1e-9).all())
+    assert float(ratio.min()) < 1.2  # some are nearly geodesics
+
+
 def test_expected_losses_are_unbiased():
     flat, task = belief()
     theta = flat.initial()
