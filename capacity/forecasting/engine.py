@@ -41,6 +41,7 @@ from capacity.forecasting.task_reading import (
 )
 from capacity.networks.flat_model import FlatModel
 from capacity.optimizers.conditioner import conditioned
+from capacity.optimizers.implicit import ImplicitTransport
 from capacity.optimizers.optimizer import stated
 from capacity.recipe.config import Strategy, Training
 from capacity.records.estimate import Estimate
@@ -246,11 +247,19 @@ def _train(
 
     def slope_at(index: Tensor, point: Tensor) -> Slope:
         x, rows = lesson.draw(step, index.to(theta.device))
-        with lesson.model.training(stream_seed(seed, "engine", "mask", len(norms))):
+        mask = stream_seed(seed, "engine", "mask", len(norms))
+        with lesson.model.training(mask):
             gradient, loss = slope(point, x, rows)
         gradient = conditioned(conditioner, point, x, gradient)
         norms.append(float(gradient.norm()))
         factor, rate = pace.of(len(norms) - 1, norms[-1])
+        if isinstance(update, ImplicitTransport):
+
+            def at(end: Tensor) -> Tensor:
+                with lesson.model.training(mask, moving=False):  # the same draws everywhere
+                    return slope(end, x, rows)[0]
+
+            gradient, _ = update.solution(at, point, gradient, rate)
         return Slope(gradient if factor == 1 else gradient * factor, loss, rate)
 
     for taken in steps(update, state, (partial(slope_at, rows) for rows in batches)):

@@ -11,6 +11,7 @@ from capacity.forecasting.budget import Prices, moving, operations
 from capacity.networks.flat_model import FlatModel
 from capacity.optimizers.conditioner import conditioned
 from capacity.optimizers.from_recipe import from_training
+from capacity.optimizers.implicit import ImplicitTransport
 from capacity.optimizers.optimizer import Optimizer, stated
 from capacity.optimizers.update_map import UpdateMap
 from capacity.strategies.contribution import Contribution
@@ -122,6 +123,11 @@ def _price_of_step(lesson: Lesson, theta: Tensor, update: UpdateMap, size: int) 
     def take() -> None:
         with lesson.model.training(0):
             gradient, _ = step.gradient_of(lesson.replica, theta, x, rows)
+            if isinstance(own, ImplicitTransport):
+                gradient, _ = own.solved(
+                    lambda end: step.gradient_of(lesson.replica, end, x, rows)[0],
+                    theta, gradient, lesson.plan.training.lr,
+                )  # fmt: skip
         own.step(own.init(theta), conditioned(conditioner, theta, x, gradient), 0.0, 1)
 
     return operations(take)

@@ -19,6 +19,7 @@ from capacity.jacobian.trajectory import TrainingStep, Trajectory
 from capacity.optimizers import REGISTRY
 from capacity.optimizers.beliefs import GEOMETRIES
 from capacity.optimizers.grouped import Grouped
+from capacity.optimizers.implicit import IMPLICIT
 from capacity.optimizers.optimizer import stated
 from capacity.optimizers.own_steps import GradientStep
 from capacity.optimizers.update_map import State, UpdateMap
@@ -110,7 +111,7 @@ def check_step(loss: Loss, step: TrainingStep) -> None:
 def _of_package(update: object) -> bool:
     """Whether it is exactly one of the package's classes; a subclass may step otherwise."""
     kind = type(update.maps[0] if isinstance(update, Grouped) else update)
-    if kind in GEOMETRIES.values():
+    if kind in {*GEOMETRIES.values(), *IMPLICIT.values()}:
         return True
     return f"{kind.__module__}:{kind.__qualname__}" in REGISTRY.built_in.values()
 

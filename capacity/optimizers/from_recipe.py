@@ -14,6 +14,7 @@ from capacity.optimizers import REGISTRY
 from capacity.optimizers.beliefs import GEOMETRIES
 from capacity.optimizers.clipped import Clipped
 from capacity.optimizers.grouped import Grouped, Layout
+from capacity.optimizers.implicit import IMPLICIT
 from capacity.optimizers.optimizer import Optimizer
 from capacity.optimizers.own_steps import GradientStep
 from capacity.recipe.config import Training
@@ -63,7 +64,8 @@ def from_training(
         that do not fit the optimiser or the network are a ValueError.
     """
     if training.belief is not None:
-        chosen: Optimizer = GEOMETRIES[training.belief.geometry].from_plan(training)
+        kinds = GEOMETRIES if training.belief.implicit is None else IMPLICIT
+        chosen: Optimizer = kinds[training.belief.geometry].from_plan(training)
         return chosen if training.clip_norm is None else Clipped(chosen, training.clip_norm)
     chosen = optimizer_named(training.optimizer).from_training(training, seed=seed, path=path)
     if training.optimizer not in REGISTRY.built_in:

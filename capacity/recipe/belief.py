@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import BeforeValidator, Field
+from pydantic import BeforeValidator, Field, model_validator
 
 from capacity.recipe.strategy import PositiveFloat, Section
 
@@ -27,10 +27,24 @@ class BeliefOptions(Section):
     width_rate: PositiveFloat = 1.0
     """Learning rate of the widths over that of the means. Below 1 the curvature that widths follow
     is averaged over as many more steps, which lets the means take longer ones."""
+    implicit: Annotated[int, Field(ge=3, le=1000)] | None = None
+    """Gradients beside the first in which the end of an implicit step is looked for: the proximal
+    step of JKO for `transport`, that of the divergence for `information`. `null` steps along the
+    gradient at the start."""
     draws: Annotated[int, Field(ge=1, le=1000)] = 1
     """Antithetic pairs of networks per step, whose mean gradient it takes."""
     predictions: Annotated[int, Field(ge=1, le=1000)] = 2
     """Antithetic pairs whose mean probabilities are the prediction."""
+
+    @model_validator(mode="after")
+    def _implicit_has_a_metric(self) -> BeliefOptions:
+        if self.implicit is not None and self.geometry == "information" and self.width_rate != 1:
+            raise ValueError(
+                f"belief.width_rate = {self.width_rate:g} does not go with belief.implicit = "
+                f"{self.implicit} and geometry = 'information': a divergence has no rates; leave "
+                "one of the two out"
+            )
+        return self
 
 
 def _section(given: object) -> object:

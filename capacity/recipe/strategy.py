@@ -71,6 +71,7 @@ class Strategy(Section):
         of_generators: Whether it is for tasks that say how samples are drawn from a network.
         reads_old_outputs: Whether its steps follow what the network's outputs for old tasks do,
             on a memory or on new samples.
+        turns_steps: Whether it changes what is done with a gradient, and not only the loss.
     """
 
     name: ClassVar[str] = ""
@@ -80,6 +81,7 @@ class Strategy(Section):
     of_beliefs: ClassVar[bool] = False
     of_generators: ClassVar[bool] = False
     reads_old_outputs: ClassVar[bool] = False
+    turns_steps: ClassVar[bool] = False
 
     if not TYPE_CHECKING:
 

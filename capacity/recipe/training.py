@@ -172,6 +172,11 @@ class Training(Section):
                 f"belief = {self.belief.geometry!r} has steps of its own, which {other} would not "
                 "change; leave one of the two out"
             )
+        if self.belief is not None and self.belief.implicit and self.clip_norm is not None:
+            raise ValueError(
+                f"clip_norm = {self.clip_norm:g} does not go with belief.implicit = "
+                f"{self.belief.implicit}, whose steps are as long as their ends say; leave one out"
+            )
         return self
 
     @model_validator(mode="after")

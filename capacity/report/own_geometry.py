@@ -90,7 +90,7 @@ def belief_table(view: RunView) -> Table | None:
     Returns:
         The table; None where a point learned.
     """
-    rows, metric = [], ""
+    rows, metric, solved = list[Any](), "", ""
     for i, phase in enumerate(view.phases):
         thermo: Mapping[str, Any] = (phase.get("thermo") if phase else None) or {}
         cost = thermo.get("belief")
@@ -99,6 +99,12 @@ def belief_table(view: RunView) -> Table | None:
         metric = cost["geometry"]
         columns = ("dissipation", "entropy_gain", "distance_sq", "inefficiency")
         errors = phase.get("calibration") or []
+        if (left := thermo.get("implicit")) is not None:
+            solved = (
+                " Steps are implicit: on the last task listed the gradient at their ends differs "
+                f"from the one they went along by {cell(pick(left, 'residual')).text} of its "
+                f"length, and by {left['largest']:.2g} at most."
+            )
         rows.append((
             header_cell(view.label(i)),
             *(cell(pick(cost, column)) for column in columns),
@@ -125,5 +131,5 @@ def belief_table(view: RunView) -> Table | None:
         remark="The belief is the law of a population of networks, so that free energy and "
         f"distance (in the {metric} metric) are known up to the error of the draws. The path is "
         "that of (widths, means) in Euclid's metric. Calibration error: on the task's test split, "
-        "after it was learned.",
+        f"after it was learned.{solved}",
     )

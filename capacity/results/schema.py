@@ -234,6 +234,13 @@ class Geometry(TypedDict):
     loss_drop_ratio: E
 
 
+class ImplicitSteps(TypedDict):
+    """How well the ends of a belief's implicit steps were found."""
+
+    residual: E
+    largest: float
+
+
 class BeliefCost(TypedDict):
     """The free energy that a belief spent on a task."""
 
@@ -263,6 +270,7 @@ class Thermo(TypedDict):
     displacement_sq: NotRequired[E]
     length_ratio: NotRequired[E]
     geometry: NotRequired[Geometry]
+    implicit: NotRequired[ImplicitSteps]
     belief: NotRequired[BeliefCost]
 
 

@@ -39,6 +39,7 @@ class GPM(Strategy):
     """
 
     name = "gpm"
+    turns_steps = True
     title = "GPM"
     samples: PositiveInt = 128
     threshold: Annotated[float, Field(gt=0, le=1)] = 0.97

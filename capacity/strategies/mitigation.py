@@ -78,10 +78,20 @@ class Mitigation:
         Args:
             tasks: Tasks that are to be learned.
             training: How each of them is.
+
+        Raises:
+            ValueError: Also if it turns steps whose ends are looked for.
         """
         for task in tasks:
             self.strategy.check_task(task)
         self._check_metric(tasks, training)
+        implicit = training.belief and training.belief.implicit
+        if implicit and self.strategy.turns_steps:
+            raise ValueError(
+                f"training.belief.implicit = {implicit} looks for steps that strategy "
+                f"{self.strategy.name!r} would turn elsewhere; take a strategy that changes the "
+                "loss, as 'ewc', 'replay' or 'vcl', or leave implicit out"
+            )
 
     def _check_metric(self, tasks: Sequence[Task], training: Training) -> None:
         if metric_misses(self.strategy, tasks, training):

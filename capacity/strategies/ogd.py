@@ -31,6 +31,7 @@ class OGD(Strategy):
     """
 
     name = "ogd"
+    turns_steps = True
     title = "OGD"
     samples: PositiveInt = 20
 

@@ -59,6 +59,7 @@ class Freeze(_Plan):
     """
 
     name = "freeze"
+    turns_steps = True
     parameters: Annotated[tuple[str, ...], Strict(False), Field(min_length=1)]
 
     @model_validator(mode="before")

@@ -229,6 +229,7 @@ class AGEM(_Rehearsal):
     """
 
     name = "agem"
+    turns_steps = True
     title = "A-GEM"
     memory: PositiveInt = 200
     memory_batch: PositiveInt = 64

@@ -14,6 +14,7 @@ from torch.func import grad_and_value
 from capacity.base.differential import slope_of, slopes_of, vmap
 from capacity.networks.flat_model import FlatModel
 from capacity.optimizers.conditioner import Conditioner
+from capacity.optimizers.implicit import ImplicitTransport
 from capacity.optimizers.optimizer import Optimizer, stated
 from capacity.optimizers.own_steps import BatchStep
 from capacity.optimizers.update_map import Loss, State, UpdateMap
@@ -293,6 +294,15 @@ class StrategyStep:
 
     def _wrapped(self, inner: UpdateMap, private: Private) -> UpdateMap:
         made = inner
+        added = self.contribution
+        turned = added.projector or added.reference
+        if isinstance(stated(inner).unclipped, ImplicitTransport) and (
+            turned is not None or added.trainable is not None
+        ):
+            raise ValueError(
+                f"optimizer {inner.name!r} looks for steps that this strategy turns elsewhere; "
+                "state turns_steps = True in its class, and leave training.belief.implicit out"
+            )
         if self.contribution.projector is not None:
             made = Projected(made, self.contribution.projector, private)
         if self.contribution.trainable is not None:

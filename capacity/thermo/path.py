@@ -53,6 +53,20 @@ class GeometryCost(Plain, InNotebook):
 
 
 @dataclass(frozen=True, kw_only=True)
+class ImplicitSteps(Plain, InNotebook):
+    """How well the ends of implicit steps were found.
+
+    Attributes:
+        residual: By how much the gradient at the end of a step differs from the one that the step
+            went along, over its length, in the metric of the steps: mean over steps.
+        largest: The largest of a step and replica.
+    """
+
+    residual: Estimate
+    largest: float
+
+
+@dataclass(frozen=True, kw_only=True)
 class PathCost(Plain, InNotebook):
     """The cost of learning one task, with its spread over replicas.
 
@@ -68,6 +82,7 @@ class PathCost(Plain, InNotebook):
         length_ratio: Curve length over chord.
         smallest_ratio: The smallest `inefficiency_path` of a replica: the path invariant says >= 1.
         geometry: The same in the optimiser's own metric; None where that is Euclid's, or not flat.
+        implicit: What was left of implicit steps' equations; None where steps are explicit.
     """
 
     WRITTEN = (
@@ -89,6 +104,7 @@ class PathCost(Plain, InNotebook):
     length_ratio: Estimate
     smallest_ratio: float | None
     geometry: GeometryCost | None = None
+    implicit: ImplicitSteps | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain JSON types, as the result schema has them.
@@ -97,7 +113,8 @@ class PathCost(Plain, InNotebook):
             The `.thermo` entry of a phase.
         """
         invariant = {"holds": True, "smallest_ratio": self.smallest_ratio}
-        own = {} if self.geometry is None else {"geometry": self.geometry.to_dict()}
+        parts = {"geometry": self.geometry, "implicit": self.implicit}
+        own = {name: part.to_dict() for name, part in parts.items() if part is not None}
         return super().to_dict() | {"path_invariant": invariant} | own
 
 
@@ -114,6 +131,7 @@ class PathObserver:
         self._meter = ActionMeter()
         self._metric = update if update is not None and update.geometry else None
         self._flat, self._moved = ActionMeter(), torch.zeros((), dtype=torch.float64)
+        self._left: Tensor | None = None
 
     def observe(self, step: Step) -> None:
         """Add one step.
@@ -128,6 +146,12 @@ class PathObserver:
             way = self._metric.flat_move(step.before[0], step.after[0])
             self._flat.add(step.lr, torch.zeros_like(way), way)
             self._moved = self._moved.to(way.device) + way
+        if step.residual is not None:
+            left = torch.stack([step.residual, step.residual, torch.ones_like(step.residual)])
+            if self._left is not None:
+                left = self._left + left
+                left[1] = torch.maximum(self._left[1], step.residual)
+            self._left = left
         self._end = step.after[0]
 
     @property
@@ -152,6 +176,8 @@ class PathObserver:
         }
         if self._metric is not None:
             kept |= {"flat.action": self._flat.action, "flat.moved": self._moved}
+        if self._left is not None:
+            kept["implicit"] = self._left
         return kept
 
     def restore(self, kept: dict[str, Tensor]) -> None:
@@ -164,6 +190,7 @@ class PathObserver:
             self._start, self._end = kept["start"], kept["end"]
             self._meter.action, self._meter.length = kept["action"], kept["length"]
             self._meter.time = float(kept["time"])
+        self._left = kept.get("implicit")
         if "flat.moved" in kept:
             self._flat.action, self._moved = kept["flat.action"], kept["flat.moved"]
 
@@ -231,7 +258,14 @@ class PathObserver:
             length_ratio=at_least_one(of_path(length[moved] / squared[moved].sqrt())),
             smallest_ratio=float(ratio.min()) if len(ratio) else None,
             geometry=self._in_metric(drop, noise) if len(ratio) else None,
+            implicit=self._of_implicit(),
         )
+
+    def _of_implicit(self) -> ImplicitSteps | None:
+        if self._left is None:
+            return None
+        total, largest, count = self._left
+        return ImplicitSteps(residual=_over_replicas(total / count), largest=float(largest.max()))
 
     def _in_metric(self, drop: Tensor, noise: str) -> GeometryCost | None:
         if self._metric is None:

@@ -25,7 +25,9 @@ class Slope:
         loss: Batch loss (...).
         lr: Learning rate of the step.
         batch: What it was computed on, where somebody looks at that.
-        fed: The gradient conditioned (..., P), where the update map is fed with that.
+        fed: The gradient conditioned (..., P), or at the step's end, where the update map is fed
+            with that.
+        residual: Of an implicit step (...); None where steps are explicit.
     """
 
     gradient: Tensor
@@ -33,6 +35,7 @@ class Slope:
     lr: float
     batch: Batch | None = None
     fed: Tensor | None = None
+    residual: Tensor | None = None
 
 
 def steps(
@@ -61,7 +64,9 @@ def steps(
         slope = slope_at(state[0])
         fed = slope.gradient if slope.fed is None else slope.fed
         after = update.step(state, fed, slope.lr, count)
-        step = Step(count, slope.lr, state, after, slope.gradient, slope.loss, slope.batch)
+        step = Step(
+            count, slope.lr, state, after, slope.gradient, slope.loss, slope.batch, slope.residual
+        )
         del slope, fed
         state = after
         yield step

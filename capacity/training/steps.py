@@ -37,6 +37,7 @@ class Step:
         gradient: Gradient of the batch loss at `before` (R, P).
         loss: Batch loss at `before` (R,).
         batch: What it was taken on; None where the loss has no data, or nobody looks at them.
+        residual: Of an implicit step (R,); None where steps are explicit.
     """
 
     count: int
@@ -46,6 +47,7 @@ class Step:
     gradient: Tensor
     loss: Tensor
     batch: Batch | None = None
+    residual: Tensor | None = None
 
     @property
     def x(self) -> Tensor:

@@ -14,6 +14,7 @@ from capacity.base.interruption import check
 from capacity.networks.flat_model import FlatModel
 from capacity.optimizers.conditioner import conditioned
 from capacity.optimizers.from_recipe import from_training
+from capacity.optimizers.implicit import ImplicitTransport
 from capacity.optimizers.optimizer import stated
 from capacity.optimizers.update_map import State, UpdateMap
 from capacity.recipe.config import Training
@@ -159,7 +160,8 @@ def train(
         gradients, draw = gradients_of(model, task, training.batch_size), _drawing(task)
     else:
         gradients, draw, update = strategy.gradients, strategy.draw, strategy.update(update)
-    conditioner = stated(update).conditioner
+    own = stated(update)
+    conditioner = own.conditioner
     rates = training.learning_rates(len(task.train))
     if begin is None:
         begin = Midway(state=update.init(theta), steps=0, learning_time=0.0)
@@ -170,8 +172,15 @@ def train(
         x, y, rows = draw(index)
         masks = partial(mask_seed, order, step)
         gradient, loss = gradients(theta, x, y, masks)
-        fed = conditioned(conditioner, theta, x, gradient)
-        return Slope(gradient, loss, next(ahead), Batch(x, y, rows), fed)
+        fed, residual = conditioned(conditioner, theta, x, gradient), None
+        lr = next(ahead)
+        if isinstance(own, ImplicitTransport):
+            moved = {name: part.clone() for name, part in model.statistics().items()}
+            fed, residual = own.solution(
+                lambda point: gradients(point, x, y, masks)[0], theta, gradient, lr
+            )
+            model.restore(moved)  # a step moves running statistics once
+        return Slope(gradient, loss, lr, Batch(x, y, rows), fed, residual)
 
     def slopes(batches: Iterable[Tensor]) -> Iterator[Callable[[Tensor], Slope]]:
         nonlocal passed, taken

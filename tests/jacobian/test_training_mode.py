@@ -166,7 +166,13 @@ def test_strategies_in_training_mode_agree_with_finite_differences(strategy):
 
 @pytest.mark.parametrize(
     ("geometry", "strategy"),
-    [("transport", "naive"), ("information", "naive"), ("transport", "ewc")],
+    [
+        ("transport", "naive"),
+        ("information", "naive"),
+        ("transport", "ewc"),
+        pytest.param({"geometry": "information", "implicit": 4}, "naive", marks=pytest.mark.slow),
+        pytest.param({"geometry": "transport", "implicit": 4}, "ewc", marks=pytest.mark.slow),
+    ],
 )
 def test_steps_of_a_belief_agree_with_finite_differences(geometry, strategy):
     phase = Phase("both", strategy, belief=geometry, temperature=0.05, weight_decay=0.1)
