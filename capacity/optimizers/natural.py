@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 CURVATURES = ("auto", "exact", "diagonal")
 SMALL = 2000
 """Parameters up to which `auto` solves with the whole Gauss-Newton matrix."""
+_CHUNK = 1024
 _SIGNS = 20_261_130
 """Seed of the signs that the diagonal is estimated with."""
 
@@ -117,6 +118,18 @@ class Natural(Optimizer):
             aim = gradient + self.momentum * moments[0] if self.nesterov else moments[0]
         return (theta - lr * aim, *moments)
 
+    def in_words(self, theta: Tensor) -> str:
+        """Name its metric at a point.
+
+        Args:
+            theta: Parameters (..., P).
+
+        Returns:
+            The name.
+        """
+        whole = "Gauss-Newton" if self.conditioner.whole(theta) else "diagonal Gauss-Newton"
+        return f"{whole}, damping {self.damping:g}"
+
     def learning_time(self, rates: float) -> None:
         """Steps in another metric are no gradient flow of theta."""
         del rates
@@ -189,15 +202,41 @@ class Metric:
         _, transpose = pullback(lambda t: image(t, fed), theta)
         return reached, -vmap(lambda w: transpose(w)[0])(reached)
 
+    def least_sq(self, before: Tensor, after: Tensor) -> Tensor:
+        """Bound the squared distance of two points from below, in the metric of all samples.
+
+        Args:
+            before: Parameters (P,).
+            after: Others (P,).
+
+        Returns:
+            The mean squared distance of the samples' laws, with damping |d theta|^2; float64.
+        """
+        apart, x = _APART[str(self.task.loss)], self.task.train.x
+        total = sum(
+            apart(self._outputs(before, some).double(), self._outputs(after, some).double())
+            * (len(some) / len(x))
+            for some in x.split(_CHUNK)
+        )
+        return total + self.damping * (after.double() - before.double()).square().sum()
+
     def _outputs(self, theta: Tensor, x: Tensor) -> Tensor:
         return self.task.select(self.network(theta, x))
 
-    def _whole(self, theta: Tensor) -> bool:
+    def whole(self, theta: Tensor) -> bool:
+        """Say whether G is used as it is, and not an estimate of its diagonal.
+
+        Args:
+            theta: Parameters (..., P).
+
+        Returns:
+            Whether it is.
+        """
         return self.curvature == "exact" or (self.curvature == "auto" and theta.shape[-1] <= SMALL)
 
     def _image(self, theta: Tensor, x: Tensor) -> Callable[[Tensor, Tensor], Tensor]:
         """G(theta) u, as a function of both."""
-        if self._whole(theta):
+        if self.whole(theta):
             return lambda t, u: self._products(t, x)(u)
         return lambda t, u: self._diagonal(t, x) * u
 
@@ -251,7 +290,7 @@ class Metric:
 
     def _solve(self, theta: Tensor, x: Tensor, rows: Tensor) -> Tensor:
         """(G + damping)^{-1} rows (K, P)."""
-        if not self._whole(theta):
+        if not self.whole(theta):
             diagonal = self._diagonal_now(theta, x).add_(self.damping)
             for penalty in self.penalties:
                 diagonal.add_(penalty.diagonal)
@@ -313,6 +352,14 @@ def _root_of_softmax(outputs: Tensor, signs: Tensor) -> Tensor:
     return p.sqrt() * signs - p * (p.sqrt() * signs).sum(-1, keepdim=True)
 
 
+def _angles(before: Tensor, after: Tensor) -> Tensor:
+    """Mean squared Fisher-Rao distance of categorical laws: twice the angle of their roots."""
+    ends = [0.5 * outputs.log_softmax(-1) for outputs in (before, after)]
+    chord = (ends[0].exp() - ends[1].exp()).norm(dim=-1)
+    # 2 asin(chord/2) is the angle, and keeps its digits where arccos of nearly 1 loses them.
+    return (4 * (0.5 * chord).clamp(max=1.0).asin()).square().mean()
+
+
 _POTENTIALS = {"cross_entropy": _cross_entropy, "mse": _mse}
 """Functions of the outputs with the loss's Hessian in them, which no target is in."""
 _ROOTS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
@@ -320,3 +367,8 @@ _ROOTS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "mse": lambda outputs, signs: signs * torch.ones_like(outputs),
 }
 """A root of a sample's Hessian times signs (n, C)."""
+_APART: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+    "cross_entropy": _angles,
+    "mse": lambda before, after: (before - after).square().sum(-1).mean(),
+}
+"""Mean squared distance of the samples' laws, of which the loss's Hessian is the metric."""

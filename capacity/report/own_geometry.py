@@ -9,6 +9,11 @@ from capacity.records.number_format import cell, header_cell, text_cell
 from capacity.report.tables import Table, TaskTable
 from capacity.results.view import RunView, pick
 
+_CURVED = (
+    " The metric is curved: d² lies between what the network's outputs moved by, which is shown as "
+    "d², and the square of the path's length, and the inefficiency between the two ratios."
+)
+
 
 def geometry_table(view: RunView) -> Table | None:
     """List every task's cost against its speed limit in that metric.
@@ -19,18 +24,22 @@ def geometry_table(view: RunView) -> Table | None:
     Returns:
         The table; None where the metric is Euclid's, which other tables are in.
     """
-    rows = []
+    known: list[tuple[int, Mapping[str, Any]]] = []
     for i, phase in enumerate(view.phases):
         thermo: Mapping[str, Any] = (phase.get("thermo") if phase else None) or {}
-        own = thermo.get("geometry")
-        if own is None:
-            continue
-        columns = ("distance_sq", "action", "inefficiency", "loss_drop_ratio")
-        rows.append((
+        if (own := thermo.get("geometry")) is not None:
+            known.append((i, own))
+    curved = any("length_sq" in own for _, own in known)
+    columns = ("distance_sq", "action", "inefficiency", "loss_drop_ratio")
+    bounds = ("length_sq", "least_inefficiency") if curved else ()
+    rows = [
+        (
             header_cell(view.label(i)),
             text_cell(own["name"]),
-            *(cell(pick(own, column)) for column in columns),
-        ))
+            *(cell(pick(own, column)) for column in (*columns, *bounds)),
+        )
+        for i, own in known
+    ]
     if not rows:
         return None
     return TaskTable(
@@ -43,10 +52,11 @@ def geometry_table(view: RunView) -> Table | None:
             "Action",
             "× the speed limit::inefficiency",
             "× the speed limit::T \u0394L over d²",
+            *(("Length², at least d²", "× the speed limit::at least") if curved else ()),
         ),
         rows=rows,
         remark="In it the steps are steepest descent, so that learning time times loss drop is at "
-        "least the squared distance d².",
+        f"least the squared distance d².{_CURVED if curved else ''}",
     )
 
 

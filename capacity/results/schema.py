@@ -232,6 +232,8 @@ class Geometry(TypedDict):
     distance_sq: E
     inefficiency: E
     loss_drop_ratio: E
+    length_sq: NotRequired[E]
+    least_inefficiency: NotRequired[E]
 
 
 class ImplicitSteps(TypedDict):

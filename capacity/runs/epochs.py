@@ -76,7 +76,7 @@ def path_row(
     """
     if path is None or path.start is None or theta is None:
         return {f"{name}{end}": None for name in _PATH for end in ("", "_stderr")}
-    cost = path.cost(before, now, plain=plain, full=full, noisy=noisy)
+    cost = path.cost(before, now, plain=plain, full=full, noisy=noisy, own=False)
     found = {name: getattr(cost, name) for name in _PATH if name != "w2_lower"}
     lower = distance(layer_grams(path.start, theta, dict(layout))).bracket().lower
     found["w2_lower"] = lower

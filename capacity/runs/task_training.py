@@ -75,7 +75,7 @@ class Lesson:
             plan.training, seed=order.seed, path=order.path, layout=model.layout
         ).bound(model.outputs, task, modes=model.two_modes)
         self.strategy = None if plan.plain else StrategyStep(model, task, plan, recipe.replicas)
-        self.path = PathObserver(stated(self.update).unclipped)
+        self.path = PathObserver(stated(self.update), steepest=not plan.turns_steps)
         self.transport: PhaseTransport | None = None
         self._watchers: dict[str, Watcher] = {"path": self.path, **watchers}
         if recipe.measure.transport:

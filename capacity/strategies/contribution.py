@@ -110,6 +110,12 @@ class Contribution:
     trainable: Tensor | None = None
 
     @property
+    def turns_steps(self) -> bool:
+        """Whether more is done with a gradient than a step along it."""
+        parts = (self.reference, self.projector, self.trainable)
+        return any(part is not None for part in parts)
+
+    @property
     def plain(self) -> bool:
         """Whether a step is that of the new task alone, with the plan's optimiser."""
         return all(

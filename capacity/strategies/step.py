@@ -294,11 +294,8 @@ class StrategyStep:
 
     def _wrapped(self, inner: UpdateMap, private: Private) -> UpdateMap:
         made = inner
-        added = self.contribution
-        turned = added.projector or added.reference
-        if isinstance(stated(inner).unclipped, ImplicitTransport) and (
-            turned is not None or added.trainable is not None
-        ):
+        implicit = isinstance(stated(inner).unclipped, ImplicitTransport)
+        if implicit and self.contribution.turns_steps:
             raise ValueError(
                 f"optimizer {inner.name!r} looks for steps that this strategy turns elsewhere; "
                 "state turns_steps = True in its class, and leave training.belief.implicit out"

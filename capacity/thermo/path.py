@@ -18,6 +18,7 @@ from capacity.records.estimate import Estimate, from_samples, not_defined
 from capacity.records.notebook import InNotebook
 from capacity.records.plain import Plain
 from capacity.thermo.action import STILL, ActionMeter, at_least_one, checked_ratio
+from capacity.thermo.curved_metric import CurvedMeter, curved_meter
 from capacity.thermo.regime import marked
 from capacity.training.steps import Step
 
@@ -39,10 +40,13 @@ class GeometryCost(Plain, InNotebook):
 
     Attributes:
         name: The metric.
-        action: sum |dy_k|^2/dt_k, y coordinates in which it is flat.
-        distance_sq: d^2 = |y_T - y_0|^2.
-        inefficiency: T times action over d^2; at least 1 always.
+        action: sum |dy_k|^2/dt_k, y coordinates in which it is flat; in a curved metric the sum of
+            its |d theta_k|^2/dt_k.
+        distance_sq: d^2 = |y_T - y_0|^2; in a curved metric a lower bound of it.
+        inefficiency: T times action over d^2; at least 1 always. In a curved metric an upper bound.
         loss_drop_ratio: T dL / d^2, which equals it for the flow; `out_of_regime` where not.
+        length_sq: Square of the path's length, an upper bound of d^2; None in a flat metric.
+        least_inefficiency: T times action over it, a lower bound of the inefficiency.
     """
 
     name: str
@@ -50,6 +54,16 @@ class GeometryCost(Plain, InNotebook):
     distance_sq: Estimate
     inefficiency: Estimate
     loss_drop_ratio: Estimate
+    length_sq: Estimate | None = None
+    least_inefficiency: Estimate | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain JSON types.
+
+        Returns:
+            The fields; the last two in a curved metric only.
+        """
+        return {name: part for name, part in super().to_dict().items() if part is not None}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -123,12 +137,15 @@ class PathObserver:
 
     Args:
         update: The optimiser, whose own metric is then measured beside Euclid's, if it has one.
+        steepest: Whether it is fed with the gradient as it is, and no strategy turns its steps.
     """
 
-    def __init__(self, update: Optimizer | None = None) -> None:
+    def __init__(self, update: Optimizer | None = None, *, steepest: bool = True) -> None:
         self._start: Tensor | None = None
         self._end: Tensor | None = None
         self._meter = ActionMeter()
+        self._curved = curved_meter(update) if steepest else None
+        update = None if update is None else update.unclipped
         self._metric = update if update is not None and update.geometry else None
         self._flat, self._moved = ActionMeter(), torch.zeros((), dtype=torch.float64)
         self._left: Tensor | None = None
@@ -146,6 +163,8 @@ class PathObserver:
             way = self._metric.flat_move(step.before[0], step.after[0])
             self._flat.add(step.lr, torch.zeros_like(way), way)
             self._moved = self._moved.to(way.device) + way
+        if self._curved is not None:
+            self._curved.add(step)
         if step.residual is not None:
             left = torch.stack([step.residual, step.residual, torch.ones_like(step.residual)])
             if self._left is not None:
@@ -176,6 +195,8 @@ class PathObserver:
         }
         if self._metric is not None:
             kept |= {"flat.action": self._flat.action, "flat.moved": self._moved}
+        if self._curved is not None:
+            kept |= {"curved.action": self._curved.action, "curved.length": self._curved.length}
         if self._left is not None:
             kept["implicit"] = self._left
         return kept
@@ -190,6 +211,9 @@ class PathObserver:
             self._start, self._end = kept["start"], kept["end"]
             self._meter.action, self._meter.length = kept["action"], kept["length"]
             self._meter.time = float(kept["time"])
+        if self._curved is not None and kept:
+            self._curved.action = kept["curved.action"]
+            self._curved.length = kept["curved.length"]
         self._left = kept.get("implicit")
         if "flat.moved" in kept:
             self._flat.action, self._moved = kept["flat.action"], kept["flat.moved"]
@@ -202,6 +226,7 @@ class PathObserver:
         plain: bool,
         full: bool,
         noisy: bool = False,
+        own: bool = True,
     ) -> PathCost:
         """Close the books.
 
@@ -211,6 +236,7 @@ class PathObserver:
             plain: Whether the optimiser is plain (S)GD, for which T dL is the ESL's left side.
             full: Whether every step saw all the data, so that no minibatch noise is in the path.
             noisy: Whether the steps carry the noise of Langevin dynamics.
+            own: Whether the cost in the optimiser's own metric is asked for.
 
         Returns:
             The cost, with spread over replicas.
@@ -257,7 +283,7 @@ class PathObserver:
             displacement_sq=_over_replicas(squared),
             length_ratio=at_least_one(of_path(length[moved] / squared[moved].sqrt())),
             smallest_ratio=float(ratio.min()) if len(ratio) else None,
-            geometry=self._in_metric(drop, noise) if len(ratio) else None,
+            geometry=self._in_metric(drop, noise) if own and len(ratio) else None,
             implicit=self._of_implicit(),
         )
 
@@ -268,6 +294,8 @@ class PathObserver:
         return ImplicitSteps(residual=_over_replicas(total / count), largest=float(largest.max()))
 
     def _in_metric(self, drop: Tensor, noise: str) -> GeometryCost | None:
+        if self._curved is not None:
+            return self._in_curved_metric(self._curved, drop, noise)
         if self._metric is None:
             return None
         time, action = self._meter.time, self._flat.action
@@ -280,6 +308,39 @@ class PathObserver:
             distance_sq=_over_replicas(squared),
             inefficiency=at_least_one(_over_replicas(ratio, noise)),
             loss_drop_ratio=marked(_over_replicas(by_drop), ratio, by_drop),
+        )
+
+    def _in_curved_metric(self, meter: CurvedMeter, drop: Tensor, noise: str) -> GeometryCost:
+        assert self._start is not None
+        assert self._end is not None
+        time, action, length_sq = self._meter.time, meter.action, meter.length.square()
+        least = checked_ratio(time, action, length_sq)
+        found = meter.least_sq(self._start.to(self._end.dtype), self._end)
+        note = f"Every step in the metric of its batch. {noise}".strip() if noise else ""
+        if found is None:
+            far = most = by_drop = not_defined(
+                "The metric is an estimate of its diagonal on every batch, in which no distance is "
+                "known; read the length of the path."
+            )
+        else:
+            squared = found.to(action.device)
+            ratios = (time * action / squared)[squared > 0]
+            dropped = (time * drop.to(squared) / squared)[squared > 0]
+            far = _over_replicas(squared, f"A lower bound. {note}".strip())
+            most = at_least_one(_over_replicas(ratios, f"An upper bound. {note}".strip()))
+            by_drop = marked(_over_replicas(dropped), ratios, dropped)
+        return GeometryCost(
+            name=meter.update.in_words(self._end),
+            action=_over_replicas(action, note),
+            distance_sq=far,
+            inefficiency=most,
+            loss_drop_ratio=by_drop,
+            length_sq=_over_replicas(length_sq, f"An upper bound of d^2. {note}".strip()),
+            least_inefficiency=at_least_one(
+                _over_replicas(least, f"A lower bound. {note}".strip())
+                if len(least)
+                else not_defined(STILL)
+            ),
         )
 
 

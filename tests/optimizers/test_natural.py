@@ -14,12 +14,14 @@ from capacity.forecasting.linearized import simulate
 from capacity.forecasting.plan_time import flow_plan
 from capacity.jacobian.training_jacobian import TrainingJacobian
 from capacity.jacobian.trajectory import Trajectory
+from capacity.networks.evaluate import evaluate
 from capacity.networks.flat_model import FlatModel
 from capacity.optimizers import natural
 from capacity.optimizers.conditioner import conditioned
 from capacity.optimizers.from_recipe import from_training
 from capacity.optimizers.natural import Natural
 from capacity.optimizers.optimizer import stated
+from capacity.thermo.path import PathObserver
 from capacity.training.data_order import DataOrder
 from capacity.training.train import train
 from dense import Record, digits_task, network
@@ -85,10 +87,7 @@ def test_the_exact_step_solves_with_the_dense_gauss_newton_matrix(loss, float64)
     task = digits_task((0, 1, 2), 20) if loss == "cross_entropy" else regression(20)
     theta, x, y = flat.initial(), task.train.x, task.train.y
     metric = bound(Natural(damping=0.01), flat, task).conditioner
-    features = jacrev(lambda t: flat.outputs(t, x))(theta).flatten(0, 1)
-    outputs = flat.outputs(theta, x)
-    curve = hessian(lambda f: task.loss_of(f.reshape(outputs.shape), y))(outputs.flatten())
-    matrix = features.T @ curve @ features + 0.01 * torch.eye(len(theta))
+    matrix = dense_metric(flat, task, theta, 0.01)
     gradient = grad(flat.loss(task))(theta, x, y)
     solved = torch.linalg.solve(matrix, gradient)
     torch.testing.assert_close(metric.apply(theta, x, gradient), solved)
@@ -128,6 +127,87 @@ def test_least_squares_arrive_in_one_step(float64):
     path.record((theta,), x, y, 0.3)
     v = torch.randn(1, path.size)
     torch.testing.assert_close(TrainingJacobian([path]).forward(v), 0.7 * v)
+
+
+def paid(flat, task, lr, steps, **options):
+    """A full-batch training, its cost, and action and squared ends in dense metrics."""
+    training = capacity.Training(
+        optimizer="natural", options=options, lr=lr, max_steps=steps, batch_size=len(task.train)
+    )
+    update = bound(from_training(training), flat, task)
+    observer, seen = PathObserver(update), []
+
+    class Seen:
+        def observe(self, step):
+            seen.append((step.before[0][0], step.after[0][0]))
+
+    order = DataOrder.planned(training, len(task.train), replicas=1, seed=0)
+    start = flat.initial()[None]
+    end = train(flat, start, task, training, order, observers=[observer, Seen()], update=update)
+    losses = [evaluate(flat, theta, task, task.train).loss for theta in (start, end.theta)]
+    cost = observer.cost(*losses, plain=False, full=True)
+    again = PathObserver(update)
+    again.restore(observer.state())
+    assert again.cost(*losses, plain=False, full=True) == cost
+    return cost.geometry, seen, float(losses[0] - losses[1])
+
+
+def dense_metric(flat, task, theta, damping):
+    x, y = task.train.x, task.train.y
+    features = jacrev(lambda t: flat.outputs(t, x))(theta).flatten(0, 1)
+    outputs = flat.outputs(theta, x)
+    curve = hessian(lambda f: task.loss_of(f.reshape(outputs.shape), y))(outputs.flatten())
+    return features.T @ curve @ features + damping * torch.eye(len(theta))
+
+
+@pytest.mark.parametrize("loss", ["cross_entropy", "mse"])
+def test_its_own_speed_limit_is_bracketed_in_its_curved_metric(loss, float64):
+    flat = FlatModel(network(64, 2, 3) if loss == "cross_entropy" else network(6, 3, 2))
+    task = digits_task((0, 1, 2), 20) if loss == "cross_entropy" else regression(20)
+    lr, steps, damping = 0.02, 30, 0.05
+    own, seen, drop = paid(flat, task, lr, steps, damping=damping)
+    action = length = 0.0
+    for before, after in seen:
+        moved = after - before
+        spent = float(moved @ dense_metric(flat, task, before, damping) @ moved)
+        action, length = action + spent / lr, length + spent**0.5
+    assert own.action.value == pytest.approx(action, rel=1e-6)
+    assert own.length_sq.value == pytest.approx(length**2, rel=1e-6)
+    assert own.least_inefficiency.value == pytest.approx(lr * steps * action / length**2)
+    # d^2 lies between; the flow pays the drop of the loss for it.
+    assert 0 < own.distance_sq.value <= own.length_sq.value
+    assert 1 <= own.least_inefficiency.value <= own.inefficiency.value
+    assert own.action.value == pytest.approx(drop, rel=0.05)
+    assert own.loss_drop_ratio.value == pytest.approx(own.inefficiency.value, rel=0.05)
+    assert lr * steps * drop > own.distance_sq.value
+    assert own.name == "Gauss-Newton, damping 0.05"
+
+
+def test_where_its_metric_is_flat_the_distance_is_exact(float64):
+    flat, task = FlatModel(network(6, 2)), regression(20)
+    own, seen, _ = paid(flat, task, 0.1, 8, damping=0.3)
+    moved = seen[-1][1] - seen[0][0]
+    truth = float(moved @ dense_metric(flat, task, moved, 0.3) @ moved)
+    assert own.distance_sq.value == pytest.approx(truth, rel=1e-9)
+
+
+def test_small_moves_are_as_far_apart_as_the_metric_says(float64):
+    flat, task = FlatModel(network(64, 2, 3)), digits_task((0, 1, 2), 20)
+    theta, moved = flat.initial(), torch.randn(len(flat.initial()))
+    metric = bound(Natural(damping=0.05), flat, task).conditioner
+    for size in (1e-3, 1e-5):  # far below what a cosine could tell from 1
+        found = float(metric.least_sq(theta - 0.5 * size * moved, theta + 0.5 * size * moved))
+        truth = float(moved @ dense_metric(flat, task, theta, 0.05) @ moved) * size**2
+        assert found == pytest.approx(truth, rel=1e-4)
+
+
+def test_other_metrics_say_what_is_not_known_of_them(float64):
+    flat, task = FlatModel(network(6, 3, 2)), regression(20)
+    own, _, _ = paid(flat, task, 0.02, 5, damping=0.1, curvature="diagonal")
+    assert own.name == "diagonal Gauss-Newton, damping 0.1"
+    assert own.distance_sq.value is own.inefficiency.value is None
+    assert own.least_inefficiency.value >= 1
+    assert paid(flat, task, 0.02, 5, damping=0.1, momentum=0.5)[0] is None
 
 
 class Rescaled(torch.nn.Module):
@@ -250,8 +330,32 @@ def test_a_recipe_runs_with_it_under_a_strategy_and_forecasts(quick_run, tmp_pat
     )
     result = json.loads((tmp_path / "run" / "result.json").read_text())
     assert result["phases"][1]["transport"]["singular_values"][0]["value"] > 0
-    assert "natural" in made.report().read_text()
+    page = made.report().read_text()
+    assert "natural" in page
+    # Clipped: its steps are no steepest descent in a metric that is known.
+    assert "Length², at least d²" not in page
     assert made.forecasts[0]["cost_ratio"]["value"] > 0
+
+
+@pytest.mark.slow  # a whole run with its report
+def test_a_run_reports_its_own_speed_limit(quick_run, tmp_path):
+    made = capacity.run(
+        [digits_task((0, 1), 24), digits_task((2, 3), 24)],
+        model=network(64, 2, 4),
+        training=plan(damping=0.1),
+        measure={"level": "forecast"},
+        replicas=1,
+        out=tmp_path / "run",
+        quiet=True,
+    )
+    result = json.loads((tmp_path / "run" / "result.json").read_text())
+    own = result["phases"][1]["thermo"]["geometry"]
+    assert own["distance_sq"]["value"] <= own["length_sq"]["value"]
+    assert own["least_inefficiency"]["value"] >= 1
+    assert "metric of its batch" in own["action"]["note"]
+    page = made.report().read_text()
+    assert "Length², at least d²" in page
+    assert "Gauss-Newton, damping 0.1" in page
 
 
 def _ewc():
