@@ -100,7 +100,8 @@ STUDIES = (
     Study(
         "thermodynamics",
         "The Epistemic Speed Limit in experiments: a Gaussian where all is known, learning rate, "
-        "curriculum, ensemble size, noise level, a convolutional network, the reachable set.",
+        "curriculum, ensemble size, noise level, two networks, the reachable set, beliefs "
+        "about an angle.",
         "benchmarks/thermo/experiments/run.py",
         recorded=True,
     ),

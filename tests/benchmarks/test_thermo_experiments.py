@@ -9,6 +9,7 @@ import math
 import re
 from dataclasses import replace
 
+import angles
 import cnn_shown
 import cnn_study
 import curriculum
@@ -18,6 +19,7 @@ import learning_rate
 import noise_level
 import numpy as np
 import pytest
+import quadratic
 import reachable_study
 import regularisers
 import run
@@ -38,6 +40,8 @@ pytestmark = pytest.mark.slow
 
 TOY = {
     "gaussian": lambda: gaussian_toy.measured(particles=30, ensembles=4, steps=40),
+    "angles": lambda: angles.measured(turns=(20, 120)),
+    "quadratic": lambda: quadratic.measured(starts=4),
     "learning-rate": lambda: learning_rate.measured(
         small(), rates=(0.2, 0.4), learning_time=4.0, count=2, batch=20
     ),
@@ -52,6 +56,9 @@ TOY = {
     ),
     "cnn": lambda: cnn_study.measured(
         sizes=(12, 20), kernel_samples=20, count=2, lr=0.05, steps=200
+    ),
+    "fcn": lambda: cnn_study.measured(
+        kind="fcn", sizes=(12, 20), kernel_samples=20, count=2, lr=0.005, steps=200
     ),
     "reachable": lambda: reachable_study.measured(
         [digits()] * 3, count=2, old_samples=20, samples=6, share=0.3, old_steps=40, lr=0.2
@@ -283,3 +290,34 @@ def test_margins_rank_what_is_far_from_the_boundary_first():
     margin = curriculum.margins(task)
     assert len(margin) == 60
     assert float((margin > 0).double().mean()) > 0.9
+
+
+def test_an_angle_s_belief_off_its_closed_form_is_refuted():
+    findings = load(angles.Findings, RESULTS / "angles.json")
+    assert angles.claims(findings)["closed"].verdict == "holds"
+    first = findings.ways[0]
+    bent = replace(findings, ways=[replace(first, deviation=1e-3), *findings.ways[1:]])
+    assert angles.claims(bent)["closed"].verdict == "does not hold"
+    late = replace(findings, ways=[replace(first, time=1e3), *findings.ways[1:]])
+    assert angles.claims(late)["even"].verdict == "does not hold"
+    assert angles.claims(late)["sooner"].verdict == "does not hold"
+
+
+def test_a_wave_s_loss_is_a_cosine_of_its_phase():
+    pull = angles.phase_task(np.random.default_rng(3), points=12, noise=0.3)
+    rng = np.random.default_rng(3)
+    x = np.arange(12) * 2 * np.pi / 12
+    y = np.cos(x - rng.uniform(0, 2 * np.pi)) + 0.3 * rng.standard_normal(12)
+    phases = np.array([0.3, 1.9, 4.0])
+    loss = 0.5 * ((y - np.cos(x - phases[:, None])) ** 2).mean(1)
+    shape = -pull.depth * np.cos(phases - pull.best)
+    assert loss - loss[0] == pytest.approx(shape - shape[0], abs=1e-12)
+
+
+def test_steps_that_cost_less_when_longer_are_refuted():
+    findings = quadratic.measured(starts=4)
+    found = quadratic.claims(findings)
+    assert found["closed"].verdict == found["flow"].verdict == "holds"
+    cheap = replace(findings.runs[-1], of_path=Estimate(value=1.0), lowest=0.5)
+    turned = quadratic.claims(replace(findings, runs=[*findings.runs[:-1], cheap]))
+    assert turned["monotone"].verdict == turned["drop"].verdict == "does not hold"

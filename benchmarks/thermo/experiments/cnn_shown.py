@@ -5,25 +5,19 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 
-from cnn_study import COLD, WARM, Findings, Moment, Size, Start
+from cnn_study import CNN, COLD, FCN, WARM, Findings, Moment, Size, Start
+from cnn_tables import COLOR, NAMES, kernel_table, loss_figure, size_table
 from thermo_claims import Check, Claim, Section, exponent, held, visible
 from thermo_drawing import COLORS, Series, Value, plotted, value_of
 
 from capacity.records.estimate import Estimate
-from capacity.records.number_format import Cell, cell, header_cell, say
+from capacity.records.number_format import say
 from capacity.records.numbers import number, with_interval
-from capacity.report.tables import Table
 from capacity.thermo.regime import CLOSE, FAR
 
-_NAMES = {
-    "displacement_sq": "|\u0394\u03b8|\u00b2",
-    "loss_drop": "loss drop",
-    "length_ratio": "length over chord",
-    "loss_drop_ratio": "T dL/|\u0394\u03b8|\u00b2",
-}
 WIDE = 0.1
 """Half-width of an exponent's interval from which nothing is said of its being 0."""
-_COLOR = {COLD: COLORS[0], WARM: COLORS[1]}
+TITLES = {CNN: "A convolutional network", FCN: "A fully connected network"}
 _PALE = {COLD: COLORS[5], WARM: COLORS[4]}
 
 
@@ -51,8 +45,7 @@ def claims(findings: Findings) -> dict[str, Claim]:
             + ", ".join(
                 f"{_interval(power)} from the {name} ({power.n} points)"
                 for name, power in growth.items()
-            )
-            + "; no one power fits the cold start, which is level and then rises again",
+            ),
             _level(growth.values()),
             "an exponent above 0 beyond its 95 % interval, in a fit over every noted moment of "
             f"that decade; {number(max(_half(power) for power in growth.values()), 2)} would have "
@@ -193,7 +186,7 @@ def _off(held: object) -> float:
 
 
 def _miss(held: object) -> str:
-    return f"the {_NAMES[held.name]}, {say(held.ratio)}"  # type: ignore[attr-defined]
+    return f"the {NAMES[held.name]}, {say(held.ratio)}"  # type: ignore[attr-defined]
 
 
 def _course(start: Start) -> str:
@@ -242,6 +235,7 @@ def _before(near: list[tuple[float, float, float]], first_bad: float) -> float:
 
 def section(findings: Findings) -> Section:
     """Make the section of the page."""
+    kind = findings.network
     spread = f"Mean and standard error over {findings.replicas} initialisations."
     found = claims(findings)
     inefficiency: list[Series] = []
@@ -249,7 +243,7 @@ def section(findings: Findings) -> Section:
         times = [m.time for m in start.moments]
         of_path = [m.of_path for m in start.moments]
         inefficiency += [
-            Series(f"{start.name}, measured", _zip(times, of_path), _COLOR[start.name]),
+            Series(f"{start.name}, measured", _zip(times, of_path), COLOR[start.name]),
             Series(
                 f"{start.name}, by its kernel",
                 _zip(times, [p.value for p in start.predicted]),
@@ -261,7 +255,7 @@ def section(findings: Findings) -> Section:
     quarter = [(float(s.samples), s.quarter.of_path) for s in findings.sizes if s.quarter]
     overlap = [
         Series(
-            f"residue, {start.name}", _zip(start.ranks, start.overlap), _COLOR[start.name], "both"
+            f"residue, {start.name}", _zip(start.ranks, start.overlap), COLOR[start.name], "both"
         )
         for start in findings.starts
     ]
@@ -275,13 +269,13 @@ def section(findings: Findings) -> Section:
         for start in findings.starts
     ]
     return Section(
-        "cnn",
-        "A convolutional network",
+        kind,
+        TITLES[kind],
         told(findings),
         [
             plotted(
                 inefficiency,
-                anchor="fig-cnn-time",
+                anchor=f"fig-{kind}-time",
                 title="Inefficiency over training",
                 caption="Time counts from each start. Lines: what the tangent kernel at the start, "
                 f"held still, predicts. {spread} {found['scaling'].caption} "
@@ -294,6 +288,7 @@ def section(findings: Findings) -> Section:
                 one=True,
                 height=300,
             ),
+            loss_figure(findings, spread),
             plotted(
                 [
                     Series(
@@ -308,7 +303,7 @@ def section(findings: Findings) -> Section:
                         else []
                     ),
                 ],
-                anchor="fig-cnn-size",
+                anchor=f"fig-{kind}-size",
                 title="Inefficiency over the size of the data set",
                 caption=f"At T = {findings.learning_time:g}, and where the mean loss has "
                 f"fallen to a quarter. {spread} {found['size'].caption}",
@@ -324,12 +319,12 @@ def section(findings: Findings) -> Section:
                     Series(
                         start.name,
                         [(m.time, m.length_ratio) for m in start.moments],
-                        _COLOR[start.name],
+                        COLOR[start.name],
                         "both",
                     )
                     for start in findings.starts
                 ],
-                anchor="fig-cnn-length",
+                anchor=f"fig-{kind}-length",
                 title="Curve length over chord",
                 caption="1 is a straight line in parameter space; its square is the share of the "
                 f"inefficiency that detours make. {spread} {found['warm'].caption}",
@@ -343,7 +338,7 @@ def section(findings: Findings) -> Section:
             ),
             plotted(
                 [*overlap, *trace],
-                anchor="fig-cnn-overlap",
+                anchor=f"fig-{kind}-overlap",
                 title="Residue overlap",
                 caption="Share of the squared residue in the kernel's first k modes, and, dashed, "
                 f"share of its trace. The theory of the still kernel needs no more than these "
@@ -364,12 +359,12 @@ def section(findings: Findings) -> Section:
                             for k, value in zip(start.ranks, start.eigenvalues, strict=True)
                             if value > 1e-8
                         ],
-                        _COLOR[start.name],
+                        COLOR[start.name],
                         "line",
                     )
                     for start in findings.starts
                 ],
-                anchor="fig-cnn-spectrum",
+                anchor=f"fig-{kind}-spectrum",
                 title="Spectrum of the tangent kernel",
                 caption="Eigenvalues of \u0398/n, mean over initialisations: straight here is a "
                 f"power law. {found['kernel'].caption}",
@@ -388,73 +383,7 @@ def section(findings: Findings) -> Section:
     )
 
 
-def kernel_table(findings: Findings) -> Table:
-    """Predicted against measured over the whole stretch."""
-    return Table(
-        caption="What the kernel at the start predicts for the whole stretch",
-        columns=("Quantity", "Start", "Predicted", "Measured", "Predicted over measured"),
-        rows=[
-            (
-                header_cell(_NAMES[held.name]),
-                Cell(start.name, numeric=False),
-                _plain(held.predicted),
-                _plain(held.measured),
-                _plain(held.ratio),
-            )
-            for start in findings.starts
-            for held in start.held
-        ],
-        remark=f"Full kernel on {findings.kernel_samples} images; the warm start is where the mean "
-        f"loss has halved, T = {findings.starts[1].began:g}. Errors of the ratio are "
-        "added as if independent.",
-    )
-
-
-def size_table(findings: Findings) -> Table:
-    """Costs by number of samples."""
-
-    def at(moment: Moment | None) -> tuple[Cell, ...]:
-        if moment is None:
-            return (Cell("never", numeric=False), Cell("\u2013"), Cell("\u2013"))
-        return (
-            Cell(number(moment.time, 3)),
-            _plain(moment.of_path),
-            _plain(moment.length_ratio),
-        )
-
-    return Table(
-        caption=f"By size of the data set, T = {findings.learning_time:g}, lr = {findings.lr:g}",
-        columns=(
-            "Images",
-            "At the end::loss",
-            "At the end::T dL / |\u0394\u03b8|\u00b2",
-            "At the end::inefficiency",
-            "At the end::length over chord",
-            "At a quarter of the loss::T",
-            "At a quarter of the loss::inefficiency",
-            "At a quarter of the loss::length over chord",
-        ),
-        rows=[
-            (
-                header_cell(str(size.samples)),
-                _plain(size.end.loss),
-                _plain(size.end.by_drop),
-                _plain(size.end.of_path),
-                _plain(size.end.length_ratio),
-                *at(size.quarter),
-            )
-            for size in findings.sizes
-        ],
-        remark=f"Mean \u00b1 standard error over {findings.replicas} initialisations. The path "
-        "costs a little more than the loss drop: steps are finite.",
-    )
-
-
 def _zip(
     xs: list[float] | list[int], values: list[Estimate] | list[Value]
 ) -> list[tuple[float, Value]]:
     return [(float(x), value) for x, value in zip(xs, values, strict=True)]
-
-
-def _plain(estimate: Estimate) -> Cell:
-    return Cell(cell(estimate).text)

@@ -18,9 +18,11 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import angles
 import cnn_shown
 import cnn_study
 import curriculum
@@ -29,6 +31,7 @@ import ensemble_size_shown
 import gaussian_toy
 import learning_rate
 import noise_level
+import quadratic
 import reachable_study
 import regularisers
 import torch
@@ -57,6 +60,8 @@ class Experiment:
 
 EXPERIMENTS = {
     "gaussian": Experiment(gaussian_toy.Findings, gaussian_toy.measured, gaussian_toy.section),
+    "angles": Experiment(angles.Findings, angles.measured, angles.section),
+    "quadratic": Experiment(quadratic.Findings, quadratic.measured, quadratic.section),
     "learning-rate": Experiment(
         learning_rate.Findings, learning_rate.measured, learning_rate.section
     ),
@@ -66,6 +71,11 @@ EXPERIMENTS = {
     ),
     "noise-level": Experiment(noise_level.Findings, noise_level.measured, noise_level.section),
     "cnn": Experiment(cnn_study.Findings, cnn_study.measured, cnn_shown.section),
+    "fcn": Experiment(
+        cnn_study.Findings,
+        partial(cnn_study.measured, **cnn_study.FULLY_CONNECTED),
+        cnn_shown.section,
+    ),
     "reachable": Experiment(
         reachable_study.Findings, reachable_study.measured, reachable_study.section
     ),
