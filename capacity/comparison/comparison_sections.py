@@ -11,6 +11,7 @@ from capacity.comparison import (
     comparison_figures,
     comparison_sentences,
     comparison_tables,
+    excess_and_anisotropy,
 )
 from capacity.comparison.comparison_figures import quantity_figure
 from capacity.records.numbers import plural, span
@@ -40,6 +41,7 @@ def _course(gathered: Gathered) -> list[Block | None]:
     figure = comparison_figures.course_figure(gathered)
     score = "accuracy" if gathered.classifies else "loss"
     ends = [_found(gathered, k) for k in range(5)]
+    tied = excess_and_anisotropy.sentence(gathered)
     return [
         figure or Absent("No finished run learned two tasks."),
         Fold(
@@ -61,6 +63,7 @@ def _course(gathered: Gathered) -> list[Block | None]:
             [Pair([quantity_figure(gathered, 3), comparison_figures.forecast_figure(gathered)])],
             "forecast",
         ),
+        Fold(tied, [excess_and_anisotropy.figure(gathered)], "anisotropy") if tied else None,
     ]
 
 

@@ -11,6 +11,10 @@ from capacity.results.shape import chosen_old
 from capacity.results.view import Record, RunView, cells_mean, old_numbers
 
 _TARGETS = ("accuracy_drop", "loss_increase")
+_COSTS = {
+    "thermo": ("inefficiency_path", "learning_time", "action", "displacement_sq"),
+    "transport": ("effective_rank", "dimension"),
+}
 _WHOLE = ("name", "status", "replicas", "final", "scores")
 
 
@@ -44,8 +48,12 @@ def _lean(view: RunView) -> RunView:
 
 
 def _cost(phase: Phase) -> Record:
-    thermo = phase.get("thermo")
-    return {"thermo": thermo and {"inefficiency_path": thermo.get("inefficiency_path")}}
+    whole = cast(Record, phase)
+    return {
+        name: part and {field: part[field] for field in fields if field in part}
+        for name, fields in _COSTS.items()
+        for part in [whole.get(name)]
+    }
 
 
 def _transition(transition: Transition) -> Record:

@@ -30,7 +30,7 @@ from capacity.results.view_of_run import view_of
 TABLES = tuple(COLUMNS)
 _COMPARED = ("result", "recipe", "env", "status")
 _AT_ONCE = 100
-_LAYOUT = json.dumps([1, VERSION, COLUMNS])
+_LAYOUT = json.dumps([2, VERSION, COLUMNS])
 _PATTERNS = frozenset("*?[]{}\\")
 """What DuckDB takes for a pattern of names; such a run is read whole."""
 
