@@ -46,6 +46,7 @@ from capacity.closed_forms.langevin_equilibrium import (
 from capacity.closed_forms.ornstein_uhlenbeck import (
     Relaxation,
     gaussian_entropy,
+    gibbs_divergence,
     ornstein_uhlenbeck,
 )
 from capacity.closed_forms.regression import (
@@ -92,6 +93,7 @@ __all__ = [
     "gaussian_w2_squared",
     "geodesic",
     "geodesic_cost",
+    "gibbs_divergence",
     "implicit_step_ratio",
     "isotropic_curvature",
     "isotropic_distance",

@@ -120,6 +120,39 @@ def ornstein_uhlenbeck(
     )
 
 
+def gibbs_divergence(
+    *,
+    rate: ArrayLike,
+    target: ArrayLike,
+    temperature: ArrayLike,
+    mean: ArrayLike,
+    variance: ArrayLike,
+) -> Array:
+    """Divergence KL(N(mean, variance) || Gibbs law) in V = a/2 (theta - m)^2, in nats per mode.
+
+    The Gibbs law is N(m, tau/a), and the divergence (F - F_min)/tau: how far a relaxation has to
+    go yet. It falls by Sigma/tau.
+
+    Args:
+        rate: Curvature a, above 0.
+        target: m.
+        temperature: tau, above 0.
+        mean: Mean of the law.
+        variance: Its variance, above 0.
+
+    Returns:
+        The divergence, additive over independent modes.
+    """
+    a, m, tau, mu, s = together(
+        rate=positive("rate", rate),
+        target=finite("target", target),
+        temperature=positive("temperature", temperature),
+        mean=finite("mean", mean),
+        variance=positive("variance", variance),
+    )
+    return 0.5 * x_minus_log1p(a * s / tau - 1) + 0.5 * a * (mu - m) ** 2 / tau
+
+
 def gaussian_entropy(*, variance: ArrayLike) -> Array:
     """Differential entropy 1/2 ln(2 pi e s) of a Gaussian, in nats per mode.
 

@@ -69,11 +69,12 @@ def decomposition_table(view: RunView) -> Table | None:
     Returns:
         The table; None where a point learned, or the result is an earlier one.
     """
-    rows, columns = [], ("energy_drop", "transport", "commitment", "excess")
+    columns = ("energy_drop", "transport", "commitment", "excess", "gibbs_fall", "gibbs_after")
+    rows = []
     for i, phase in enumerate(view.phases):
         thermo: Mapping[str, Any] = (phase.get("thermo") if phase else None) or {}
         cost = thermo.get("belief")
-        if cost is not None and all(column in cost for column in columns):
+        if cost is not None and all(column in cost for column in columns[:4]):
             rows.append((
                 header_cell(view.label(i)),
                 *(cell(pick(cost, column)) for column in columns),
@@ -83,11 +84,21 @@ def decomposition_table(view: RunView) -> Table | None:
     return TaskTable(
         id="table-decomposition",
         caption="What the improvement of the expected loss was spent on",
-        columns=("Task", "Expected loss fell by", "Transport, d²/T", "Commitment", "Excess"),
+        columns=(
+            "Task",
+            "Expected loss fell by",
+            "Transport, d²/T",
+            "Commitment",
+            "Excess",
+            "Nats from the Gibbs law::fell by",
+            "Nats from the Gibbs law::left, at least",
+        ),
         rows=rows,
         remark="The fall is the sum of the other three. Commitment is the temperature times the "
         "entropy that the belief gave up; excess is what a flow at its speed limit would have "
-        "saved, and below 0 only where steps are no flow, or a strategy changed what is learned.",
+        "saved, and below 0 only where steps are no flow, or a strategy changed what is learned. "
+        "The belief's divergence from the Gibbs law of the task at its temperature fell by the "
+        "free energy spent over the temperature; what is left is at least what the draws tell.",
     )
 
 

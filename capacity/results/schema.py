@@ -258,6 +258,9 @@ class BeliefCost(TypedDict):
     transport: NotRequired[E]
     commitment: NotRequired[E]
     excess: NotRequired[E]
+    gibbs_fall: NotRequired[E]
+    gibbs_before: NotRequired[E]
+    gibbs_after: NotRequired[E]
 
 
 class Thermo(TypedDict):

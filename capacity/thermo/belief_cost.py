@@ -8,7 +8,7 @@ T (F_0 - F_T) >= d^2 in the metric of its flow (theory.md#belief) is a claim tha
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -17,7 +17,8 @@ from capacity.base.random_streams import stream_seed
 from capacity.closed_forms.fisher_rao import gaussian_distance
 from capacity.networks.flat_model import FlatModel
 from capacity.recipe.config import Training
-from capacity.records.estimate import Estimate, from_error, not_defined
+from capacity.records.estimate import Estimate, Status, from_error, not_defined, with_note
+from capacity.records.jackknife import jackknife
 from capacity.records.notebook import InNotebook
 from capacity.records.plain import Plain
 from capacity.tasks.task import Split, Task
@@ -25,6 +26,9 @@ from capacity.tasks.task import Split, Task
 PAIRS = 16
 """Antithetic pairs behind E_q[L]."""
 _CHUNK = 1024
+_LOG_2PI = math.log(2 * math.pi)
+_EVEN = 0.5
+"""Share of the draws that carry the weight, from which Z is known."""
 _SURE = 5.24
 """Student's t at 99.99 %, both sides, for 15 degrees of freedom, above the normal's 3.89."""
 
@@ -48,6 +52,11 @@ class BeliefCost(Plain, InNotebook):
         verdict: `consistent` where T Sigma >= d^2 for every replica beyond its error at 99.99 %,
             `violated` where it is less for one, as steps that are no flow can have it; else
             `inconclusive`; `not defined` under a strategy, which changes the functional.
+        gibbs_fall: Sigma/tau, nats by which the divergence KL(q || e^{-V/tau}/Z) from the task's
+            Gibbs law fell.
+        gibbs_before: A lower bound of that divergence, whose Z is not known but estimated by
+            importance sampling with the draws; tight where they weigh about the same.
+        gibbs_after: The same at the end.
     """
 
     geometry: str
@@ -62,6 +71,9 @@ class BeliefCost(Plain, InNotebook):
     distance_sq: Estimate
     inefficiency: Estimate
     verdict: str
+    gibbs_fall: Estimate
+    gibbs_before: Estimate
+    gibbs_after: Estimate
 
 
 @torch.no_grad()
@@ -106,15 +118,23 @@ def belief_cost(
                 "start from positive widths, and lower training.lr if training led there"
             )
     tau, decay = training.temperature, training.weight_decay
-    energies, entropies = [], []
+    energies, entropies, gibbs = [], [], []
     for point in (before, after):
-        drawn = torch.stack([
-            expected_losses(model.of_replica(r), row, task, task.train, seed=seed)
+        each = torch.stack([
+            _drawn_losses(model.of_replica(r), row, task, task.train, seed=seed, pairs=PAIRS)
             for r, row in enumerate(point)
         ])
         prior = 0.5 * decay * point.double().square().sum(-1).cpu()
-        energies.append(drawn + prior[:, None])
+        energies.append(each.mean(-1) + prior[:, None])
         entropies.append(entropy(point))
+        gibbs.append(
+            gibbs_bound(
+                torch.stack([
+                    _log_weights(model.of_replica(r), row, losses[:, :2], tau, decay, seed=seed)
+                    for r, (row, losses) in enumerate(zip(point, each, strict=True))
+                ])
+            )
+        )
     free = [e - tau * h[:, None] for e, h in zip(energies, entropies, strict=True)]
     spent = free[0] - free[1]
     belief = training.belief
@@ -146,6 +166,9 @@ def belief_cost(
         if moved
         else not_defined("A replica did not move: its gradient is 0, or lost in rounding."),
         verdict=verdict,
+        gibbs_fall=_mean(spent / tau, note),
+        gibbs_before=gibbs[0],
+        gibbs_after=gibbs[1],
     )
 
 
@@ -166,19 +189,82 @@ def expected_losses(
     Returns:
         Losses (pairs,), float64, on the CPU.
     """
+    return _drawn_losses(model, theta, task, split, seed=seed, pairs=pairs).mean(-1)
+
+
+def _drawn_losses(
+    model: FlatModel, theta: Tensor, task: Task, split: Split, *, seed: int, pairs: int
+) -> Tensor:
+    """Losses of single draws (pairs, passes), the second mirroring the first, and so on."""
+    belief = model.belief
+    assert belief is not None, "only a belief has draws"
     made = []
-
-    def loss(x: Tensor, y: Tensor) -> Tensor:
-        return model.over_draws(lambda: task.loss_of(model.outputs(theta, x), y))
-
     for pair in range(pairs):
-        total = 0.0
-        draw = stream_seed(seed, "belief", pair)
+        total = torch.zeros(2 * belief.draws, dtype=torch.float64)
         for x, y in zip(split.x.split(_CHUNK), split.y.split(_CHUNK), strict=True):
-            with model.training(draw, moving=False):
-                total += float(loss(x, y)) * len(x) / len(split)
+            with model.training(stream_seed(seed, "belief", pair), moving=False):
+                for turn in range(len(total)):
+                    with belief.at_turn(turn):
+                        value = float(task.loss_of(model.outputs(theta, x), y))
+                    total[turn] += value * len(x) / len(split)
         made.append(total)
-    return torch.tensor(made, dtype=torch.float64)
+    return torch.stack(made)
+
+
+def _log_weights(
+    model: FlatModel, theta: Tensor, losses: Tensor, tau: float, decay: float, *, seed: int
+) -> Tensor:
+    """Log of e^{-V/tau} over the density of the belief, at the first two draws of each pair."""
+    belief, (widths, means) = model.belief, theta.double().cpu().chunk(2)
+    assert belief is not None, "only a belief has draws"
+    made = torch.empty_like(losses)
+    for pair, drawn in enumerate(losses):
+        with model.training(stream_seed(seed, "belief", pair), moving=False):
+            for turn, loss in enumerate(drawn):
+                with belief.at_turn(turn):
+                    point = belief.point(theta).double().cpu()
+                noise = (point - means) / widths
+                density = -widths.log().sum() - 0.5 * (noise.square() + _LOG_2PI).sum()
+                prior = 0.5 * decay * point.square().sum()
+                made[pair, turn] = -(loss + prior) / tau - density
+    return made
+
+
+def gibbs_bound(weights: Tensor) -> Estimate:
+    """Bound the divergence from a law that is known up to its normaliser.
+
+    log Z is at least the mean over draws of the log of their mean weight, and the divergence is
+    log Z less the mean log weight. The bound is tight where the weights are about the same.
+
+    Args:
+        weights: Logarithms of the unnormalised density over that of the belief, at antithetic pairs
+            of draws from it (R, pairs, 2).
+
+    Returns:
+        The bound in nats, mean over replicas; `uncalibrated` where fewer than half of the draws
+        carry the weight.
+    """
+    weights = weights.double()
+    count = weights.shape[1]
+
+    def bound(w: Tensor) -> Tensor:
+        flat = w.flatten(1)
+        return (flat.logsumexp(-1) - math.log(flat.shape[1]) - flat.mean(-1)).mean()
+
+    kept = [torch.arange(count) != k for k in range(count)]
+    without = torch.stack([bound(weights[:, rows]) for rows in kept])
+    share = (weights.flatten(1).log_softmax(-1).mul(2).logsumexp(-1).neg().exp()).min() / (
+        2 * count
+    )
+    estimate = jackknife(float(bound(weights)), without)
+    if float(share) >= _EVEN:
+        return with_note(estimate, "Z by importance sampling with the draws.")
+    return replace(
+        estimate,
+        status=Status.UNCALIBRATED,
+        note=f"A lower bound: {max(1.0, float(share) * 2 * count):.2g} of {2 * count} draws carry "
+        "the weight, and Z is larger than they tell.",
+    )
 
 
 def entropy(theta: Tensor) -> Tensor:

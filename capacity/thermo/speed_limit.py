@@ -18,6 +18,7 @@ from capacity.thermo.action import STILL, at_least_one, path_ratio
 from capacity.thermo.dissipation import FOLDED, Cost, Dissipation, cost_of, heat_of
 from capacity.thermo.ensemble_record import EnsembleRecord, Start
 from capacity.thermo.free_energy import FreeEnergy, free_energy
+from capacity.thermo.irreversibility import Irreversibility, irreversibility
 from capacity.thermo.noisy_limit import NoisyLimit, noisy_limit
 from capacity.thermo.signatures import Signature, signatures
 from capacity.thermo.speed_limit_verdicts import (
@@ -69,6 +70,8 @@ class SpeedLimit(Plain, InNotebook):
         headline: `per_replica` or `inefficiency`: the figure to read first.
         signatures: The four failure signatures.
         noisy: The limit of training with thermal noise, for Langevin dynamics from one point.
+        irreversibility: R in nats by three routes, for Langevin dynamics from a law with a density:
+            how much the divergence from the Gibbs law fell.
         note: What else must be known; empty if nothing.
     """
 
@@ -96,6 +99,7 @@ class SpeedLimit(Plain, InNotebook):
     headline: str
     signatures: tuple[Signature, ...]
     noisy: NoisyLimit | None = None
+    irreversibility: Irreversibility | None = None
     note: str = ""
 
 
@@ -196,6 +200,7 @@ def settle(
             inefficiency=ratios["inefficiency"],
         ),
         noisy=noisy_limit(record, moved, level=level, violation_level=violation_level),
+        irreversibility=irreversibility(record, level=level),
         note=_note(record),
     )
 

@@ -10,6 +10,7 @@ from scipy.stats import norm
 from capacity.closed_forms import (
     gaussian_entropy,
     gaussian_w2_squared,
+    gibbs_divergence,
     one_mode_efficiency,
     ornstein_uhlenbeck,
 )
@@ -172,3 +173,16 @@ def test_modes_broadcast_and_agree_with_the_distance_of_gaussians():
     )
     np.testing.assert_allclose(ours.w2_squared, distance, rtol=1e-12)
     np.testing.assert_allclose(ours.entropy, gaussian_entropy(variance=ours.variance))
+
+
+def test_the_divergence_from_the_gibbs_law_by_quadrature_and_along_a_relaxation():
+    case = {k: CASES["cooling"][k] for k in ("rate", "target", "temperature")}
+    mean, variance = -0.4, 2.0
+    law, gibbs = norm(mean, variance**0.5), norm(1.5, (0.3 / 0.8) ** 0.5)
+    truth = quad(lambda x: law.pdf(x) * (law.logpdf(x) - gibbs.logpdf(x)), -12, 12)[0]
+    ours = gibbs_divergence(**case, mean=mean, variance=variance)
+    assert ours == pytest.approx(truth, rel=1e-8)
+    later = ornstein_uhlenbeck(**case, mean=mean, variance=variance, time=1.7)
+    left = gibbs_divergence(**case, mean=later.mean, variance=later.variance)
+    assert ours - left == pytest.approx(float(later.dissipation) / 0.3, rel=1e-12)
+    assert gibbs_divergence(**case, mean=1.5, variance=0.3 / 0.8) == pytest.approx(0, abs=1e-15)

@@ -42,12 +42,16 @@ def test_a_run_reports_the_population_and_its_calibration(quick_run, tmp_path):
         assert cost["inefficiency"]["stderr"] > 0
         spent = sum(cost[part]["value"] for part in ("transport", "commitment", "excess"))
         assert cost["energy_drop"]["value"] == pytest.approx(spent)
+        fell = cost["dissipation"]["value"] / 1e-3
+        assert cost["gibbs_fall"]["value"] == pytest.approx(fell, rel=1e-6)
+        assert cost["gibbs_after"]["value"] > 0
         assert len(phase["calibration"]) == i + 1
         assert 0 < phase["calibration"][i]["value"] < 1
     page = made.report().read_text()
     assert "Population of networks" in page
     assert "What the improvement of the expected loss was spent on" in page
     assert "Calibration error" in page
+    assert "Nats from the Gibbs law" in page
     assert made.forecasts[0]["old"][0]["accuracy_drop"]["status"] == "ok", "rehearsed"
 
 

@@ -12,7 +12,13 @@ import capacity
 from capacity.networks.door import fit
 from capacity.networks.flat_model import FlatModel
 from capacity.tasks.tensors import as_task
-from capacity.thermo.belief_cost import belief_cost, distance_sq, entropy, expected_losses
+from capacity.thermo.belief_cost import (
+    belief_cost,
+    distance_sq,
+    entropy,
+    expected_losses,
+    gibbs_bound,
+)
 from capacity.training.data_order import DataOrder
 from capacity.training.train import train
 
@@ -105,6 +111,49 @@ def test_a_training_obeys_the_limit_of_its_population(geometry, lr):
     assert cost.excess.value > 0
     parts = cost.transport.value + cost.commitment.value + cost.excess.value
     assert cost.energy_drop.value == pytest.approx(parts)
+
+
+def gaussian_gibbs(task, tau, decay):
+    """Mean and precision of e^{-V/tau}/Z of the linear regression."""
+    size = len(task.train)
+    precision = (task.train.x.T @ task.train.x / size + decay * torch.eye(3).double()) / tau
+    mean = torch.linalg.solve(precision, task.train.x.T @ task.train.y[:, 0] / size / tau)
+    return torch.distributions.MultivariateNormal(mean, precision_matrix=precision)
+
+
+def test_the_divergence_from_the_gibbs_law_is_bounded_from_below_and_falls_by_what_was_spent():
+    flat, task = belief()
+    plan = capacity.Training(belief="transport", temperature=0.4, weight_decay=0.3)
+    gibbs = gaussian_gibbs(task, 0.4, 0.3)
+    near = torch.cat([gibbs.precision_matrix.diagonal().rsqrt(), gibbs.mean])[None]
+    far = near + torch.tensor([0.1, 0, 0, 0.7, 0, 0]).double()
+    made = belief_cost(flat, far, near, task, plan, time=1.0, seed=3)
+
+    def truth(theta):
+        law = torch.distributions.MultivariateNormal(theta[0, 3:], torch.diag(theta[0, :3] ** 2))
+        return float(torch.distributions.kl_divergence(law, gibbs))
+
+    fell = truth(far) - truth(near)
+    assert abs(made.gibbs_fall.value - fell) < 4 * made.gibbs_fall.stderr
+    assert made.gibbs_after.status is capacity.Status.OK
+    assert abs(made.gibbs_after.value - truth(near)) < 4 * made.gibbs_after.stderr + 0.02
+    assert made.gibbs_before.value < truth(far) + 4 * made.gibbs_before.stderr
+    assert made.gibbs_before.value > made.gibbs_after.value
+    # Where one draw carries all the weight it is still a lower bound, and says so.
+    cold = capacity.Training(belief="transport", temperature=1e-4, weight_decay=0.3)
+    gibbs = gaussian_gibbs(task, 1e-4, 0.3)
+    deep = belief_cost(flat, far, near, task, cold, time=1.0, seed=3).gibbs_before
+    assert deep.status is capacity.Status.UNCALIBRATED
+    assert "1 of 32 draws" in deep.note
+    assert deep.value < truth(far) + 4 * deep.stderr
+
+
+def test_weights_that_are_even_leave_no_divergence():
+    assert gibbs_bound(torch.full((2, 16, 2), -3.0)).value == pytest.approx(0, abs=1e-12)
+    spread = torch.randn(1, 4000, 2, generator=torch.Generator().manual_seed(0)).double() * 0.5
+    # Of Gaussian log weights it is half their variance.
+    made = gibbs_bound(spread[:, :1000])
+    assert abs(made.value - 0.125) < 4 * made.stderr
 
 
 def test_a_detour_that_is_no_flow_violates_the_limit_and_a_strategy_has_no_verdict():
