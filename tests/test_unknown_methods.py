@@ -10,9 +10,10 @@ import torch
 import capacity
 from capacity.criterion.criterion import assess_transition
 from capacity.forecasting.compression import compress, steps_wanted, unknown_to_compression
-from capacity.forecasting.corpus import Conditions, shipped
+from capacity.forecasting.corpus import Conditions
 from capacity.forecasting.engine import forecast_cheaply
 from capacity.forecasting.kernel_flow import integrate, learning_time
+from capacity.forecasting.shipped import shipped
 from capacity.networks.flat_model import FlatModel
 from capacity.networks.models import build_model
 from capacity.optimizers.adam import Adam

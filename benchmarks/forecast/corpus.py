@@ -159,12 +159,24 @@ def report(found: Sequence[dict], trials: dict[tuple[str, str], Trial]) -> str:
     return "\n".join(lines)
 
 
-def compact(found: Sequence[dict], trials: dict[tuple[str, str], Trial]) -> str:
-    """Write the corpus as columns, one row per line.
+HEAD = {
+    "about": "Made by benchmarks/forecast/corpus.py from the development half of score.py",
+    "budget": BUDGET,
+    "old_tasks": LENGTH - 1,
+    "labels": {options.name: options.label for options in (Strategy(), *strategies().values())},
+}
+"""What the file says of the corpus."""
+
+
+def compact(
+    found: Sequence[dict], trials: dict[tuple[str, str], Trial], head: dict[str, object]
+) -> str:
+    """Write a corpus as columns, one row per line.
 
     Args:
         found: The rows.
         trials: The trials.
+        head: What the file says of it.
 
     Returns:
         JSON.
@@ -173,18 +185,15 @@ def compact(found: Sequence[dict], trials: dict[tuple[str, str], Trial]) -> str:
     def short(value: object) -> object:
         return float(f"{value:.4g}") if isinstance(value, float) else value
 
-    head = json.dumps({
-        "about": "Made by benchmarks/forecast/corpus.py from the development half of score.py",
-        "budget": BUDGET,
-        "old_tasks": LENGTH - 1,
+    first = json.dumps({
+        **head,
         "corrector": {
             kind: {name: trials[kind, name].used for name in QUANTITIES} for kind in KINDS
         },
-        "labels": {options.name: options.label for options in (Strategy(), *strategies().values())},
         "columns": list(found[0]),
     })[:-1]
     body = ",\n".join(json.dumps([short(value) for value in row.values()]) for row in found)
-    return f'{head},\n"rows": [\n{body}\n]}}\n'
+    return f'{first},\n"rows": [\n{body}\n]}}\n'
 
 
 def covered(found: Sequence[dict], name: str, kind: str) -> float:
@@ -220,27 +229,40 @@ def main() -> None:
     parser.add_argument("--save", action="store_true", help=f"write capacity's {FILE.name}")
     asked = parser.parse_args()
     cells = [c for c in collect(asked.cache, units()) if c["half"] == DEVELOPMENT]
+    build(list(rows(cells)), HEAD, FILE if asked.save else None, asked.jobs)
+
+
+def build(made: Sequence[dict], head: dict[str, object], file: Path | None, jobs: int) -> None:
+    """Decide about the corrections of a corpus, print what it is worth, and write it.
+
+    Args:
+        made: Its rows.
+        head: What the file says of it.
+        file: Where to; None writes nothing.
+        jobs: Processes.
+    """
     # What the package reads is rounded: the decision is made on the same numbers.
     found = [
         {k: float(f"{v:.4g}") if isinstance(v, float) else v for k, v in row.items()}
-        for row in rows(cells)
+        for row in made
     ]
-    trials = decide(found, asked.jobs)
+    trials = decide(found, jobs)
     print(report(found, trials))
     found = unseen(found, trials)
-    made = corpus.corpus_of(json.loads(compact(found, trials)))
+    text = compact(found, trials, head)
+    known = corpus.corpus_of(json.loads(text))
     for kind in KINDS:
         for name in QUANTITIES:
-            model = made.conformal(name, kind)
+            model = known.conformal(name, kind)
             print(
                 f"{kind} {name}: expected error sqrt(half-width^2 + {model.floor_:.3g}^2 + "
                 f"({model.share_:.3g} x forecast)^2) steps^{model.slopes_[0] / math.log(10):.2f}, "
                 f"times {model.stretch(0.9):.3g}; covers {covered(found, name, kind):.3f} of cells "
                 "of unseen pairs (0.9 wanted)"
             )
-    if asked.save:
-        FILE.write_text(compact(found, trials))
-        print(f"wrote {FILE.name}, {FILE.stat().st_size / 1000:.0f} kB; rows: {len(found)}")
+    if file is not None:
+        file.write_text(text)
+        print(f"wrote {file.name}, {file.stat().st_size / 1000:.0f} kB; rows: {len(found)}")
 
 
 if __name__ == "__main__":

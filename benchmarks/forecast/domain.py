@@ -16,7 +16,8 @@ from pathlib import Path
 
 import numpy as np
 
-from capacity.forecasting.corpus import PLAIN, Corpus, conformal_row, shipped
+from capacity.forecasting.corpus import PLAIN, Corpus, conformal_row
+from capacity.forecasting.shipped import shipped
 
 RESULT = Path(__file__).parent / "results" / "domain.txt"
 QUANTITIES = ("drop", "rise")

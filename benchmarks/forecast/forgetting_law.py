@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from scipy.optimize import least_squares
 from score_plain import explained
 
-from capacity.forecasting.corpus import shipped
+from capacity.forecasting.shipped import shipped
 
 RESULT = Path(__file__).parent / "results" / "forgetting-law.txt"
 MIXED = {"naive": 0.0, "replay": 0.5}

@@ -8,8 +8,9 @@ import numpy as np
 from score_cells import ENGINE
 from score_scores import coverage
 
-from capacity.forecasting.corpus import PLAIN, conformal_row, shipped
+from capacity.forecasting.corpus import PLAIN, conformal_row
 from capacity.forecasting.quantities import QUANTITIES
+from capacity.forecasting.shipped import shipped
 
 LEVELS = (0.5, 0.7, 0.8, 0.9, 0.95)
 

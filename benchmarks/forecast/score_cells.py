@@ -13,10 +13,10 @@ from score_truth import known
 from capacity.forecasting.corpus import (
     Corpus,
     complete,
-    shipped,
 )
 from capacity.forecasting.corrector import KEPT
 from capacity.forecasting.quantities import QUANTITIES
+from capacity.forecasting.shipped import shipped
 from capacity.predictors.registry import PREDICTORS
 
 FORECAST, ENGINE, REHEARSAL, SIMULATION = "forecast", "engine", "rehearsal", "simulation"

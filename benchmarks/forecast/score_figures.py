@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from score_calibration import LEVELS, inside, usable
 from score_cells import FORECAST
 
-from capacity.forecasting.corpus import shipped
+from capacity.forecasting.shipped import shipped
 
 mpl.rcParams["svg.fonttype"] = "none"
 mpl.rcParams["svg.hashsalt"] = "score"

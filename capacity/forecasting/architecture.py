@@ -43,18 +43,22 @@ def architecture_of(model: FlatModel, theta: Tensor, x: Tensor) -> str:
         x: One input or more (n, ...).
 
     Returns:
-        `mlp`, `cnn` or `transformer`; else what it calls beside them, for people.
+        `mlp`, `cnn`, `transformer` or `token transformer`; else what it calls beside them, for
+        people.
     """
     calls = _Calls()
     with torch.no_grad(), calls:
         model.outputs(theta, x[:1])
     used = calls.names
-    strange = sorted(used & _STRUCTURE)
     convolves, attends = bool(used & _CONVOLUTION), bool(used & _ATTENTION)
+    tokens = attends and "embedding" in used
+    strange = sorted(used & _STRUCTURE - ({"embedding"} if tokens else set()))
     if "layer_norm" in used and not attends:
         strange.append("layer_norm")
     if convolves and attends:
         strange.append("attention over convolutions")
     if strange or not used & (_LINEAR | _CONVOLUTION | _ATTENTION):
         return f"network with {', '.join(strange) or 'none of linear layers and convolutions'}"
-    return "transformer" if attends else "cnn" if convolves else "mlp"
+    if attends:
+        return "token transformer" if tokens else "transformer"
+    return "cnn" if convolves else "mlp"

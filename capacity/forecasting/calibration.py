@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from capacity.forecasting.corpus import (
+    BIAS,
     PLAIN,
     Conditions,
     Corpus,
@@ -17,9 +18,9 @@ from capacity.forecasting.corpus import (
     conformal_row,
     kind_of,
     numbers,
-    shipped,
 )
 from capacity.forecasting.quantities import before, half_width, mean, within
+from capacity.forecasting.shipped import speaking
 from capacity.forecasting.task_reading import NOTE
 from capacity.records.estimate import Estimate, Status
 
@@ -27,13 +28,6 @@ if TYPE_CHECKING:
     from capacity.forecasting.engine import CheapForecast
     from capacity.forecasting.record import Forecast
 
-BIAS = {
-    "drop": (0.039, 0.084), "rise": (0.364, 0.715),
-    "new_accuracy": (0.148, 0.223), "new_loss": (0.334, 0.419),
-}  # fmt: skip
-"""Half-width of the bias of compressed trainings that 90 % of the development half had no more of,
-of those that took as many steps as compressing the training asks for, and of others; losses on the
-scale of asinh (`benchmarks/forecast/score_physics.py`)."""
 _SLACK = 1e-3
 """Of budgets that are compared."""
 _ASINH = ("rise", "new_loss")
@@ -52,7 +46,7 @@ def calibrated(
         made: A forecast of the engine within a budget, under one strategy.
         said: The same, as the engine gave it.
         conditions: What it was made for.
-        corpus: Earlier transitions; None takes those that ship.
+        corpus: Earlier transitions; None takes those that ship and speak of it.
 
     Returns:
         The forecast, corrected, with calibrated intervals; where the corpus does not speak of it,
@@ -62,21 +56,21 @@ def calibrated(
         corpus has otherwise leave it corrected, but `uncalibrated`. With several old tasks the
         correction is that of their mean, and moves each of them by as much.
     """
-    known = shipped() if corpus is None else corpus
     few = _too_few(said)
-    reason = "no corpus of earlier transitions" if known is None else known.why_not(conditions)
+    known, reason = speaking(conditions) if corpus is None else (corpus, corpus.why_not(conditions))
     row = numbers(said, conditions)
     if reason is None and not complete(row):
         reason = "the forecast has no value or interval to start from"
     if known is not None and reason is None and (other := known.other_budget(conditions)):
         # The bias was measured without strategies, and with enough steps is all that is left.
         if said.share >= said.enough - _SLACK and kind_of(conditions.strategy) == PLAIN:
-            return _with_bias(made, few)
+            return _with_bias(made, known.bias, few)
         reason = other
     if known is not None and reason is None:
         reason = known.why_far(row)
     if known is None or reason is not None:
-        return _with_bias(made, few, f"Uncalibrated: {reason}. {few}".rstrip())
+        bias = BIAS if known is None else known.bias
+        return _with_bias(made, bias, few, f"Uncalibrated: {reason}. {few}".rstrip())
     say = _Saying(known, row, made.new_loss.level, known.unlike(conditions), few)
     old = tuple(
         replace(
@@ -149,14 +143,16 @@ def _average(
     return replace(average, value=mean(ends))
 
 
-def _with_bias(made: Forecast, few: str, why: str = "") -> Forecast:
+def _with_bias(
+    made: Forecast, bias: Mapping[str, Sequence[float]], few: str, why: str = ""
+) -> Forecast:
     """Leave the values as the engine gave them, and widen the intervals by its usual bias."""
 
     def wider(name: str, estimate: Estimate) -> Estimate:
         if estimate.value is None:
             return replace(estimate, note=f"{estimate.note} {why}".strip())
         return replace(
-            widened(name, estimate, BIAS[name][1 if few else 0]),
+            widened(name, estimate, bias[name][1 if few else 0]),
             status=Status.UNCALIBRATED if why else Status.OK,
             note=f"{estimate.note.replace(NOTE, WIDENED)} {why}".strip(),
         )

@@ -1,17 +1,16 @@
 """Earlier transitions: what the engine said of each, and what training then did.
 
-A corpus ships with the package (`corpus.json`); `benchmarks/forecast/corpus.py` builds it from the
-development half of the scored grid.
+Two corpora ship with the package, both of the development half of the scored grid: one of bare
+constant rates (`corpus.json`, built by `benchmarks/forecast/corpus.py`), one of other plans
+(`corpus_plans.json`, by `benchmarks/forecast/score_plans.py`).
 """
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cache, cached_property
-from importlib.resources import files
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -21,6 +20,7 @@ from sklearn.base import RegressorMixin
 from capacity.forecasting.conformal import GroupedConformal
 from capacity.forecasting.corrector import CANDIDATES, corrected, features, residual
 from capacity.forecasting.domain import Domain
+from capacity.forecasting.known_plans import BARE, KnownPlans
 from capacity.forecasting.quantities import before, half_width, mean, within
 from capacity.recipe.config import Training
 
@@ -30,6 +30,11 @@ if TYPE_CHECKING:
 PLAIN, MITIGATED = "plain", "mitigated"
 """Forecasts without a strategy, and under one: corrected and calibrated apart."""
 _GRADIENTS = ("first_gradient", "largest_gradient", "last_gradient")
+BIAS = {
+    "drop": (0.039, 0.084), "rise": (0.364, 0.715),
+    "new_accuracy": (0.148, 0.223), "new_loss": (0.334, 0.419),
+}  # fmt: skip
+"""`Corpus.bias` of bare constant rates (`benchmarks/forecast/score_physics.py`)."""
 _BEYOND = 2.0
 """How far outside the corpus, as a factor, steps, parameters and budget may lie."""
 
@@ -77,6 +82,10 @@ class Corpus:
             for the physics alone.
         old_tasks: Most old tasks of a transition.
         labels: Strategies of the rows with what differs from their default options, by name.
+        plans: What their plans had beside a constant rate.
+        bias: Half-width of the bias of compressed trainings that 90 % of such plans had no more
+            of, of those that took as many steps as compressing the training asks for, and of
+            others; losses on the scale of asinh.
     """
 
     rows: tuple[Mapping[str, Any], ...]
@@ -84,6 +93,8 @@ class Corpus:
     corrector: Mapping[str, Mapping[str, str | None]]
     old_tasks: int = 1
     labels: Mapping[str, str] = field(default_factory=dict)
+    plans: KnownPlans = BARE
+    bias: Mapping[str, Sequence[float]] = field(default_factory=lambda: BIAS)
 
     def why_not(self, conditions: Conditions) -> str | None:
         """Say why the corpus does not speak of a forecast.
@@ -109,14 +120,8 @@ class Corpus:
             known = sorted({row[name] for row in self.rows})
             if value not in known:
                 return f"the corpus has no {name} {value!r} ({', '.join(known)})"
-        if (
-            plan.schedule != "constant"
-            or plan.warmup
-            or plan.decays
-            or plan.groups
-            or plan.clip_norm is not None
-        ):
-            return "the corpus holds constant rates, without weight decay, groups or clipping"
+        if (reason := self.plans.why_not(plan, conditions.samples)) is not None:
+            return reason
         for name, number, low, high in (
             ("steps:", conditions.steps, *self._range("steps")),
             ("parameters:", conditions.parameters, *self._range("parameters")),
@@ -367,7 +372,8 @@ def corpus_of(record: Mapping[str, Any]) -> Corpus:
     """Read a corpus from its file's content.
 
     Args:
-        record: `columns`, `rows`, `budget`, `corrector`, `old_tasks` and `labels`.
+        record: `columns`, `rows`, `budget`, `corrector`, `old_tasks` and `labels`; `plans` and
+            `bias` where they are others than those of bare constant rates.
 
     Returns:
         The corpus.
@@ -375,16 +381,6 @@ def corpus_of(record: Mapping[str, Any]) -> Corpus:
     names = record["columns"]
     rows = tuple(dict(zip(names, row, strict=True)) for row in record["rows"])
     return Corpus(
-        rows, record["budget"], record["corrector"], record["old_tasks"], record["labels"]
-    )
-
-
-@cache
-def shipped() -> Corpus | None:
-    """Read the corpus that ships with the package, when it is first asked for.
-
-    Returns:
-        The corpus; None where the package has none.
-    """
-    path = files("capacity.forecasting") / "corpus.json"
-    return corpus_of(json.loads(path.read_text())) if path.is_file() else None
+        rows, record["budget"], record["corrector"], record["old_tasks"], record["labels"],
+        KnownPlans(**record.get("plans", {})), record.get("bias", BIAS),
+    )  # fmt: skip

@@ -34,7 +34,9 @@ FEATURES = (
 """What a correction may look at: what the forecast says and where it starts, the plan, and how the
 forecast was made. A strategy's name comes on top of them."""
 
-KEPT = tuple(name for name in FEATURES if name not in {"momentum", "adam"})
+_OPTIMIZERS = {"momentum": {"momentum"}, "adam": {"adam", "adamw"}}
+"""Which optimisers these two features stand for."""
+KEPT = tuple(name for name in FEATURES if name not in _OPTIMIZERS)
 """Those that a corpus keeps under the same name: the others tell its `optimizer`."""
 
 
@@ -148,8 +150,8 @@ def features(said: Mapping[str, Any], strategies: Sequence[str] = ()) -> list[fl
     """
     made = []
     for name in FEATURES:
-        if name in {"momentum", "adam"}:
-            made.append(float(said["optimizer"] == name))
+        if name in _OPTIMIZERS:
+            made.append(float(said["optimizer"] in _OPTIMIZERS[name]))
         elif name in _LOGARITHMIC:
             made.append(math.log10(max(float(said[name]), 0.0) + _SMALLEST))
         else:

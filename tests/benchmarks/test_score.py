@@ -235,7 +235,7 @@ def test_the_saved_table_is_of_the_half_that_was_held_out(design):
 
 
 def test_the_shipped_corpus_is_of_the_development_half(design):
-    from capacity.forecasting.corpus import shipped
+    from capacity.forecasting.shipped import shipped
 
     part = design.part_of()
     assert {part[row["pair"]] for row in shipped().rows} == {"development"}

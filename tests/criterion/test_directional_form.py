@@ -12,7 +12,8 @@ import torch
 from capacity.criterion.criterion import assess_transition
 from capacity.criterion.criterion_verdicts import PREDICTED, ROOM_LEFT, UNDECIDED
 from capacity.criterion.directional_form import FORECAST_STRETCH, LOST_FLOOR, over_tasks
-from capacity.forecasting.corpus import PLAIN, shipped
+from capacity.forecasting.corpus import PLAIN
+from capacity.forecasting.shipped import shipped
 from capacity.networks.flat_model import FlatModel
 from capacity.recipe.config import Training
 from capacity.records.estimate import Estimate, Status

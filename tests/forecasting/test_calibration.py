@@ -12,11 +12,13 @@ import torch
 from capacity.forecasting import calibration
 from capacity.forecasting.architecture import architecture_of
 from capacity.forecasting.calibration import calibrated
-from capacity.forecasting.corpus import Conditions, Corpus, numbers, shipped
+from capacity.forecasting.corpus import BIAS, Conditions, Corpus, numbers
 from capacity.forecasting.corrector import FEATURES
 from capacity.forecasting.domain import Domain
 from capacity.forecasting.engine import CheapForecast
+from capacity.forecasting.known_plans import BARE, KnownPlans
 from capacity.forecasting.quantities import QUANTITIES
+from capacity.forecasting.shipped import shipped
 from capacity.forecasting.task_reading import Reading
 from capacity.forecasting.within_budget import from_readings
 from capacity.networks.flat_model import FlatModel
@@ -115,7 +117,7 @@ def test_a_known_forecast_gets_intervals_that_cover_its_bias(strategy):
 
 def with_bias(name, estimate, group):
     """Interval widened in squares, losses on the scale of asinh, where errors are alike."""
-    bias = calibration.BIAS[name][group]
+    bias = BIAS[name][group]
     half = (estimate.interval[1] - estimate.interval[0]) / 2
     if name in ("rise", "new_loss"):
         middle = math.asinh(estimate.value)
@@ -302,6 +304,7 @@ def test_kinds_of_networks_are_told_by_what_they_call():
     assert kind(build_model(Model(kind="cnn", hidden=(4, 4)), (1, 8, 8), 3, 0), 1, 8, 8) == "cnn"
     block = nn.TransformerEncoderLayer(8, 2, 16, dropout=0.0, batch_first=True)
     assert kind(nn.Sequential(block, nn.Flatten(), nn.Linear(32, 3)), 4, 8) == "transformer"
+    assert kind(_Tokens(), 4) == "token transformer"
     normed = nn.Sequential(nn.Linear(6, 5), nn.LayerNorm(5), nn.Linear(5, 3))
     assert kind(normed, 6) == "network with layer_norm"
     normed = nn.Sequential(nn.Linear(6, 5), nn.BatchNorm1d(5), nn.Linear(5, 3)).eval()
@@ -316,3 +319,44 @@ class _Recurrent(torch.nn.Module):
 
     def forward(self, x):
         return self.head(self.steps(x)[0][:, -1])
+
+
+class _Tokens(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.embed, self.head = torch.nn.Embedding(7, 8), torch.nn.Linear(8, 3)
+
+    def forward(self, x):
+        h = self.embed(x.round().long().clamp(0, 6))
+        mixed = torch.nn.functional.scaled_dot_product_attention(h, h, h)
+        return self.head(mixed.mean(-2))
+
+
+OTHER = {
+    "schedules": ["constant", "cosine"], "warmup": 0.1, "weight_decay": {"adamw": 0.1},
+    "clip_norm": 1.0,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("plan", "reason"),
+    [
+        ({"optimizer": "adamw", "schedule": "cosine", "warmup": 0.1, "weight_decay": 0.1}, None),
+        ({"optimizer": "adamw", "clip_norm": 0.5}, None),
+        ({"optimizer": "adamw", "groups": [{"parameters": ["*"], "weight_decay": 0.0}]}, None),
+        ({"optimizer": "adamw", "schedule": "linear"}, "no schedule 'linear'"),
+        ({"optimizer": "adamw", "warmup": 0.4}, "a warmup of 0.4 is far from"),
+        ({"optimizer": "adamw", "weight_decay": 1.0}, "a weight decay of 1 is far from"),
+        ({"optimizer": "sgd", "weight_decay": 0.01}, "a weight decay of 0.01 is far from"),
+        ({"optimizer": "adamw", "clip_norm": 0.1}, "clipped to 0.1 are far from"),
+        (
+            {"optimizer": "adamw", "groups": [{"parameters": ["*"], "lr_factor": 0.1}]},
+            "a learning rate of their own",
+        ),
+    ],
+)
+def test_plans_that_a_corpus_knows(plan, reason):
+    said = KnownPlans(**OTHER).why_not(Training(**plan), 1000)
+    assert said is None if reason is None else reason in said
+    bare = BARE.why_not(Training(**plan), 1000)
+    assert "the corpus holds constant rates" in bare
