@@ -10,6 +10,7 @@ import re
 from dataclasses import replace
 
 import angles
+import anisotropy
 import cnn_shown
 import cnn_study
 import curriculum
@@ -63,6 +64,7 @@ TOY = {
     "reachable": lambda: reachable_study.measured(
         [digits()] * 3, count=2, old_samples=20, samples=6, share=0.3, old_steps=40, lr=0.2
     ),
+    "anisotropy": lambda: anisotropy.measured(rates=(0.2,), batches=(32, 64), learning_time=0.8),
     "regularisers": lambda: regularisers.measured(
         samples=20, count=2, hidden=3, steps=20, level=2.3
     ),

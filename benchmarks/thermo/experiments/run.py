@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 import angles
+import anisotropy
 import cnn_shown
 import cnn_study
 import curriculum
@@ -79,6 +80,7 @@ EXPERIMENTS = {
     "reachable": Experiment(
         reachable_study.Findings, reachable_study.measured, reachable_study.section
     ),
+    "anisotropy": Experiment(anisotropy.Findings, anisotropy.measured, anisotropy.section),
     "regularisers": Experiment(regularisers.Findings, regularisers.measured, regularisers.section),
 }
 """In the order of the page."""
