@@ -22,7 +22,6 @@ from capacity.networks.evaluate import Score, score_outputs
 from capacity.networks.flat_model import FlatModel
 from capacity.optimizers.conditioner import Outputs, conditioned
 from capacity.optimizers.from_recipe import from_training
-from capacity.optimizers.implicit import ImplicitTransport
 from capacity.optimizers.optimizer import stated
 from capacity.optimizers.update_map import UpdateMap
 from capacity.recipe.config import Training
@@ -154,10 +153,6 @@ def simulate(
         gradient, loss = step.gradients(point - origin, x, rows)
         inputs = zip(conditioners, point, x, gradient, strict=True)
         fed = torch.stack([conditioned(*row) for row in inputs])
-        if isinstance(update, ImplicitTransport):
-            fed, _ = update.solution(
-                lambda end: step.gradients(end - origin, x, rows)[0], point, fed, lr
-            )
         return Slope(gradient, loss, lr, fed=fed)
 
     for batches in order.epoch_batches(theta.device):

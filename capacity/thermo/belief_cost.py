@@ -140,6 +140,8 @@ def belief_cost(
     belief = training.belief
     squared = distance_sq(belief.geometry, before, after, width_rate=belief.width_rate)
     mean, error = _of_draws(spent)
+    note = f"Error of {PAIRS} antithetic pairs of draws, the same before and after."
+    fell = _mean(spent / tau, note)
     excess, sure = time * mean - squared, _SURE * time * error
     if not alone:
         verdict = "not defined"
@@ -150,7 +152,6 @@ def belief_cost(
     else:
         verdict = "inconclusive"
     moved = bool((squared > 0).all())
-    note = f"Error of {PAIRS} antithetic pairs of draws, the same before and after."
     return BeliefCost(
         geometry=training.belief.geometry,
         free_energy_before=_mean(free[0], note),
@@ -166,9 +167,9 @@ def belief_cost(
         if moved
         else not_defined("A replica did not move: its gradient is 0, or lost in rounding."),
         verdict=verdict,
-        gibbs_fall=_mean(spent / tau, note),
-        gibbs_before=gibbs[0],
-        gibbs_after=gibbs[1],
+        gibbs_fall=fell,
+        gibbs_before=_larger(gibbs[0], gibbs[1], fell, 1),
+        gibbs_after=_larger(gibbs[1], gibbs[0], fell, -1),
     )
 
 
@@ -306,6 +307,23 @@ def distance_sq(geometry: str, before: Tensor, after: Tensor, *, width_rate: flo
         deviation_end=s1.numpy() / unit,
     )
     return torch.from_numpy(each).square().sum(-1) / width_rate
+
+
+def _larger(own: Estimate, other: Estimate, fell: Estimate, sign: int) -> Estimate:
+    """Of two lower bounds the larger: the other end's is as much larger as the divergence fell."""
+    assert own.value is not None
+    assert other.value is not None
+    assert fell.value is not None
+    across = other.value + sign * fell.value
+    if own.status is Status.OK or across <= own.value:
+        return own
+    return from_error(
+        across,
+        math.hypot(other.stderr or 0.0, fell.stderr or 0.0),
+        n=own.n,
+        status=Status.UNCALIBRATED,
+        note="A lower bound: that of the other end, with what the divergence fell by.",
+    )
 
 
 def _of_draws(values: Tensor) -> tuple[Tensor, Tensor]:
