@@ -30,6 +30,7 @@ import curriculum
 import ensemble_size
 import ensemble_size_shown
 import gaussian_toy
+import implicit_steps
 import learning_rate
 import noise_level
 import quadratic
@@ -82,6 +83,9 @@ EXPERIMENTS = {
     ),
     "anisotropy": Experiment(anisotropy.Findings, anisotropy.measured, anisotropy.section),
     "regularisers": Experiment(regularisers.Findings, regularisers.measured, regularisers.section),
+    "implicit-steps": Experiment(
+        implicit_steps.Findings, implicit_steps.measured, implicit_steps.section
+    ),
 }
 """In the order of the page."""
 
