@@ -20,6 +20,7 @@ from capacity.criterion.preserving import (
 )
 from capacity.criterion.preserving_union import shared_projectors
 from capacity.criterion.sensitivity import FACTORS, SensitivityRow, sensitivity
+from capacity.criterion.symmetries import rescalings
 from capacity.criterion.task_dimension import Dimension, literal_dimension
 from capacity.jacobian.projected_maps import SquareMap
 from capacity.networks.flat_model import FlatModel
@@ -81,6 +82,8 @@ class CapacityRecord(Plain, InNotebook):
         scored_on: What the old tasks' scores, whose noise is the default tolerance, are scores on:
             `test`, `training`, or both; empty where it stands elsewhere (in the tasks of a run).
         scoring: The same in words.
+        rescalings: Preserving directions, at least, that rescale a hidden unit and change no
+            output: R_A counts them, and nothing is learned along them.
     """
 
     preserving: Preserving
@@ -95,6 +98,7 @@ class CapacityRecord(Plain, InNotebook):
     closures: Mapping[str, Any] = field(default_factory=dict)
     scored_on: str = ""
     scoring: str = ""
+    rescalings: int = 0
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain JSON types, as the result schema has them.
@@ -110,6 +114,7 @@ class CapacityRecord(Plain, InNotebook):
                 "directions": headline.directions,
                 "by_eps": self.capacity,
                 "parameters": self.parameters,
+                "rescalings": self.rescalings,
                 "removed": preserving.removed,
                 "removed_complete": preserving.converged,
                 "removed_range": preserving.removed_range,
@@ -252,6 +257,7 @@ def assess(
         sensitivity=tuple(table),
         plasticity=plasticity(model, theta, old[-1] if new is None else new),
         parameters=len(theta),
+        rescalings=rescalings(model, theta, old),
     )
 
 

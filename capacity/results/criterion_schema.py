@@ -50,6 +50,7 @@ class Capacity(TypedDict):
     tolerance: float
     displacement: float
     curvature_threshold: float
+    rescalings: NotRequired[int]
     removed_range: NotRequired[Pair | None]
     soft_removed: NotRequired[E]
     subspace_error: NotRequired[E]

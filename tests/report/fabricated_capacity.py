@@ -36,6 +36,7 @@ def capacity_record(i: int, *, classes: bool) -> Record:
             "directions": room,
             "by_eps": [{"eps": 0.1, "nats": estimate(3400.0, 9.0), "directions": room}],
             "parameters": PARAMETERS,
+            "rescalings": 16,
             "removed": 31,
             "removed_complete": True,
             "tolerance": 0.03,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from capacity.records.estimate import Estimate
 from capacity.records.numbers import number, plural, span
@@ -13,6 +13,7 @@ from capacity.report.full_cost import full_sentence
 from capacity.report.prediction import capacity_figure
 from capacity.report.sentences import literal_sentence
 from capacity.report.tables import eps_table, room_table
+from capacity.results.schema import Transition
 from capacity.results.view import RunView, pick
 
 
@@ -29,6 +30,7 @@ def _content(view: RunView) -> Iterator[Block | None]:
         f"Room R_A {_span(room)} of {parameters} directions, need m_B {_span(need)}",
         [capacity_figure(view) or room_table(view)],
     )
+    yield _free(measured)
     yield Fold(_decided(view), [capacity_detail.verdict_table(view)])
     closed = [c[v["decides"]]["closes"] for _, v, c in closures_of(view)]
     yield Fold(
@@ -52,6 +54,17 @@ def _content(view: RunView) -> Iterator[Block | None]:
         f"Can it still learn? Dormant units {_span(dormant, 100.0)} %, effective rank of the "
         f"features {_span(ranks)}",
         [capacity_detail.plasticity_table(view)],
+    )
+
+
+def _free(measured: Sequence[Transition]) -> str:
+    """Say how much of R_A is symmetry."""
+    counted = [n for t in measured if (c := t.get("capacity")) and (n := c.get("rescalings"))]
+    if not counted:
+        return ""
+    return (
+        f"Of the directions in R_A, at least {span([float(n) for n in counted])} are rescalings of "
+        "hidden units, a weight in against a weight out, which change nothing: room on paper only."
     )
 
 
