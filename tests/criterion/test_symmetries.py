@@ -9,6 +9,7 @@ from torch import nn
 import capacity
 from capacity.criterion.symmetries import rescalings
 from capacity.networks.flat_model import FlatModel
+from capacity.report import render
 from capacity.tasks.task import Split, Task
 from report.fabricated_run import write
 
@@ -84,5 +85,5 @@ def test_the_record_of_a_network_counts_them_beside_r_a():
 
 
 def test_a_report_says_how_much_of_r_a_is_symmetry(tmp_path):
-    html = capacity.report(write(tmp_path / "run")).read_text(encoding="utf-8")
+    html = render(write(tmp_path / "run")).read_text(encoding="utf-8")
     assert "at least 16 are rescalings of hidden units" in html
