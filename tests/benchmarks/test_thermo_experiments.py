@@ -17,6 +17,7 @@ import curriculum
 import ensemble_size
 import gaussian_toy
 import implicit_steps
+import irreversibility_routes
 import learning_rate
 import noise_level
 import numpy as np
@@ -68,6 +69,9 @@ TOY = {
     "anisotropy": lambda: anisotropy.measured(rates=(0.2,), batches=(32, 64), learning_time=0.8),
     "regularisers": lambda: regularisers.measured(
         samples=20, count=2, hidden=3, steps=20, level=2.3
+    ),
+    "irreversibility": lambda: irreversibility_routes.measured(
+        samples=20, particles=30, replicas=8, steps=20, temperatures=(0.01,)
     ),
     "implicit-steps": lambda: implicit_steps.measured(
         samples=20, count=2, hidden=3, steps=2, lengths=(0.5, 64.0)

@@ -31,6 +31,7 @@ import ensemble_size
 import ensemble_size_shown
 import gaussian_toy
 import implicit_steps
+import irreversibility_routes
 import learning_rate
 import noise_level
 import quadratic
@@ -83,6 +84,11 @@ EXPERIMENTS = {
     ),
     "anisotropy": Experiment(anisotropy.Findings, anisotropy.measured, anisotropy.section),
     "regularisers": Experiment(regularisers.Findings, regularisers.measured, regularisers.section),
+    "irreversibility": Experiment(
+        irreversibility_routes.Findings,
+        irreversibility_routes.measured,
+        irreversibility_routes.section,
+    ),
     "implicit-steps": Experiment(
         implicit_steps.Findings, implicit_steps.measured, implicit_steps.section
     ),
