@@ -55,6 +55,7 @@ if TYPE_CHECKING:
     from capacity.tasks.tensors import hold_out as hold_out
     from capacity.thermo.epistemic_speed_limit import EpistemicSpeedLimit as EpistemicSpeedLimit
     from capacity.thermo.epistemic_speed_limit import epistemic_speed_limit as epistemic_speed_limit
+    from capacity.thermo.initial_law import InitialLaw as InitialLaw
 
 _HOME = {
     # do
@@ -78,6 +79,7 @@ _HOME = {
     "GradientStep": "capacity.optimizers.own_steps",
     "BatchStep": "capacity.optimizers.own_steps",
     "Belief": "capacity.networks.belief",
+    "InitialLaw": "capacity.thermo.initial_law",
     # say
     "Recipe": "capacity.recipe.config",
     "TaskStream": "capacity.recipe.config",

@@ -15,6 +15,7 @@ import capacity
 NAMES = [
     "BatchStep", "Belief", "Comparison", "Curve", "EpistemicSpeedLimit", "Estimate", "Forecast",
     "GradientStep",
+    "InitialLaw",
     "Measure", "Model", "Recipe", "Rows", "Run", "RunTables", "SeedRuns", "Split", "Status",
     "Streamed", "Sweep", "Task",
     "TaskSequence", "TaskStream", "Training", "TransportTracker", "closed_forms", "compare",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Literal
 
 import torch
@@ -35,6 +36,7 @@ from capacity.thermo.dissipation import cost_of
 from capacity.thermo.ensemble import Ensemble
 from capacity.thermo.ensemble_record import EnsembleRecord, Start
 from capacity.thermo.entropy import initial_entropy
+from capacity.thermo.initial_law import InitialLaw
 from capacity.thermo.keeping_cost import price_of_keeping
 from capacity.thermo.landscape import TaskLandscape
 from capacity.thermo.speed_limit import SpeedLimit, judge
@@ -80,7 +82,7 @@ def epistemic_speed_limit(
     *,
     training: Training | None = None,
     replicas: int = 50,
-    start: Literal["cold", "warm"] = "cold",
+    start: Literal["cold", "warm"] | InitialLaw = "cold",
     keeping: bool = False,
     log_volume: int = 0,
     checkpoints: int = 1,
@@ -106,7 +108,8 @@ def epistemic_speed_limit(
         replicas: N. 20 to 200 are reasonable; with fewer than 4, W2^2 has no lower bound, with 1
             there is no law to speak of and the per-replica figures are all there is.
         start: `cold` draws initialisations; `warm` starts where the given network stands, or the
-            given networks stand.
+            given networks stand; a `capacity.InitialLaw` draws about a point, from a Gaussian or on
+            a subspace.
         keeping: Also price not forgetting: the transport cost of every pair of tasks, on a few
             replicas.
         log_volume: Hessian products per step for the change of entropy through log|det J|; plain
@@ -145,7 +148,8 @@ def epistemic_speed_limit(
     """
     where = resolve_device(device)
     positive_int("replicas", replicas)
-    one_of("start", start, ("cold", "warm"))
+    if not isinstance(start, InitialLaw):
+        one_of("start", start, ("cold", "warm"))
     how = with_loader_batches(training, ())
     if how.belief is not None:
         raise ValueError(
@@ -237,7 +241,7 @@ def _listed(tasks: object) -> list[object]:
 def _ensemble_start(
     model: nn.Module | Sequence[nn.Module] | Callable[[int], nn.Module],
     replicas: int,
-    start: str,
+    start: str | InitialLaw,
     seed: int,
     few: Tensor,
 ) -> tuple[FlatModel, Callable[[int], Tensor], Start, float | None]:
@@ -249,12 +253,22 @@ def _ensemble_start(
         if start == "warm":
             theta = flat.initial().to(device)
             return flat.to(device), lambda _: theta, Start.DELTA, None
+        if isinstance(start, InitialLaw):
+            start.check_size(flat.size)
+            own = flat.initial().to(device)
+            draw = partial(start.draw, own, seed)
+            return flat.to(device), draw, Start.COLD, start.entropy(flat.size)
         entropy = initial_entropy(model)
 
         def drawn(replica: int) -> Tensor:
             return FlatModel(_reset(model, seeds[replica])).initial().to(device)
 
         return flat.to(device), drawn, Start.COLD, entropy
+    if isinstance(start, InitialLaw):
+        raise ValueError(
+            f"start is an InitialLaw, which draws replicas of one network; model is a "
+            f"{type(model).__name__}: pass a torch.nn.Module, or start='cold' or 'warm'"
+        )
     law = Start.WARM if start == "warm" else Start.COLD
     if callable(model) and _takes_number(model):
         build = model
