@@ -190,6 +190,7 @@ def allocate(
     tests: Sequence[int],
     passes: Sequence[float],
     stretch: bool = False,
+    growing: float = 0.0,
 ) -> Allocation:
     """Find the steps, batch and test samples that a budget pays.
 
@@ -203,6 +204,7 @@ def allocate(
         tests: Test samples that there are, for every task scored.
         passes: How often each of them is read, on average over its samples.
         stretch: Take the smallest forecast that there is where the budget pays none.
+        growing: Share of a larger budget that what a strategy remembers would take.
 
     Returns:
         The allocation.
@@ -233,7 +235,7 @@ def allocate(
     if cheapest > room:
         if smallest < 1 and not stretch:
             # Rounded up, so that the number named works.
-            named = math.ceil(smallest * 1000) / 1000
+            named = math.ceil((smallest - growing * budget) / (1 - growing) * 1000) / 1000
             raise ValueError(
                 f"budget = {budget:g} pays no forecast of this training; the smallest that does is "
                 f"{named:g} of the training's operations; pass at least that, or budget=None for "
@@ -310,7 +312,7 @@ def enough(
 
 def affordable(
     options: Strategy, *, budget: float, training: float, sample: float, old: int, outputs: int
-) -> tuple[Strategy, float]:
+) -> tuple[Strategy, float, float]:
     """Let a strategy remember no more than a budget pays.
 
     Args:
@@ -322,12 +324,13 @@ def affordable(
         outputs: Outputs of the network, each of which has a gradient of its own.
 
     Returns:
-        The strategy, with fewer samples behind its importances or bases where all are too dear; and
-        the operations that these take.
+        The strategy, with fewer samples behind its importances or bases where all are too dear; the
+        operations that these take; and the share that they would take of a larger budget.
     """
     price = from_options(options).price(sample, old, outputs)
     if not price.sample or math.isinf(budget):
-        return options, price.whole
+        return options, price.whole, 0.0
     most = max(_FEWEST_REMEMBERED, int(_MEMORIES * budget * training / price.sample))
     thinned = from_options(options).thinned(most)
-    return thinned, thinned.price(sample, old, outputs).whole
+    taken = thinned.price(sample, old, outputs).whole
+    return thinned, taken, _MEMORIES if taken < price.whole else 0.0

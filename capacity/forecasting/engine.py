@@ -140,9 +140,10 @@ def forecast_cheaply(
     apart = model.apart()  # a step that is only priced moves no statistics
     bare = Lesson(apart, new, Contribution(training=training))
     whole, probed = price_of_training(bare, theta)
-    share, remembered = _share(budget, whole, training.steps(samples), forecasts), 0.0
+    share = _share(budget, whole, training.steps(samples), forecasts)
+    remembered = growing = 0.0
     if contribution is None:
-        options, remembered = affordable(
+        options, remembered, growing = affordable(
             training.strategy if strategy is None else strategy,
             budget=share,
             training=whole,
@@ -177,6 +178,7 @@ def forecast_cheaply(
         budget=share,
         wanted=steps_wanted(plan.training, samples, share),
         stretch=stretch or budget == AUTO,
+        growing=growing,
         **asked,
     )
     beyond = "" if pays.within else STRETCHED if pays.smallest < 1 else DEARER

@@ -313,6 +313,22 @@ def test_a_budget_that_pays_nothing_names_the_smallest_that_does():
     assert made.cost_ratio.value <= named
 
 
+@pytest.mark.parametrize("name", ["ewc", "gpm", "mas"])
+def test_the_budget_named_pays_what_a_strategy_remembers_of_it(name):
+    """A larger budget remembers more, and costs more than the one asked for says."""
+    model = model_of(mlp)
+    old, new = learnable("a"), learnable("b", 1)
+    training = Training(optimizer="sgd", lr=0.1, epochs=12, batch_size=16)
+    asked = {"budget": 0.02, "strategy": Strategy.model_validate({"name": name})}
+    with pytest.raises(ValueError, match="pays no forecast") as error:
+        forecast_cheaply(model, model.initial(), (old,), new, training, **asked)
+    named = float(str(error.value).split("that does is ")[1].split()[0])
+    paid = forecast_cheaply(
+        model, model.initial(), (old,), new, training, **{**asked, "budget": named}
+    )
+    assert paid.cost_ratio.value <= named
+
+
 def test_a_budget_that_may_be_stretched_takes_the_smallest_forecast_where_it_pays_none():
     model, old, new = model_of(mlp), task("old", 0), task("new", 5)
     plan = Training(epochs=10, batch_size=16)
