@@ -37,6 +37,8 @@ from capacity.training.train import train
 
 GRADIENTS = 8
 """Of an implicit step, the one at its start among them."""
+MANY = 32
+"""The same where those do not find an end."""
 WIDTH, TEMPERATURE = 0.05, 1e-4
 LENGTHS = (0.25, 0.5, 1.0, 2.0, 4.0, 8.0)
 """Steps in the unit of time of transport; information geometry divides by the widths squared."""
@@ -56,6 +58,7 @@ class Row:
         implicit: After N steps of h.
         efficiency: d^2/(T Sigma) of both, explicit first.
         residual: Of the implicit steps, mean and largest.
+        patient: The same of four times the gradients, where those do not find an end.
     """
 
     geometry: str
@@ -64,6 +67,7 @@ class Row:
     implicit: list[float] | None
     efficiency: tuple[list[float] | None, list[float] | None]
     residual: tuple[float, float] | None
+    patient: tuple[float, float] | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -150,6 +154,9 @@ def _row(beliefs: _Beliefs, geometry: str, length: float, steps: int) -> Row:
     lr = length * UNIT[geometry]
     short, _ = beliefs.learned(geometry, lr / GRADIENTS, GRADIENTS * steps)
     long, residual = beliefs.learned(geometry, lr, steps, implicit=GRADIENTS - 1)
+    patient = None
+    if long is None:
+        _, patient = beliefs.learned(geometry, lr, steps, implicit=MANY - 1)
     return Row(
         geometry=geometry,
         length=lr,
@@ -157,6 +164,7 @@ def _row(beliefs: _Beliefs, geometry: str, length: float, steps: int) -> Row:
         implicit=_values(long, "free_energy_after"),
         efficiency=(_efficiency(short), _efficiency(long)),
         residual=residual,
+        patient=patient,
     )
 
 
@@ -226,13 +234,15 @@ def claims(findings: Findings) -> list[Claim]:
                 f"{number(2 * max(d.stderr or 0.0 for _, d in ahead), 2)} would have shown at any",
             )
         )
-    solved = [row for row in findings.rows if row.implicit is not None]
+    quick = sum(row.implicit is not None for row in findings.rows)
+    more = sum(row.patient is not None for row in findings.rows)
     found.append(
         Claim(
             "implicit steps go on at any length, since F + d\u00b2/2h has a minimum",
-            f"{GRADIENTS - 1} gradients find it at {len(solved)} of {len(findings.rows)} lengths",
-            held(len(solved) == len(findings.rows)),
-            f"one of {len(findings.rows)} lengths at which they do not",
+            f"{GRADIENTS - 1} gradients find it at {quick} of {len(findings.rows)} lengths, and "
+            f"{MANY - 1} at {more} of the others",
+            held(quick + more == len(findings.rows)),
+            f"one of {len(findings.rows)} lengths at which neither do",
         )
     )
     return found
@@ -283,6 +293,7 @@ def table(findings: Findings) -> Table:
             "Efficiency::implicit",
             "Residual::mean",
             "Residual::largest",
+            f"Residual::of {MANY} gradients",
         ),
         rows=[
             (
@@ -297,6 +308,7 @@ def table(findings: Findings) -> Table:
                     Cell("\u2013") if row.residual is None else Cell(f"{value:.2g}")
                     for value in (row.residual or (0.0, 0.0))
                 ),
+                Cell("\u2013") if row.patient is None else Cell(f"{row.patient[0]:.2g}"),
             )
             for row in findings.rows
         ],
@@ -304,5 +316,6 @@ def table(findings: Findings) -> Table:
         f"{findings.steps} implicit steps of h against {GRADIENTS * findings.steps} explicit ones "
         f"of h/8. Efficiency: d\u00b2 over T times the free energy spent, at most 1 for the flow. "
         "Residual: by how much the gradient at an implicit step's end differs from the one it went "
-        "along. No end: diverged, or a step without a solution in its gradients.",
+        f"along, in the last column of {MANY} gradients where {GRADIENTS} do not do. No end: "
+        "diverged, or a step without a solution in its gradients.",
     )
