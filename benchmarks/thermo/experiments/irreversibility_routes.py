@@ -209,7 +209,7 @@ def section(findings: Findings) -> Section:
         f"In a bowl at tau = {first.temperature:g} R is {number(first.closed or 0.0, 4)} nats: "
         f"energies say {say(first.free_energy)}, the score {say(first.score)}.",
         *(
-            f"A network at tau = {row.temperature:g}: R lies between {say(row.score)} and "
+            f"A network at tau = {row.temperature:g}: R is at least {say(row.score)} and at most "
             f"{say(row.free_energy)} nats."
             for row in findings.rows
             if row.closed is None
