@@ -280,6 +280,8 @@ def _warnings(
         made.append("The projector keeps nothing: every direction costs A more than tolerated.")
     if training.decays and flow:
         made.append("The gradient flow leaves weight decay out.")
+    if training.curriculum is not None and flow:
+        made.append("The gradient flow leaves the curriculum out.")
     if training.strategy.name != "naive":
         made.append(
             f"The verdict is for plain training: the strategy {training.strategy.name!r} is left "

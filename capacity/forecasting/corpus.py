@@ -110,6 +110,8 @@ class Corpus:
             return "the corpus holds forecasts within a budget, not full simulations"
         if plan.belief is not None:
             return "the corpus holds trainings of points, not of beliefs"
+        if plan.curriculum is not None:
+            return "the corpus holds no training with a curriculum"
         if conditions.losses != {"cross_entropy"}:
             return "the corpus holds tasks with cross-entropy only"
         for name, value in (

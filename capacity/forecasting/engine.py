@@ -50,7 +50,8 @@ from capacity.strategies.step import StrategyStep
 from capacity.strategies.terms import Source
 from capacity.tasks.streamed import in_order
 from capacity.tasks.task import Split, Task
-from capacity.training.data_order import DataOrder
+from capacity.training.curriculum import ordered
+from capacity.training.data_order import DataOrder, passes_over, pool_size
 from capacity.training.loop import Slope, steps
 
 DEARER = (
@@ -243,8 +244,11 @@ def _train(
     update = step.optimiser_of(lesson.bound(short.update), lesson.replica)
     state = update.init(theta)
     slope, conditioner = _slope(step, lesson), stated(update).conditioner
-    spread = islice(_batches(split, pays.batch, seed), pays.steps)
-    batches = _planned(lesson.plan.training, split, seed) if pays.whole else spread
+    order = ordered(
+        _order(lesson.plan.training, split, seed),
+        lesson.model, theta[None], lesson.new, lesson.plan.training,
+    )  # fmt: skip
+    batches = _planned(order) if pays.whole else _spread(order, split, pays, seed)
     mean, pace, norms = torch.zeros_like(theta), Pace(short), list[float]()
 
     def slope_at(index: Tensor, point: Tensor) -> Slope:
@@ -309,12 +313,26 @@ def _batches(split: Split, size: int, seed: int) -> Iterator[Tensor]:
         queue = queue[size:]
 
 
-def _planned(training: Training, split: Split, seed: int) -> Iterator[Tensor]:
-    """Draw batches as the training itself does, in an order of their own."""
-    order = DataOrder.planned(
+def _spread(order: DataOrder, split: Split, pays: Allocation, seed: int) -> Iterator[Tensor]:
+    """Draw batches for a few steps; under a curriculum from what its stage at that share sees."""
+    if order.curriculum is None or order.ranking is None:
+        yield from islice(_batches(split, pays.batch, seed), pays.steps)
+        return
+    source = stream(seed, "engine", "batches")
+    for k in range(pays.steps):
+        seen = pool_size(order.curriculum, k / pays.steps, len(split))
+        yield passes_over(order.ranking[0, :seen], pays.batch, source)
+
+
+def _order(training: Training, split: Split, seed: int) -> DataOrder:
+    return DataOrder.planned(
         training, len(split), replicas=1, seed=seed, path=("engine", "batches"),
         in_order=in_order(split.x),
     )  # fmt: skip
+
+
+def _planned(order: DataOrder) -> Iterator[Tensor]:
+    """Draw batches as the training itself does, in an order of their own."""
     for epoch in order.epoch_batches(torch.device("cpu")):
         for rows in epoch:
             yield rows[0]

@@ -29,6 +29,7 @@ from capacity.strategies.contribution import Contribution, Penalty
 from capacity.strategies.step import StrategyStep
 from capacity.strategies.terms import Private, of_replica
 from capacity.tasks.task import Split, Task
+from capacity.training.curriculum import ordered
 from capacity.training.data_order import DataOrder
 from capacity.training.loop import Slope, steps
 
@@ -121,7 +122,7 @@ def simulate(
         The displacements.
     """
     plan = Contribution(training=training) if contribution is None else contribution
-    order = order.under(plan.training)
+    order = ordered(order.under(plan.training), model, theta, task, plan.training)
     if update is None:
         update = from_training(plan.training, seed=order.seed, path=order.path, layout=model.layout)
     step = LinearizedStep(model, task, plan, theta)

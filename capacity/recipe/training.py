@@ -11,6 +11,7 @@ from pydantic import BeforeValidator, Field, Strict, model_validator
 from capacity.base.checks import one_of
 from capacity.base.registry import registry_of
 from capacity.recipe.belief import NamedBelief
+from capacity.recipe.curriculum import NamedCurriculum
 from capacity.recipe.refusals import registered
 from capacity.recipe.schedules import NEEDS, Schedule, factors
 from capacity.recipe.strategy import NamedStrategy, PositiveFloat, PositiveInt, Section, Strategy
@@ -143,6 +144,9 @@ class Training(Section):
     belief: NamedBelief = None
     """Move a Gaussian over the parameters in place of a point: `transport` or `information`, or
     {geometry: transport, width: 0.05}; with optimizer `sgd`."""
+    curriculum: NamedCurriculum = None
+    """Order of a task's samples by their loss before it: `easy` or `hard` samples first, or {first:
+    easy, stages: 5, share: 0.5}; `null` draws from all of them throughout."""
     options: dict[str, Any] = Field(default_factory=dict)
     """Options of `mirror`, `natural`, `underdamped` and of a registered optimiser; the others' are
     the fields above."""

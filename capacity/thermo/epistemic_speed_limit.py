@@ -156,6 +156,11 @@ def epistemic_speed_limit(
             f"training.belief = {how.belief.geometry!r} has a population by itself, whose speed "
             "limit capacity.run reports as `.thermo.belief`; leave belief out to train replicas"
         )
+    if how.curriculum is not None:
+        raise ValueError(
+            f"training.curriculum.first = {how.curriculum.first!r} changes the loss on the way, "
+            "for which there is no speed limit here; leave curriculum out"
+        )
     if how.strategy.name != "naive":
         raise ValueError(
             f"training.strategy = {how.strategy.name!r} changes the energy on the way, for which "

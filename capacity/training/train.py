@@ -19,6 +19,7 @@ from capacity.optimizers.optimizer import stated
 from capacity.optimizers.update_map import State, UpdateMap
 from capacity.recipe.config import Training
 from capacity.tasks.task import Task
+from capacity.training.curriculum import ordered
 from capacity.training.data_order import DataOrder
 from capacity.training.gradients import gradients_of, mask_seed
 from capacity.training.loop import Slope, steps
@@ -153,6 +154,7 @@ def train(
             f"is {'a point' if model.belief is None else 'a belief'}; train "
             "capacity.Belief(network) with a belief, and the network itself without"
         )
+    order = ordered(order, model, theta, task, training)
     if update is None:
         update = from_training(training, seed=order.seed, path=order.path, layout=model.layout)
     update = stated(update).bound(model.outputs, task, modes=model.two_modes)

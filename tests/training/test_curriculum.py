@@ -1,0 +1,156 @@
+"""Curricula: easy samples first by each replica's own loss, the same steps, bit for bit again."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import nn
+
+import capacity
+from capacity.networks.flat_model import FlatModel
+from capacity.products.output_space import task_outputs
+from capacity.tasks.task import Split, Task
+from capacity.training.curriculum import ordered
+from capacity.training.data_order import DataOrder
+from capacity.training.train import Midway, train
+
+COUNT = 20
+
+
+def task():
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(COUNT, 3, generator=generator)
+    split = Split(x, (x[:, 0] > 0).long())
+    return Task(name="A", train=split, test=split)
+
+
+def network(replicas=2):
+    nets = []
+    for seed in range(replicas):
+        torch.manual_seed(seed)
+        nets.append(FlatModel(nn.Sequential(nn.Linear(3, 5), nn.ReLU(), nn.Linear(5, 2))))
+    return nets[0], torch.stack([net.initial() for net in nets])
+
+
+def plan(**more):
+    return capacity.Training(lr=0.1, batch_size=6, epochs=4, **more)
+
+
+def order_of(training, replicas=2):
+    return DataOrder.planned(training, COUNT, replicas=replicas, seed=0)
+
+
+class Seen:
+    def __init__(self):
+        self.rows, self.states, self.times = [], [], []
+
+    def observe(self, step):
+        self.rows.append(step.batch.index)
+        self.states.append(step.after)
+        self.times.append(step.lr)
+
+
+def learned(training, begin=None):
+    model, theta = network()
+    seen = Seen()
+    phase = train(model, theta, task(), training, order_of(training), observers=[seen], begin=begin)
+    return phase, seen
+
+
+@pytest.mark.parametrize(("first", "sign"), [("easy", 1), ("hard", -1)])
+def test_stages_see_the_first_of_the_ranking_of_each_replica(first, sign):
+    model, theta = network()
+    training = plan(curriculum={"first": first, "stages": 4, "share": 1.0})
+    _, seen = learned(training)
+    data = task().train
+    for replica in range(2):
+        outputs = task_outputs(model, theta[replica], task(), data.x)
+        losses = sign * nn.functional.cross_entropy(outputs, data.y, reduction="none")
+        ranking = losses.argsort(stable=True).tolist()
+        for epoch in range(4):
+            rows = torch.cat([r[replica] for r in seen.rows[4 * epoch : 4 * epoch + 4]])
+            assert len(rows) == COUNT
+            assert set(rows.tolist()) == set(ranking[: 5 * (epoch + 1)])
+    assert len(seen.rows) == training.steps(COUNT)
+
+
+def test_without_a_curriculum_nothing_changes_and_with_one_the_steps_are_as_many():
+    bare, staged = learned(plan()), learned(plan(curriculum="easy"))
+    assert bare[0].learning_time == staged[0].learning_time
+    assert not torch.equal(bare[0].theta, staged[0].theta)
+    (model, theta), order = network(), order_of(plan())
+    assert ordered(order, model, theta, task(), plan()) is order
+
+
+def test_a_training_taken_up_in_the_middle_ends_bit_for_bit_where_it_would_have():
+    training = plan(curriculum={"first": "easy", "share": 1.0})
+    whole, seen = learned(training)
+    at = 7
+    begin = Midway(state=seen.states[at - 1], steps=at, learning_time=sum(seen.times[:at]))
+    again, _ = learned(training, begin)
+    assert torch.equal(again.theta, whole.theta)
+    assert torch.equal(learned(training)[0].theta, whole.theta)
+
+
+def test_the_share_says_when_all_are_seen():
+    made = plan(curriculum={"first": "easy", "stages": 10, "share": 0.1}).curriculum
+    assert [made.seen(k / 100) for k in range(11)] == pytest.approx([
+        0.1,
+        0.2,
+        0.3,
+        0.4,
+        0.5,
+        0.6,
+        0.7,
+        0.8,
+        0.9,
+        1.0,
+        1.0,
+    ])
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ("middle", "curriculum"),
+        ({"first": "easy", "stages": 1}, "stages"),
+        ({"first": "easy", "share": 0.0}, "share"),
+        ({"first": "easy", "share": 1.5}, "share"),
+        ({"stages": 3}, "first"),
+        (3, "curriculum"),
+    ],
+)
+def test_what_is_no_curriculum_is_refused_by_its_field(given, said):
+    with pytest.raises(ValueError, match=said):
+        plan(curriculum=given)
+
+
+def test_a_stream_has_one_order_and_an_ensemble_no_changing_loss():
+    model, theta = network()
+    training = plan(curriculum="hard")
+    stream = replace(order_of(training), in_order=True)
+    with pytest.raises(ValueError, match=r"curriculum\.first = 'hard' needs samples by number"):
+        ordered(stream, model, theta, task(), training)
+    data = task().train
+    with pytest.raises(ValueError, match="changes the loss on the way"):
+        capacity.epistemic_speed_limit(
+            nn.Linear(3, 2), (data.x, data.y), training=training, replicas=2
+        )
+
+
+@pytest.mark.parametrize("budget", [0.2, "auto", None])
+def test_forecasts_rehearse_the_curriculum(budget):
+    torch.manual_seed(0)
+    model, new = nn.Sequential(nn.Linear(3, 5), nn.ReLU(), nn.Linear(5, 2)), task()
+    old = replace(new, train=Split(new.train.x, 1 - new.train.y), name="old")
+
+    def drop(curriculum):
+        made = capacity.forecast(
+            model, old=[old], new=new, training=plan(curriculum=curriculum), budget=budget
+        )
+        return made.old[0].loss_increase.value
+
+    assert drop("easy") == drop("easy")
+    assert drop("easy") != drop(None)
