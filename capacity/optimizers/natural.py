@@ -41,6 +41,11 @@ class Natural(Optimizer):
     which makes a step cost less than two gradients. The signs belong to the place in the batch, so
     that a step is a pure function of theta and the batch.
 
+    Not Kronecker factors: J_t of a step needs the derivative of G along a tangent, and curvlinops,
+    the library of the extra `bench`, collects factors by hooks from detached activations and
+    gradients of a module's own parameters, of linear layers and convolutions only. Nothing can be
+    differentiated through them, nor mapped over replicas.
+
     Attributes:
         damping: Added to G, above 0, in the unit of the loss over theta squared.
         curvature: `exact`, `diagonal`, or `auto`: exact up to 2000 parameters, else diagonal.

@@ -4,6 +4,10 @@ Of a chain theta <- theta - lr g + sqrt(2 tau lr) xi from one point, sum lr E|g|
 divergence of its paths from those of free diffusion; that of their ends is no more. With
 V = 2 tau T it is KL(q_T || N(theta_0, V)), the Schroedinger bridge from a point. H[q_T] is bounded
 from above, so what is compared with is no more than the truth (theory.md#noisy-limit).
+
+No Sinkhorn: from one point the plan is known, and H[q_T] is all that is missing, of which samples
+give no plan. Between N samples a plan carries at most ln N nats, whatever P is; the bridge of a
+network's laws has some per parameter.
 """
 
 from __future__ import annotations
