@@ -68,6 +68,7 @@ def recipe_named(name: str) -> Recipe:
         fields["measure"]["strategies"] = []  # those of "strategy" are killed while forecast
     if name == "si":
         fields["training"]["strategy"] = {"name": "si", "strength": 0.01}
+        fields["training"]["curriculum"] = {"first": "easy", "stages": 2}
         fields["measure"]["transport"] = False
     return config.build(fields)
 

@@ -99,10 +99,9 @@ def claims(findings: Findings) -> dict[str, Claim]:
         half = number((partial.interval[1] - partial.interval[0]) / 2, 2)
     return {
         "anisotropy": Claim(
-            f"{CLAIM} ([II])",
-            f"over {len(found)} runs of one learning time the rank correlation is "
-            f"{correlation(partial)} with the distance moved taken out, "
-            f"{correlation(plain(found))} as it is",
+            CLAIM,
+            f"rank correlation over {len(found)} runs {correlation(partial)} with the distance "
+            f"moved taken out, {correlation(plain(found))} as it is",
             held(said),
             f"an interval (90 %) below 0; a correlation {half} off 0 would have been told from it",
         )
