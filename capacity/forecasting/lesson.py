@@ -150,9 +150,12 @@ def prices_of(lesson: Lesson, theta: Tensor, spent: float) -> Prices:
     low, high = (_price_of_step(lesson, theta, update, n) for n in (few, many))
     sample = (high - low) / (many - few) if many > few else low / few
     forward = operations(lambda: model.outputs(theta, new.test.x[:few]))
+    test = forward / min(few, len(new.test))
+    # A curriculum runs the network on every sample before the first step.
+    ranking = 0.0 if lesson.plan.training.curriculum is None else test * len(new.train)
     return Prices(
         step=max(low - sample * few, 0.0) + moving(model.size, _PASSES_OF_FORECAST),
         sample=sample,
-        test=forward / min(few, len(new.test)),
-        spent=spent + low + high + forward,
+        test=test,
+        spent=spent + low + high + forward + ranking,
     )

@@ -9,8 +9,10 @@ import torch
 from torch import nn
 
 import capacity
+from capacity.forecasting.lesson import Lesson, prices_of
 from capacity.networks.flat_model import FlatModel
 from capacity.products.output_space import task_outputs
+from capacity.strategies.contribution import Contribution
 from capacity.tasks.task import Split, Task
 from capacity.training.curriculum import ordered
 from capacity.training.data_order import DataOrder
@@ -154,3 +156,14 @@ def test_forecasts_rehearse_the_curriculum(budget):
 
     assert drop("easy") == drop("easy")
     assert drop("easy") != drop(None)
+
+
+def test_ranking_the_samples_is_in_the_price_of_a_compressed_forecast():
+    model, theta = network(1)
+
+    def prices(curriculum):
+        lesson = Lesson(model, task(), Contribution(training=plan(curriculum=curriculum)))
+        return prices_of(lesson, theta[0], 0.0)
+
+    bare, staged = prices(None), prices("easy")
+    assert staged.spent - bare.spent == pytest.approx(COUNT * bare.test)
