@@ -53,6 +53,11 @@ _WANDER = 0.3
 """Share of the learning time that the larger noise makes up for, at a twentieth of the samples."""
 _TAIL = 0.3
 """Share of the steps whose mean is the end of the training."""
+_OWN_NOISE = 0.4
+"""Share of the training's batch from which on normalised steps are drawn as the training draws its
+own. Spread evenly over the classes such a batch has less noise than the training's, and the steps,
+whose size is that of gradient over noise, learn more and forget too much. Chosen at 35 and 50 % of
+the training on the development half (`benchmarks/forecast/score_budgets.py` shows what is left)."""
 _TWENTIETH = 0.05
 """Share of the samples at which this and `_ADAPTIVE` were chosen."""
 
@@ -68,6 +73,7 @@ class Compressed:
         stretch: Learning time of a step over that of a planned one, at least one; None for methods
             with normalised steps.
         tail: Steps at the end whose mean parameters are the result, at least one.
+        even: Whether batches are spread evenly over the classes.
     """
 
     rates: tuple[float, ...]
@@ -75,6 +81,7 @@ class Compressed:
     clip: float
     stretch: float | None
     tail: int
+    even: bool = True
 
 
 class Pace:
@@ -206,6 +213,7 @@ def compress(
         shape = [math.fsum(planned) / len(planned)] * steps
     total = math.fsum(planned)
     clip, longer, averaged = _CLIP_ADAPTIVE, None, 1.0
+    even = batch < _OWN_NOISE * min(training.samples_per_step, samples)
     if isinstance(kind, FollowsGradient):
         own = 1 - kind.momentum
         # From the horizon for small shares to the training's own momentum for all of it.
@@ -216,6 +224,7 @@ def compress(
         # A training without momentum ends with noise of its own, which no mean may take away.
         averaged = 1.0 if kind.momentum else noise
         clip, longer = _CLIP, max(1.0, total / math.fsum(shape) * own / held)
+        even = True
     else:
         update = kind.stretched(stretch)
     if training.clip_norm is not None:
@@ -227,6 +236,7 @@ def compress(
         clip=math.inf if share == 1 else clip / (1 - share),
         stretch=longer,
         tail=max(1, round(_TAIL * (1 - share) * averaged * steps)),
+        even=even,
     )
 
 

@@ -248,7 +248,7 @@ def _train(
         _order(lesson.plan.training, split, seed),
         lesson.model, theta[None], lesson.new, lesson.plan.training,
     )  # fmt: skip
-    batches = _planned(order) if pays.whole else _spread(order, split, pays, seed)
+    batches = _planned(order) if pays.whole else _spread(order, split, pays, seed, short.even)
     mean, pace, norms = torch.zeros_like(theta), Pace(short), list[float]()
 
     def slope_at(index: Tensor, point: Tensor) -> Slope:
@@ -286,14 +286,15 @@ def _slope(
     return slope_of(step.loss_of(lesson.replica))
 
 
-def _batches(split: Split, size: int, seed: int) -> Iterator[Tensor]:
-    """Draw batches without end: shuffled passes, every class spread evenly over each.
+def _batches(split: Split, size: int, seed: int, *, even: bool = True) -> Iterator[Tensor]:
+    """Draw batches without end: shuffled passes, every class spread evenly over each if `even`.
 
     A few samples then weigh the classes as all do, which leaves less noise in the gradients.
     """
     generator = stream(seed, "engine", "batches")
     labels = split.y.cpu()
-    classes = None if labels.is_floating_point() or labels.dim() > 1 else labels.unique()
+    unnamed = labels.is_floating_point() or labels.dim() > 1 or not even
+    classes = None if unnamed else labels.unique()
     queue = torch.empty(0, dtype=torch.long)
     while True:
         while len(queue) < size:
@@ -313,10 +314,12 @@ def _batches(split: Split, size: int, seed: int) -> Iterator[Tensor]:
         queue = queue[size:]
 
 
-def _spread(order: DataOrder, split: Split, pays: Allocation, seed: int) -> Iterator[Tensor]:
+def _spread(
+    order: DataOrder, split: Split, pays: Allocation, seed: int, even: bool
+) -> Iterator[Tensor]:
     """Draw batches for a few steps; under a curriculum from what its stage at that share sees."""
     if order.curriculum is None or order.ranking is None:
-        yield from islice(_batches(split, pays.batch, seed), pays.steps)
+        yield from islice(_batches(split, pays.batch, seed, even=even), pays.steps)
         return
     source = stream(seed, "engine", "batches")
     for k in range(pays.steps):

@@ -358,3 +358,19 @@ def test_noise_of_a_temperature_is_simulated_instead_and_named():
     made = capacity.forecast(mlp(), **pairs(), training=training, budget=0.05, orders=2)
     assert "optimizer 'sgld'" in made.cost_ratio.note
     assert made.cost_ratio.value > 1
+
+
+def test_normalised_steps_have_the_noise_of_the_trainings_own_batches():
+    """Half a batch spread over the classes has less noise than a whole one: Adam runs ahead."""
+    adam = Training(optimizer="adam", epochs=10, batch_size=64)
+    assert compress(adam, 1280, steps=100, batch=16).even
+    assert not compress(adam, 1280, steps=200, batch=32).even
+    assert compress(Training(optimizer="sgd", epochs=10), 1280, steps=200, batch=32).even
+    few = split(n=60)
+    even, plain = (next(_batches(few, 12, 0, even=kind)) for kind in (True, False))
+    assert sorted(even.tolist()) != sorted(plain.tolist())
+    assert len(set(plain.tolist())) == 12
+    shares = [torch.bincount(few.y[rows], minlength=4) / 12 for rows in (even, plain)]
+    whole = torch.bincount(few.y, minlength=4) / 60
+    assert (shares[0] - whole).abs().max() <= 2 / 12
+    assert (shares[1] - whole).abs().max() > (shares[0] - whole).abs().max()
