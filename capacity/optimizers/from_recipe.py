@@ -86,6 +86,8 @@ def check_plan(training: Training, layout: NamedSizes, samples: Sequence[int]) -
     from_training(training, layout=layout)
     for count in samples:
         training.learning_rates(count)
+        if training.curriculum is not None:
+            training.curriculum.check_epochs(training.passes(count))
 
 
 def _grouped(update: Optimizer, training: Training, layout: NamedSizes | None) -> Grouped:

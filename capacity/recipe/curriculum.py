@@ -43,6 +43,24 @@ class CurriculumOptions(Section):
         stage = math.floor(passed / self.share * self.stages + 1e-9) + 1
         return min(stage / self.stages, 1.0)
 
+    def check_epochs(self, epochs: int) -> None:
+        """Refuse by ValueError a training that ends before all samples are drawn from.
+
+        Args:
+            epochs: Passes over the task's training data; a stage begins with one of them.
+
+        Raises:
+            ValueError: If the last of them draws from a part of the samples.
+        """
+        share = self.seen((epochs - 1) / epochs)
+        if share < 1:
+            raise ValueError(
+                f"curriculum with stages = {self.stages} and share = {self.share:g} would never "
+                f"show {1 - share:.3g} of the samples, since stages begin with an epoch and a task "
+                f"takes {epochs}; give more epochs, fewer stages or a smaller share, or leave "
+                "curriculum out"
+            )
+
 
 def _section(given: object) -> object:
     return {"first": given} if isinstance(given, str) else given

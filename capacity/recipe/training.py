@@ -184,6 +184,12 @@ class Training(Section):
         return self
 
     @model_validator(mode="after")
+    def _curriculum_shows_all_samples(self) -> Training:
+        if self.curriculum is not None and self.max_steps is None:
+            self.curriculum.check_epochs(self.epochs)
+        return self
+
+    @model_validator(mode="after")
     def _options_do_something(self) -> Training:
         if self.optimizer not in registry_of("capacity.optimizers").built_in:
             return self  # what it reads is its own affair

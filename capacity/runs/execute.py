@@ -400,7 +400,10 @@ class Execution:
         alone = lesson.strategy is None  # or the loss is another than the task's
         kind = {
             "plain": lesson.update.plain and alone,
-            "full": training.samples_per_step >= len(task.train) and alone,
+            # A stage of a curriculum draws from a part of them, some of it twice.
+            "full": training.samples_per_step >= len(task.train)
+            and training.curriculum is None
+            and alone,
             "noisy": recipe.training.noisy,
         }
         layout = self._model.layout

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 
 import pytest
@@ -87,7 +88,7 @@ def test_without_a_curriculum_nothing_changes_and_with_one_the_steps_are_as_many
 
 
 def test_a_training_taken_up_in_the_middle_ends_bit_for_bit_where_it_would_have():
-    training = plan(curriculum={"first": "easy", "share": 1.0})
+    training = plan(curriculum={"first": "easy", "stages": 4, "share": 1.0})
     whole, seen = learned(training)
     at = 7
     begin = Midway(state=seen.states[at - 1], steps=at, learning_time=sum(seen.times[:at]))
@@ -127,6 +128,47 @@ def test_the_share_says_when_all_are_seen():
 def test_what_is_no_curriculum_is_refused_by_its_field(given, said):
     with pytest.raises(ValueError, match=said):
         plan(curriculum=given)
+
+
+@pytest.mark.parametrize(
+    ("stages", "share", "length", "never"),
+    [
+        (5, 0.5, {"epochs": 1}, "0.8"),
+        (5, 1.0, {"epochs": 4}, "0.2"),
+        (4, 0.9, {"epochs": 2}, "0.25"),
+    ],
+)
+def test_a_curriculum_that_would_never_show_some_samples_is_refused(stages, share, length, never):
+    given = {"first": "easy", "stages": stages, "share": share}
+    with pytest.raises(ValueError, match=rf"never show {never} of the samples"):
+        capacity.Training(curriculum=given, **length)
+
+
+def test_a_run_refuses_steps_that_end_before_all_samples_are_seen(tmp_path):
+    training = capacity.Training(batch_size=6, max_steps=3, curriculum="easy")
+    with pytest.raises(ValueError, match=r"never show 0\.8 .* a task takes 1"):
+        capacity.run(
+            [task()], model=nn.Linear(3, 2), training=training, out=tmp_path / "run", quiet=True
+        )
+
+
+def test_full_batches_of_a_stage_are_not_all_the_data(tmp_path):
+    def note(curriculum):
+        made = capacity.run(
+            [task()],
+            model=nn.Linear(3, 2),
+            training=capacity.Training(epochs=4, batch_size=COUNT, curriculum=curriculum),
+            measure={"level": "forecast"},
+            replicas=2,
+            out=tmp_path / str(curriculum),
+            quiet=True,
+            report=False,
+        )
+        result = json.loads((made.path / "result.json").read_text())
+        return result["phases"][0]["thermo"]["action"]["note"]
+
+    assert "Minibatch noise" not in note(None)
+    assert "Minibatch noise" in note("easy")
 
 
 def test_a_stream_has_one_order_and_an_ensemble_no_changing_loss():
