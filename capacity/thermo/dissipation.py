@@ -16,7 +16,7 @@ from capacity.optimizers.dynamics import Dynamics
 from capacity.records.estimate import Estimate, Status, not_defined
 from capacity.records.jackknife import Statistic
 from capacity.records.plain import Plain
-from capacity.thermo.ensemble_record import EnsembleRecord, GaussianBound
+from capacity.thermo.ensemble_record import SINGULAR, EnsembleRecord, GaussianBound
 from capacity.thermo.regime import marked
 
 _NOISY = (
@@ -197,7 +197,7 @@ def free_energy_drop(record: EnsembleRecord, drop: Tensor) -> tuple[Statistic | 
     if not record.temperature:
         return Statistic.mean(drop), True
     last, first = record.end.entropy, record.entropy_start_bound
-    if last is None or math.isinf(last.value):
+    if last is None or math.isinf(last.value) or record.singular:
         return None, False
     change = _statistic(last)
     known = record.entropy_start is not None
@@ -244,6 +244,8 @@ def _drop_note(kind: Dynamics) -> str:
 def _free_energy(
     record: EnsembleRecord, free: Statistic | None, certain: bool, level: float
 ) -> Estimate:
+    if record.singular:
+        return not_defined(SINGULAR)
     if free is None:
         return Estimate(
             value=None,

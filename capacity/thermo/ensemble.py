@@ -55,8 +55,8 @@ class Ensemble:
             once per replica: the start of an ensemble too large for memory.
         replicas: N, where `initial` is a function.
         start: Law of the initial positions; `Start.DELTA` where all are one point.
-        entropy_start: Its differential entropy H_0 in nats, where it is known; Langevin dynamics
-            needs it for Sigma.
+        entropy_start: Its differential entropy H_0 in nats, where it is known, -inf on a subspace;
+            Langevin dynamics needs it for Sigma.
         memory: Bytes that replicas may take together while they move; half of it holds positions
             before they go to disk.
         folder: Where positions go that memory does not hold; None takes the system's own.

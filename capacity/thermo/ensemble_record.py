@@ -6,6 +6,7 @@ Replicas that diverged are in no number; they are named in `excluded`.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 from enum import StrEnum
 
@@ -15,6 +16,12 @@ from torch import Tensor
 from capacity.optimizers.dynamics import Dynamics
 from capacity.thermo.gram_matrices import LayerGrams
 from capacity.thermo.landscape import Layout
+
+SINGULAR = (
+    "The ensemble starts on a subspace, where its law has no density: H_0 is -inf, F_0 and what "
+    "thermal noise dissipates from there infinite. Start from a Gaussian over all parameters."
+)
+"""Why what starts from a singular law has no free energy."""
 
 
 class Start(StrEnum):
@@ -153,7 +160,8 @@ class EnsembleRecord:
             Langevin, (N,); else None.
         first_kinetic: p^2/2 at the start for underdamped Langevin (N,), else None.
         energy_start: Whole energy of every replica at the start (N,), float64.
-        entropy_start: H_0 in nats where the user knows it, else None.
+        entropy_start: H_0 in nats where the user knows it, -inf for a law without density, else
+            None.
         entropy_start_bound: Diagonal Gaussian bound of H_0; None for fewer than 4 replicas.
         series: Running sums.
         checkpoints: In time; the last is the end.
@@ -189,6 +197,11 @@ class EnsembleRecord:
     def size(self) -> int:
         """P."""
         return sum(size for _, size in self.layout)
+
+    @property
+    def singular(self) -> bool:
+        """Whether the law of the start is known to have no density."""
+        return self.entropy_start is not None and math.isinf(self.entropy_start)
 
     @property
     def folded(self) -> bool:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from capacity.base.ambient import in_own_precision
-from capacity.base.checks import one_of, positive_int, resolve_device
+from capacity.base.checks import positive_int, resolve_device
 from capacity.base.random_streams import stream_seed
 from capacity.base.randomness import kept_random_state
 from capacity.base.slow_paths import noting
@@ -41,6 +41,8 @@ from capacity.thermo.keeping_cost import price_of_keeping
 from capacity.thermo.landscape import TaskLandscape
 from capacity.thermo.speed_limit import SpeedLimit, judge
 from capacity.thermo.task_sequence import OldTask, judge_sequence, old_task
+
+_STARTS = ("cold", "warm")
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -148,8 +150,11 @@ def epistemic_speed_limit(
     """
     where = resolve_device(device)
     positive_int("replicas", replicas)
-    if not isinstance(start, InitialLaw):
-        one_of("start", start, ("cold", "warm"))
+    if not (isinstance(start, InitialLaw) or (isinstance(start, str) and start in _STARTS)):
+        raise ValueError(
+            f"start = {start!r} is not known; accepted: cold, warm, or a law of your own, as "
+            "capacity.InitialLaw(std=0.1)"
+        )
     how = with_loader_batches(training, ())
     if how.belief is not None:
         raise ValueError(

@@ -9,7 +9,7 @@ from capacity.optimizers.dynamics import Dynamics
 from capacity.records.estimate import Estimate, Status, not_defined
 from capacity.records.jackknife import Statistic
 from capacity.records.plain import Plain
-from capacity.thermo.ensemble_record import EnsembleRecord, GaussianBound
+from capacity.thermo.ensemble_record import SINGULAR, EnsembleRecord, GaussianBound
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,7 +50,9 @@ def free_energy(record: EnsembleRecord, *, level: float) -> FreeEnergy:
     start, end = Statistic.mean(record.energy_start), Statistic.mean(record.end.energy)
     first, last = _bound(record.entropy_start_bound), _bound(record.end.entropy)
     known = record.entropy_start
-    if known is not None:
+    if record.singular:
+        first_record = not_defined(SINGULAR)
+    elif known is not None:
         first_record = Estimate(value=known, note="Known from the law of the start.")
     else:
         first_record = _entropy(record.entropy_start_bound, first, level)
@@ -74,7 +76,7 @@ def free_energy(record: EnsembleRecord, *, level: float) -> FreeEnergy:
         entropy_start=first_record,
         entropy_end=_entropy(record.end.entropy, last, level),
         entropy_change=_change(record, level),
-        free_energy_start=free(start, first, known),
+        free_energy_start=not_defined(SINGULAR) if record.singular else free(start, first, known),
         free_energy_end=free(end, last, None),
     )
 

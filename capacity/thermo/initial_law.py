@@ -16,8 +16,9 @@ from capacity.base.random_streams import stream
 class InitialLaw:
     """Replicas drawn about a point: theta_0 = mean + std z, or mean + sum_k scale_k z_k b_k.
 
-    z is standard normal. With `std` every parameter is drawn; with `basis` the replicas stay on a
-    subspace, whose law has no entropy, so that Langevin dynamics has no Sigma there.
+    z is standard normal. With `std` every parameter is drawn; with `basis` of fewer than P columns
+    the replicas are drawn on a subspace, where their law has no density: from there Sigma of
+    Langevin dynamics is infinite, and not defined in records.
 
     Args:
         std: Standard deviation, a number or one per parameter (P,), above 0.
@@ -57,12 +58,13 @@ class InitialLaw:
             return
         size, count = _floats("basis", self.basis, 2).shape
         _deviations("scale", self.scale, count)
-        if count > size or int(torch.linalg.matrix_rank(self.basis.double())) < count:
+        basis = _of_length_one(self.basis)
+        if count > size or int(torch.linalg.matrix_rank(basis)) < count:
             raise ValueError(
                 f"basis has {count} columns of length {size} that depend on each other; pass "
                 "columns that do not"
             )
-        object.__setattr__(self, "basis", self.basis / self.basis.norm(dim=0))
+        object.__setattr__(self, "basis", basis)
 
     def check_size(self, size: int) -> None:
         """Refuse by ValueError a law of another number of parameters.
@@ -81,6 +83,7 @@ class InitialLaw:
                     "ones, in the order of named_parameters"
                 )
 
+    @torch.no_grad()
     def draw(self, own: Tensor, seed: int, replica: int) -> Tensor:
         """Draw where a replica starts.
 
@@ -100,19 +103,30 @@ class InitialLaw:
         moved = z * (wide.to(own) if isinstance(wide, Tensor) else wide)
         return middle + (moved if self.basis is None else self.basis.to(own) @ moved)
 
-    def entropy(self, size: int) -> float | None:
+    @torch.no_grad()
+    def entropy(self, size: int) -> float:
         """Give the law's differential entropy.
 
         Args:
             size: P.
 
         Returns:
-            H_0 in nats; None on a subspace.
+            H_0 in nats; -inf on a subspace.
         """
-        if self.std is None:
-            return None
-        logs = torch.as_tensor(self.std, dtype=torch.float64).log().expand(size)
-        return 0.5 * size * math.log(2 * math.pi * math.e) + float(logs.sum())
+        wide, volume = self.scale if self.std is None else self.std, 0.0
+        if self.basis is not None:
+            if self.basis.shape[1] < size:
+                return -math.inf
+            volume = float(torch.linalg.slogdet(self.basis.double()).logabsdet)
+        logs = torch.as_tensor(wide, dtype=torch.float64).log().expand(size)
+        return 0.5 * size * math.log(2 * math.pi * math.e) + float(logs.sum()) + volume
+
+
+def _of_length_one(basis: Tensor) -> Tensor:
+    """Bring columns to length 1, whatever the squares of their entries are in their own dtype."""
+    wide = basis.detach().double()
+    wide = wide / wide.abs().amax(0).clamp_min(torch.finfo(torch.float64).tiny)
+    return wide / wide.norm(dim=0).clamp_min(torch.finfo(torch.float64).tiny)
 
 
 def _floats(name: str, value: object, dims: int) -> Tensor:

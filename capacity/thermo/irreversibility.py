@@ -57,11 +57,13 @@ def irreversibility(record: EnsembleRecord, *, level: float) -> Irreversibility 
 
     Returns:
         R; None for other dynamics than Langevin's in one potential that stands still (and so for
-        several tasks as one way), and for a start at one point, from which it is infinite.
+        several tasks as one way), and for a start at one point or on a subspace, from where it is
+        infinite.
     """
     if (
         record.dynamics is not Dynamics.LANGEVIN
         or record.start is Start.DELTA
+        or record.singular
         or record.series.heat is not None
     ):
         return None

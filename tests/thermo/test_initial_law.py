@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 from torch import nn
@@ -42,7 +44,27 @@ def test_a_subspace_is_never_left():
     # Columns of length sqrt(2) are brought to 1, so that the scale is the deviation along them.
     assert float(moved[:, 0].std()) == pytest.approx(0.5 / 2**0.5, rel=0.05)
     assert float(moved[:, 3].std()) == pytest.approx(2 / 2**0.5, rel=0.05)
-    assert law.entropy(6) is None
+    assert law.entropy(6) == -math.inf
+
+
+@pytest.mark.parametrize("size", [1e-30, 1e38])
+def test_a_direction_s_length_does_not_matter(size):
+    basis = capacity.InitialLaw(basis=torch.full((6, 1), size)).basis
+    torch.testing.assert_close(basis, torch.full((6, 1), 6**-0.5, dtype=torch.float64))
+
+
+def test_a_basis_of_all_parameters_is_a_gaussian_of_known_entropy():
+    angle = torch.tensor([[1.0, 1.0], [0.0, 1.0]], dtype=torch.float64)
+    law = capacity.InitialLaw(basis=angle, scale=torch.tensor([0.3, 2.0], dtype=torch.float64))
+    unit = angle / angle.norm(dim=0)
+    covariance = unit @ torch.diag(law.scale**2) @ unit.T
+    normal = torch.distributions.MultivariateNormal(torch.zeros(2).double(), covariance)
+    assert law.entropy(2) == pytest.approx(float(normal.entropy()), rel=1e-12)
+
+
+def test_a_mean_that_is_trained_elsewhere_brings_no_graph():
+    law = capacity.InitialLaw(std=torch.full((6,), 0.1), mean=nn.Parameter(torch.zeros(6)))
+    assert not law.draw(OWN, 0, 0).requires_grad
 
 
 def test_a_replica_s_start_depends_on_its_number_alone():
@@ -80,6 +102,30 @@ def test_langevin_has_a_sigma_from_a_gaussian():
     record = made.records[0]
     assert record.entropy_start == pytest.approx(6 * float(gaussian_entropy(variance=0.04)))
     assert made.total.sigma.value is not None
+
+
+def test_langevin_has_none_from_a_subspace_however_it_lies():
+    noisy = capacity.Training(optimizer="sgld", lr=0.05, temperature=0.01, epochs=3, batch_size=32)
+    tilted = torch.randn(6, 2, generator=torch.Generator().manual_seed(0))
+    made = capacity.epistemic_speed_limit(
+        nn.Linear(2, 2),
+        TASK,
+        training=noisy,
+        replicas=12,
+        start=capacity.InitialLaw(basis=tilted),
+        device="cpu",
+    )
+    cost = made.tasks[0]
+    assert made.records[0].entropy_start == -math.inf
+    for found in (cost.sigma, cost.free_energy.entropy_start, cost.free_energy.free_energy_start):
+        assert found.value is None
+        assert "no density" in found.note
+    assert cost.irreversibility is None
+
+
+def test_a_start_of_another_kind_is_told_of_laws():
+    with pytest.raises(ValueError, match=r"accepted: cold, warm, or a law of your own"):
+        capacity.epistemic_speed_limit(nn.Linear(2, 2), TASK, start={"std": 0.1})
 
 
 @pytest.mark.parametrize(
