@@ -7,17 +7,17 @@ with Sigma = sum |d theta_k|^2 / dt_k, by Cauchy-Schwarz; `PathObserver` asserts
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from capacity.optimizers.optimizer import Optimizer
-from capacity.records.estimate import Estimate, from_samples, not_defined
+from capacity.records.estimate import Estimate, Status, from_samples, not_defined
 from capacity.records.notebook import InNotebook
 from capacity.records.plain import Plain
-from capacity.thermo.action import STILL, ActionMeter, at_least_one, checked_ratio
+from capacity.thermo.action import ROUNDING, STILL, ActionMeter, at_least_one, checked_ratio
 from capacity.thermo.curved_metric import CurvedMeter, curved_meter
 from capacity.thermo.regime import marked
 from capacity.training.steps import Step
@@ -43,7 +43,8 @@ class GeometryCost(Plain, InNotebook):
         action: sum |dy_k|^2/dt_k, y coordinates in which it is flat; in a curved metric the sum of
             its |d theta_k|^2/dt_k.
         distance_sq: d^2 = |y_T - y_0|^2; in a curved metric a lower bound of it.
-        inefficiency: T times action over d^2; at least 1 always. In a curved metric an upper bound.
+        inefficiency: T times action over d^2; at least 1 always. In a curved metric an upper bound,
+            `out_of_regime` where steps are too long for it.
         loss_drop_ratio: T dL / d^2, which equals it for the flow; `out_of_regime` where not.
         length_sq: Square of the path's length, an upper bound of d^2; None in a flat metric.
         least_inefficiency: T times action over it, a lower bound of the inefficiency.
@@ -314,7 +315,7 @@ class PathObserver:
         assert self._start is not None
         assert self._end is not None
         time, action, length_sq = self._meter.time, meter.action, meter.length.square()
-        least = checked_ratio(time, action, length_sq)
+        least, short = checked_ratio(time, action, length_sq), False
         found = meter.least_sq(self._start.to(self._end.dtype), self._end)
         note = f"Every step in the metric of its batch. {noise}".strip() if noise else ""
         if found is None:
@@ -327,21 +328,34 @@ class PathObserver:
             ratios = (time * action / squared)[squared > 0]
             dropped = (time * drop.to(squared) / squared)[squared > 0]
             far = _over_replicas(squared, f"A lower bound. {note}".strip())
-            most = at_least_one(_over_replicas(ratios, f"An upper bound. {note}".strip()))
+            most = _over_replicas(ratios, f"An upper bound. {note}".strip())
             by_drop = marked(_over_replicas(dropped), ratios, dropped)
+            short = bool((squared > length_sq * (1 + ROUNDING)).any())
+            most = _no_bound(most) if short else at_least_one(most)
+        longest = _over_replicas(length_sq, f"An upper bound of d^2. {note}".strip())
+        lowest = at_least_one(
+            _over_replicas(least, f"A lower bound. {note}".strip())
+            if len(least)
+            else not_defined(STILL)
+        )
         return GeometryCost(
             name=meter.update.in_words(self._end),
             action=_over_replicas(action, note),
             distance_sq=far,
             inefficiency=most,
             loss_drop_ratio=by_drop,
-            length_sq=_over_replicas(length_sq, f"An upper bound of d^2. {note}".strip()),
-            least_inefficiency=at_least_one(
-                _over_replicas(least, f"A lower bound. {note}".strip())
-                if len(least)
-                else not_defined(STILL)
-            ),
+            length_sq=_no_bound(longest) if short else longest,
+            least_inefficiency=_no_bound(lowest) if short else lowest,
         )
+
+
+def _no_bound(bound: Estimate) -> Estimate:
+    """Mark what follows from a length that is shorter than the distance of its ends."""
+    note = (
+        "No bound: the ends of a path are farther apart than it is long by its steps, which are "
+        "too long for the metric at their start, or that of a batch is not that of all samples."
+    )
+    return replace(bound, status=Status.OUT_OF_REGIME, note=note)
 
 
 def _over_replicas(values: Tensor, note: str = "") -> Estimate:

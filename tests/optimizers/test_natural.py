@@ -21,6 +21,8 @@ from capacity.optimizers.conditioner import conditioned
 from capacity.optimizers.from_recipe import from_training
 from capacity.optimizers.natural import Natural
 from capacity.optimizers.optimizer import stated
+from capacity.records.estimate import Status
+from capacity.tasks.task import Split
 from capacity.thermo.path import PathObserver
 from capacity.training.data_order import DataOrder
 from capacity.training.train import train
@@ -189,6 +191,22 @@ def test_where_its_metric_is_flat_the_distance_is_exact(float64):
     moved = seen[-1][1] - seen[0][0]
     truth = float(moved @ dense_metric(flat, task, moved, 0.3) @ moved)
     assert own.distance_sq.value == pytest.approx(truth, rel=1e-9)
+
+
+def test_steps_longer_than_their_metric_reaches_bound_nothing(float64):
+    # Wrong and sure of it: the metric is flat there, and one step turns every prediction over.
+    layer = torch.nn.Linear(1, 2, bias=False)
+    with torch.no_grad():
+        layer.weight.copy_(torch.tensor([[-7.0], [7.0]]))
+    flat = FlatModel(layer)
+    split = Split(torch.ones(8, 1), torch.zeros(8, dtype=torch.long))
+    task = capacity.Task(name="wrong", train=split, test=split)
+    own, _, _ = paid(flat, task, 0.3, 1, damping=0.01)
+    assert own.length_sq.value < own.distance_sq.value
+    for bound_of in (own.inefficiency, own.length_sq, own.least_inefficiency):
+        assert bound_of.status is Status.OUT_OF_REGIME
+        assert "No bound" in bound_of.note
+    assert own.distance_sq.status is Status.OK
 
 
 def test_small_moves_are_as_far_apart_as_the_metric_says(float64):
