@@ -10,6 +10,7 @@ a fixed number of gradients. So a step is a pure function, and J_t is that of th
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import ClassVar, Self
@@ -138,11 +139,16 @@ class ImplicitTransport(Transport):
         # A gradient that is not finite to begin with is the training's affair, which ends there.
         lost = ~(residual <= UNSOLVED) & torch.isfinite(gradient).all(-1)
         if bool(lost.any()):
+            worst = float(residual[lost].max())
+            said = (
+                f"misses by {worst:.2g} of its own length; give it more gradients, lower"
+                if math.isfinite(worst)
+                else "is not finite; lower"
+            )
             raise ValueError(
                 f"training.belief.implicit = {self.gradients} leaves a step of length {lr:g} "
-                "without a solution: the gradient at its end misses by "
-                f"{float(residual[lost].max()):.2g} of its own length; give it more gradients, "
-                "lower training.lr, or leave implicit out"
+                f"without a solution: the gradient at its end {said} training.lr, or leave "
+                "implicit out"
             )
         return fed, residual
 
