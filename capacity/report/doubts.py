@@ -27,6 +27,8 @@ _NAMES = {
     "chaotic": "count of what is stretched",
     "moved": "rank of J \u2212 1",
     "value": "forms of the criterion",
+    "gibbs_before": "nats from the Gibbs law",
+    "gibbs_after": "nats from the Gibbs law",
 }
 """Estimates in words, by their names in the result, where underscores alone do not make them."""
 _UNCHECKED = {"forecast", "strategies"}
@@ -98,7 +100,8 @@ def _line(label: str, anchor: str, found: Iterator[Named]) -> Line | None:
         names = [name for name, record in known if record["status"] == status.value]
         if not names:
             continue
-        spoken = [_NAMES.get(n, n.replace("_", " ")) for n in dict.fromkeys(names) if n]
+        words = (_NAMES.get(n, n.replace("_", " ")) for n in names if n)
+        spoken = list(dict.fromkeys(words))
         listed = "".join(spoken[:1]) + (" and others" if len(spoken) > 1 else "")
         said.append(f"{len(names)} {word}" + (f" ({listed})" if listed else ""))
     if not said:

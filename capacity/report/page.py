@@ -93,12 +93,14 @@ def _set_up(view: RunView) -> str:
     if not view.result:
         return ""
     model, training = view.result["model"], view.recipe.get("training") or {}
+    steps, curriculum = training.get("max_steps"), training.get("curriculum")
+    length = plural(steps, "step") if steps else plural(training["epochs"], "epoch")
+    first = f", {curriculum['first']} samples first" if curriculum else ""
     return " \u00b7 ".join([
         plural(len(view.tasks), "task"),
         model["description"],
         f"{number(model['parameters'], 6)} parameters",
-        f"{training['optimizer']}, learning rate {training['lr']:g}, "
-        f"{plural(training['epochs'], 'epoch')} per task",
+        f"{training['optimizer']}, learning rate {training['lr']:g}, {length} per task{first}",
         plural(view.replicas, "replica"),
     ])
 

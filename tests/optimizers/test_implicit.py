@@ -127,6 +127,12 @@ def test_a_step_without_a_solution_is_refused_by_the_field():
         believed(lr=50.0, implicit=3)
 
 
+def test_a_step_whose_end_is_not_finite_is_refused_without_more_gradients():
+    update = IMPLICIT["transport"](0.2, gradients=4)
+    with pytest.raises(ValueError, match=r"at its end is not finite; lower training\.lr, or leave"):
+        update.solution(lambda theta: torch.full_like(theta, torch.inf), START, slope(START), 0.1)
+
+
 def test_a_compressed_training_is_explicit_and_a_whole_one_is_itself():
     plan = capacity.Training(
         belief={"geometry": "information", "implicit": 4}, temperature=1e-3, epochs=10,

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 
 from capacity.records.estimate import Estimate, Status, not_defined
 from capacity.records.number_format import Cell, cell, correlation
 from capacity.records.numbers import number, with_error, with_interval
+from capacity.report import render
 from capacity.report.tables import Table
+from report.fabricated_run import estimate, write
 
 
 @pytest.mark.parametrize(
@@ -99,3 +103,24 @@ def test_the_same_note_under_two_statuses_is_two_footnotes():
     rows = [(Cell("1", note="Why."), Cell("2", status="not resolved", note="Why."))]
     table = Table(caption="", columns=("a", "b"), rows=rows)
     assert table.notes == [("†", "Why."), ("‡", "Not resolved: Why.")]
+
+
+def test_a_page_says_how_long_a_task_is_trained_and_what_comes_first(tmp_path):
+    training = {"max_steps": 60, "curriculum": "hard"}
+    page = render(write(tmp_path / "run", training=training)).read_text(encoding="utf-8")
+    assert "60 steps per task, hard samples first" in page
+    assert "10 epochs per task" not in page
+
+
+def test_what_not_to_trust_has_words_for_the_distance_from_the_gibbs_law(tmp_path):
+    path = write(tmp_path / "run") / "result.json"
+    result = json.loads(path.read_text(encoding="utf-8"))
+    doubted = {
+        f"gibbs_{end}": estimate(40.0, 1.0, "uncalibrated", "A bound.")
+        for end in ("before", "after")
+    }
+    result["phases"][0]["thermo"] |= doubted
+    path.write_text(json.dumps(result), encoding="utf-8")
+    page = render(path.parent).read_text(encoding="utf-8")
+    assert " from the Gibbs law)." in page
+    assert "gibbs before" not in page
