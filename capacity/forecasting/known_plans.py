@@ -10,6 +10,8 @@ from capacity.recipe.schedules import warm_units
 
 _BEYOND = 2.0
 """How far outside those of the corpus, as a factor, warmup, weight decay and clipping may lie."""
+_COEFFICIENTS = ("momentum", "nesterov", "betas", "eps")
+"""Of optimisers; no corpus has others than the defaults."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,6 +40,10 @@ class KnownPlans:
         Returns:
             The reason, for people; None where they do.
         """
+        for name in _COEFFICIENTS:
+            given, known = getattr(plan, name), Training.model_fields[name].default
+            if given != known:
+                return f"the corpus holds {name} = {known} only, and the plan has {given}"
         if self == BARE:
             bare = plan.schedule == "constant" and not (plan.warmup or plan.decays or plan.groups)
             if bare and plan.clip_norm is None:

@@ -339,6 +339,24 @@ OTHER = {
 
 
 @pytest.mark.parametrize(
+    ("optimizer", "name", "value"),
+    [
+        ("momentum", "momentum", 0.5),
+        ("momentum", "nesterov", True),
+        ("adam", "betas", (0.5, 0.6)),
+        ("adamw", "eps", 1.0),
+    ],
+)
+def test_no_corpus_speaks_of_coefficients_that_it_has_not_seen(optimizer, name, value):
+    for known in (BARE, KnownPlans(**OTHER)):
+        said = known.why_not(Training(optimizer=optimizer, **{name: value}), 1000)
+        assert said == (
+            f"the corpus holds {name} = {Training.model_fields[name].default} only, and the plan "
+            f"has {value}"
+        )
+
+
+@pytest.mark.parametrize(
     ("plan", "reason"),
     [
         ({"optimizer": "adamw", "schedule": "cosine", "warmup": 0.1, "weight_decay": 0.1}, None),
