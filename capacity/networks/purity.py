@@ -226,6 +226,11 @@ def _of_arguments(beside: list[str], where: str) -> str:
 
 
 def _of_draws(flat: FlatModel, theta: Tensor, x: Tensor) -> str:
+    if flat.belief is not None:
+        return (
+            f"model is a Belief, which draws networks at each call, {_STEP}; forecast it within a "
+            "budget, as budget = 0.2"
+        )
     layer = _drawing_layer(flat, theta, x) or "model"
     fixed = _in_evaluation(flat, lambda: _draws(flat, theta, x))
     if fixed:

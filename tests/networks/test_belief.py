@@ -159,6 +159,8 @@ def test_a_belief_is_forecast():
     assert made.loss_increase.value is not None
     assert made.loss_increase.status is capacity.Status.UNCALIBRATED
     assert "not of beliefs" in made.loss_increase.note
+    with pytest.raises(ValueError, match=r"model is a Belief, which .* as budget = 0\.2"):
+        capacity.forecast(network(5, 4, 2), old=old, new=new, training=plan, budget=None)
 
 
 def test_a_mirrored_draw_without_the_one_before_it_is_refused():
