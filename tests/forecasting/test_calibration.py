@@ -378,3 +378,9 @@ def test_plans_that_a_corpus_knows(plan, reason):
     assert said is None if reason is None else reason in said
     bare = BARE.why_not(Training(**plan), 1000)
     assert "the corpus holds constant rates" in bare
+
+
+@pytest.mark.parametrize("known", [BARE, KnownPlans(**OTHER)])
+def test_no_corpus_knows_a_curriculum(known):
+    assert known.why_not(Training(), 1000) is None
+    assert "no curriculum" in known.why_not(Training(curriculum="easy"), 1000)
