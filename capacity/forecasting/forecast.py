@@ -249,6 +249,8 @@ def forecast(
         model = gathered(model)
     flat = FlatModel(believed(model, training or Training(), classifies=new_task.classifies))
     training = with_loader_batches(training, [new_task])
+    if training.curriculum is not None:
+        training.curriculum.check_epochs(training.passes(len(new_task.train)))
     theta = flat.to(where).initial()
     unknown = unknown_to_compression(training)
     *older, new_task = check_network(

@@ -152,6 +152,19 @@ def test_a_run_refuses_steps_that_end_before_all_samples_are_seen(tmp_path):
         )
 
 
+def test_a_forecast_refuses_them_too():
+    data = task().train
+    training = capacity.Training(batch_size=6, max_steps=2, curriculum="hard")
+    with pytest.raises(ValueError, match=r"never show 0\.8 of the samples"):
+        capacity.forecast(
+            nn.Linear(3, 2),
+            old=[(data.x, data.y)],
+            new=(data.x, 1 - data.y),
+            training=training,
+            budget="auto",
+        )
+
+
 def test_full_batches_of_a_stage_are_not_all_the_data(tmp_path):
     def note(curriculum):
         made = capacity.run(
