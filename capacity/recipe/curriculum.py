@@ -13,7 +13,8 @@ from capacity.recipe.strategy import Section
 class CurriculumOptions(Section):
     """Samples of a task in stages: each stage draws from more of them, ordered by their loss.
 
-    The loss is that of the network as the task finds it, each replica's own. Steps and learning
+    The loss is that of the network as the task finds it, each replica's own, and of a sample alone:
+    weights of classes, or how many of its tokens count, do not make it harder. Steps and learning
     rates are those of the training without a curriculum.
 
     Example:

@@ -11,10 +11,12 @@ from torch import nn
 
 import capacity
 from capacity.forecasting.lesson import Lesson, prices_of
+from capacity.networks.door import fit
 from capacity.networks.flat_model import FlatModel
 from capacity.products.output_space import task_outputs
 from capacity.strategies.contribution import Contribution
 from capacity.tasks.task import Split, Task
+from capacity.tasks.tensors import as_task
 from capacity.training.curriculum import ordered
 from capacity.training.data_order import DataOrder
 from capacity.training.train import Midway, train
@@ -77,6 +79,37 @@ def test_stages_see_the_first_of_the_ranking_of_each_replica(first, sign):
             assert len(rows) == COUNT
             assert set(rows.tolist()) == set(ranking[: 5 * (epoch + 1)])
     assert len(seen.rows) == training.steps(COUNT)
+
+
+def first_rows(net, x, y, loss, first):
+    flat = FlatModel(net)
+    (found,) = fit(flat, flat.initial(), [as_task((x, y), name="A", loss=loss, share=0)])
+    training = plan(curriculum=first)
+    order = DataOrder.planned(training, len(x), replicas=1, seed=0)
+    return ordered(order, flat, flat.initial()[None], found, training).ranking[0].tolist()
+
+
+@pytest.mark.parametrize("first", ["easy", "hard"])
+def test_weights_of_classes_make_no_sample_hard(first):
+    torch.manual_seed(0)
+    net, data = nn.Linear(3, 2), task().train
+    weighted = nn.CrossEntropyLoss(weight=torch.tensor([1.0, 50.0]))
+    plain = first_rows(net, data.x, data.y, "cross_entropy", first)
+    assert first_rows(net, data.x, data.y, weighted, first) == plain
+
+
+@pytest.mark.parametrize(("first", "sign"), [("easy", 1), ("hard", -1)])
+def test_tokens_that_do_not_count_make_no_sample_easy(first, sign):
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Embedding(7, 8), nn.Linear(8, 7))
+    x = torch.randint(0, 7, (12, 5))
+    y = x.roll(1, 1)
+    y[3], y[5, :4] = -100, -100
+    each = nn.functional.cross_entropy(net(x).movedim(-1, 1), y, reduction="none").sum(1)
+    alone = sign * (each / (y != -100).sum(1)).detach()
+    assert bool(alone[3].isnan())
+    # What has no token that counts comes last, both ways.
+    assert first_rows(net, x, y, "cross_entropy", first) == alone.argsort(stable=True).tolist()
 
 
 def test_without_a_curriculum_nothing_changes_and_with_one_the_steps_are_as_many():
