@@ -27,10 +27,37 @@ from capacity.tasks.tensors import as_task
 
 RESULT = Path(__file__).parent / "results" / "belief_step.txt"
 CLAIM, STEPS = 2.5, 20
-NETWORKS = {
-    "64-32-10, batch 32": (64, 32, 32),
-    "784-256-10, batch 64": (784, 256, 64),
+
+
+def mlp(inputs: int, hidden: int) -> nn.Module:
+    """Build a fully connected network.
+
+    Args:
+        inputs: Inputs.
+        hidden: Units of the one hidden layer.
+
+    Returns:
+        The network.
+    """
+    return nn.Sequential(nn.Linear(inputs, hidden), nn.ReLU(), nn.Linear(hidden, 10))
+
+
+def cnn() -> nn.Module:
+    """Build a convolutional network on rows of 28 x 28 pixels, whose parameters work on many."""
+    return nn.Sequential(
+        nn.Unflatten(1, (1, 28, 28)), nn.Conv2d(1, 8, 3), nn.ReLU(), nn.Conv2d(8, 16, 3, stride=2),
+        nn.ReLU(), nn.Flatten(), nn.Linear(16 * 12 * 12, 10),
+    )  # fmt: skip
+
+
+NETWORKS: dict[str, tuple[Callable[[], nn.Module], int, int]] = {
+    "64-32-10, batch 32": (lambda: mlp(64, 32), 64, 32),
+    "784-256-10, batch 64": (lambda: mlp(784, 256), 784, 64),
+    "784-256-10, batch 512": (lambda: mlp(784, 256), 784, 512),
+    "cnn on 28 x 28, batch 64": (cnn, 784, 64),
 }
+"""How each is built, its inputs, and the samples of a step. What a belief does beside its two
+gradients is per parameter, and weighs less the more samples or places a parameter works on."""
 
 
 def stepper(module: nn.Module, update: UpdateMap, x: Tensor, y: Tensor) -> Callable[[], None]:
@@ -71,9 +98,9 @@ def main() -> None:
         f"{'network':26}{'plain ms':>10}{'transport':>11}{'information':>13}",
     ]
     worst = 0.0
-    for name, (inputs, hidden, batch) in NETWORKS.items():
+    for name, (build, inputs, batch) in NETWORKS.items():
         torch.manual_seed(0)
-        module = nn.Sequential(nn.Linear(inputs, hidden), nn.ReLU(), nn.Linear(hidden, 10))
+        module = build()
         x, y = torch.randn(batch, inputs), torch.randint(10, (batch,))
         ways = {"plain": stepper(module, SGD(), x, y)}
         ways |= {key: stepper(Belief(module), kind(1e-4), x, y) for key, kind in GEOMETRIES.items()}
