@@ -44,8 +44,6 @@ class KnownPlans:
             given, known = getattr(plan, name), Training.model_fields[name].default
             if given != known:
                 return f"the corpus holds {name} = {known} only, and the plan has {given}"
-        if plan.curriculum is not None:
-            return "the corpus has no curriculum"
         if self == BARE:
             bare = plan.schedule == "constant" and not (plan.warmup or plan.decays or plan.groups)
             if bare and plan.clip_norm is None:

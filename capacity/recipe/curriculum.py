@@ -62,6 +62,21 @@ class CurriculumOptions(Section):
                 "curriculum out"
             )
 
+    def within(self, epochs: int) -> CurriculumOptions | None:
+        """Give the most of its stages that so many epochs show all samples with.
+
+        Args:
+            epochs: Passes over the task's training data, at least one.
+
+        Returns:
+            The curriculum; None where there is time for one stage alone.
+        """
+        for stages in range(self.stages, 1, -1):
+            kept = self.model_copy(update={"stages": stages})
+            if kept.seen((epochs - 1) / epochs) == 1:
+                return kept
+        return None
+
 
 def _section(given: object) -> object:
     return {"first": given} if isinstance(given, str) else given

@@ -431,7 +431,8 @@ class Training(Section):
             factor: Share of them that is left, at least one.
 
         Returns:
-            The training; `rates` keep their shape.
+            The training; `rates` keep their shape, and of a curriculum's stages stay as many as
+            the epochs that are left can show all samples with.
         """
         name = "epochs" if self.max_steps is None else "max_steps"
         before = int(getattr(self, name))
@@ -441,4 +442,6 @@ class Training(Section):
             count = len(self.rates) * now // before
             places = (int((k + 0.5) * len(self.rates) / count) for k in range(count))
             changed["rates"] = tuple(self.rates[place] for place in places)
+        if self.curriculum is not None and self.max_steps is None:
+            changed["curriculum"] = self.curriculum.within(now)
         return self.model_copy(update=changed)

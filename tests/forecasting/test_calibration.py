@@ -227,6 +227,7 @@ def test_options_that_the_corpus_has_otherwise_leave_the_interval_uncalibrated()
         ({"losses": frozenset({"mse"})}, "cross-entropy only"),
         ({"training": Training(optimizer="rmsprop", epochs=20)}, "no optimizer 'rmsprop'"),
         ({"training": Training(schedule="cosine", epochs=20)}, "constant rates"),
+        ({"training": Training(curriculum="easy", epochs=20)}, "no training with a curriculum"),
     ],
 )
 def test_what_the_corpus_does_not_know_stays_uncalibrated_and_says_why(changed, reason):
@@ -378,9 +379,3 @@ def test_plans_that_a_corpus_knows(plan, reason):
     assert said is None if reason is None else reason in said
     bare = BARE.why_not(Training(**plan), 1000)
     assert "the corpus holds constant rates" in bare
-
-
-@pytest.mark.parametrize("known", [BARE, KnownPlans(**OTHER)])
-def test_no_corpus_knows_a_curriculum(known):
-    assert known.why_not(Training(), 1000) is None
-    assert "no curriculum" in known.why_not(Training(curriculum="easy"), 1000)

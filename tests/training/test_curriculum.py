@@ -177,6 +177,16 @@ def test_a_curriculum_that_would_never_show_some_samples_is_refused(stages, shar
         capacity.Training(curriculum=given, **length)
 
 
+@pytest.mark.parametrize(("epochs", "stages"), [(20, 5), (4, 5), (2, 2), (1, None)])
+def test_a_shortened_training_shows_all_samples_all_the_same(epochs, stages):
+    given = {"first": "easy", "stages": 5, "share": 0.8}
+    short = capacity.Training(epochs=20, curriculum=given).shortened(epochs / 20)
+    assert short.epochs == epochs
+    assert (short.curriculum and short.curriculum.stages) == stages
+    if short.curriculum is not None:
+        short.curriculum.check_epochs(epochs)
+
+
 def test_a_run_refuses_steps_that_end_before_all_samples_are_seen(tmp_path):
     training = capacity.Training(batch_size=6, max_steps=3, curriculum="easy")
     with pytest.raises(ValueError, match=r"never show 0\.8 .* a task takes 1"):
